@@ -1,0 +1,163 @@
+"""A log whose process dies, or whose system fails, at every call that changes something."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+
+import pytest
+
+from wal import InDoubtError, LogMissingError, PoisonedError, Record, WriteAheadLog, open_log
+from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.storage.posix import Posix
+from wal.testing.boundary import Boundary
+from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
+from wal.testing.log_tools import FixedClock, bodies, state
+
+SEGMENT_SIZE = 256
+
+
+class Life:
+    """A short life of a log: made, appended to over several segments, trimmed, closed, opened and used again."""
+
+    def __init__(self) -> None:
+        self.sure: list[bytes] = []  # append returned
+        self.unknown: list[bytes] = []  # it raised InDoubtError, or the process died in it
+        self.failed: list[BaseException] = []
+        self.trimmed = 0  # trim was begun
+
+    def live(self, posix: Posix, *, go_on: bool = False) -> None:
+        log = self._open(posix, go_on)
+        for number in range(6):
+            self._append(log, b"first %d" % number * 3, go_on)
+        self.trimmed = 4
+        if log is not None:
+            with suppress(*([OSError, ValueError] if go_on else [])):
+                log.trim(min(4, log.head()))
+            log.close()
+        log = self._open(posix, go_on)
+        for number in range(3):
+            self._append(log, b"second %d" % number * 20, go_on)
+        if log is not None:
+            log.close()
+
+    def _open(self, posix: Posix, go_on: bool) -> WriteAheadLog | None:
+        try:
+            return open_log(MemoryStorage(posix), create=True, segment_size=SEGMENT_SIZE, clock=FixedClock())
+        except OSError as error:
+            if not go_on:
+                raise
+            self.failed.append(error)
+            return None
+
+    def _append(self, log: WriteAheadLog | None, body: bytes, go_on: bool) -> None:
+        if log is None:
+            return
+        self.unknown.append(body)
+        try:
+            log.append(lambda head, mates: Record(b"h", body))
+        except (OSError, InDoubtError) as error:
+            if not go_on:
+                raise
+            self.failed.append(error)
+            if not isinstance(error, InDoubtError):
+                self.unknown.pop()
+            return
+        self.unknown.pop()
+        self.sure.append(body)
+
+    def check(self, posix: Posix) -> None:
+        """Open what is left: everything sure is there in order, nothing else but what is unknown, and it works."""
+        storage = MemoryStorage(posix)
+        try:
+            reader = open_log(storage, read_only=True)
+        except LogMissingError:
+            assert not self.sure
+            open_log(storage, create=True, segment_size=SEGMENT_SIZE).close()
+            return
+        seen = state(reader)
+        reader.close()
+        log = open_log(storage, segment_size=SEGMENT_SIZE)
+        assert state(log) == seen
+        assert log.verify().problems == ()
+        found = bodies(log)
+        kept = log.trimmed()
+        assert kept in (0, min(self.trimmed, len(found)))
+        assert all(body is None for body in found[:kept])
+        everything = [body for body in found[kept:] if body not in self.unknown]
+        assert (
+            everything
+            == [body for body in self.sure if body not in self.unknown][kept - len(found) :][-len(everything) :]
+        )
+        assert len(found) - len(self.sure) in range(len(self.unknown) + 1)
+        self._append(log, b"after all", False)
+        log.trim(log.head())
+        assert log.verify().problems == ()
+        log.close()
+
+
+def counted() -> int:
+    boundary = Boundary(MemoryPosix())
+    life = Life()
+    life.live(boundary)
+    assert len(life.sure) == 9
+    life.check(boundary)
+    return boundary.count
+
+
+CALLS = 0
+
+
+def calls() -> int:
+    global CALLS
+    CALLS = CALLS or counted()
+    return CALLS
+
+
+@pytest.mark.parametrize("when", ["before", "after", "torn"])
+def test_a_crash_at_any_call_loses_nothing_that_was_acknowledged(when: str) -> None:
+    for call in range(1, calls() + 1):
+        disk, life = MemoryPosix(), Life()
+        with suppress(Crash, InDoubtError, PoisonedError):
+            life.live(CrashStorage(Crashing(call, when), disk))  # type: ignore[arg-type]
+        life.check(disk)
+    print(f"{calls()} of {calls()} crash points, {when}")
+
+
+@pytest.mark.parametrize("second", ["before", "after"])
+def test_a_crash_inside_recovery_loses_nothing_either(second: str) -> None:
+    pairs = 0
+    for call in range(1, calls() + 1, 3):
+        again = 1
+        while True:
+            disk, life = MemoryPosix(), Life()
+            with suppress(Crash, InDoubtError, PoisonedError):
+                life.live(CrashStorage(Crashing(call, "torn"), disk))
+            crashing = CrashStorage(Crashing(again, second), disk)  # type: ignore[arg-type]
+            with suppress(Crash, InDoubtError, PoisonedError, LogMissingError):
+                open_log(MemoryStorage(crashing), segment_size=SEGMENT_SIZE).close()
+            life.check(disk)
+            pairs += 1
+            if crashing.crashed is None:
+                break
+            again += 1
+    print(f"{pairs} pairs")
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_failing_call_is_raised_and_never_tried_again(error: int, lasting: bool) -> None:
+    for call in range(1, calls() + 1):
+        disk, life = MemoryPosix(), Life()
+        faulty = FaultyStorage(Failing(call, error, lasting), disk)
+        life.live(faulty, go_on=True)
+        if faulty.failed and faulty.failed[0].method == "fdatasync" and faulty.failed[0].path.endswith(".log"):
+            assert any(isinstance(raised, PoisonedError | InDoubtError | OSError) for raised in life.failed)
+        life.check(disk)
+
+
+def test_a_full_disk_in_the_middle_of_a_write_leaves_the_log_clean() -> None:
+    for call in range(1, calls() + 1):
+        disk, life = MemoryPosix(), Life()
+        life.live(FaultyStorage(Failing(call, errno.ENOSPC, short=True), disk), go_on=True)
+        life.check(disk)

@@ -1,0 +1,353 @@
+"""Several processes and threads on one log, and what happens to it when one is killed, forked or interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from wal import Deferred, LocalStorage, LockBusyError, Position, Record, WriteAheadLog, open_log
+from wal.testing.boundary import Boundary
+from wal.testing.log_tools import add, bodies
+
+FORK = multiprocessing.get_context("fork")
+
+
+def opened(root: Path, **options: object) -> WriteAheadLog:
+    return open_log(LocalStorage(root), create=True, **options)  # type: ignore[arg-type]
+
+
+def child(run: Callable[[], None]) -> int:
+    """Run it in a forked child that then dies without any cleaning up."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run()
+        finally:
+            os._exit(3)
+    return pid
+
+
+def told(pipe: int) -> None:
+    """Wait for the child's word."""
+    assert os.read(pipe, 1) == b"x"
+
+
+def test_four_processes_append_two_hundred_each_in_order_and_none_is_lost(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+
+    def run(process: int) -> None:
+        log = opened(tmp_path, segment_size=4096)
+        for number in range(200):
+            add(log, b"%d %d" % (process, number))
+        log.close()
+
+    processes = [FORK.Process(target=run, args=(process,)) for process in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    log = opened(tmp_path)
+    found = [tuple(map(int, (body or b"").split())) for body in bodies(log)]
+    for process in range(4):
+        assert [number for who, number in found if who == process] == list(range(200))
+    assert log.head() == 800
+    assert log.verify().problems == ()
+    log.close()
+
+
+def test_threads_share_flushes(tmp_path: Path) -> None:
+    boundary = Boundary(counted=frozenset({"fdatasync"}))
+    log = open_log(LocalStorage(tmp_path, boundary), create=True)
+    before = boundary.count
+    start = threading.Barrier(8)
+
+    def run() -> None:
+        start.wait()
+        for _ in range(50):
+            add(log, b"x" * 100)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bodies(log)) == 400
+    assert boundary.count - before == log.head() < 400
+    log.close()
+
+
+def in_one_batch(
+    log: WriteAheadLog, prepares: Sequence[Callable[[int, Sequence[Record]], Record | None]]
+) -> list[object]:
+    """What each `append` gave or raised, when all are queued behind a leader that waits."""
+    go, results = threading.Event(), [None] * len(prepares)
+    queue = log._group._queue  # type: ignore[attr-defined]
+
+    def wait(head: int, mates: Sequence[Record]) -> None:
+        go.wait()
+
+    def run(index: int) -> None:
+        try:
+            results[index] = log.append(prepares[index])  # type: ignore[call-overload]
+        except Exception as error:  # noqa: BLE001  the outcome is what is looked at
+            results[index] = error  # type: ignore[call-overload]
+
+    threads = [threading.Thread(target=log.append, args=(wait,))]
+    threads[0].start()
+    while not log._group._leader or queue:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    for index in range(len(prepares)):
+        threads.append(threading.Thread(target=run, args=(index,)))
+        threads[-1].start()
+        while len(queue) <= index:
+            time.sleep(0.001)
+    go.set()
+    for thread in threads:
+        thread.join()
+    return results  # type: ignore[return-value]
+
+
+def test_a_bad_prepare_hurts_only_its_caller(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    seen: list[int] = []
+
+    def good(head: int, mates: Sequence[Record]) -> Record:
+        seen.append(len(mates))
+        return Record(b"", b"good")
+
+    def bad(head: int, mates: Sequence[Record]) -> Record:
+        raise KeyError("bad")
+
+    def bodyless(head: int, mates: Sequence[Record]) -> Record:
+        return Record(b"", None)
+
+    results = in_one_batch(log, [good, bad, good, bodyless, lambda head, mates: None, good])
+    assert results[0] == Position(1, 0)
+    assert isinstance(results[1], KeyError)
+    assert results[2] == Position(1, 1)
+    assert isinstance(results[3], ValueError)
+    assert results[4] is None
+    assert results[5] == Position(1, 2)
+    assert seen == [0, 1, 2]
+    log.close()
+
+
+def test_a_deferred_record_goes_into_the_next_batch(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+
+    def alone(head: int, mates: Sequence[Record]) -> Record:
+        if mates:
+            raise Deferred
+        return Record(b"", b"alone")
+
+    def any_(head: int, mates: Sequence[Record]) -> Record:
+        return Record(b"", b"any")
+
+    assert in_one_batch(log, [any_, alone, any_]) == [Position(1, 0), Position(2, 0), Position(1, 1)]
+    log.close()
+
+
+def test_appending_and_the_right_to_apply_are_refused_inside_a_prepare(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+
+    def nested(head: int, mates: Sequence[Record]) -> Record:
+        with pytest.raises(RuntimeError):
+            log.append(lambda head, mates: None)
+        with pytest.raises(RuntimeError), log.right():
+            pass
+        return Record(b"", b"x")
+
+    assert log.append(nested) == Position(1, 0)
+    log.close()
+
+
+def test_a_killed_holder_of_every_lock_delays_nobody(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    log = opened(tmp_path, lock_timeout=10)
+
+    def hold() -> None:
+        mine = opened(tmp_path)
+        with mine.right():
+            mine.append_right.acquire()  # type: ignore[attr-defined]
+            os.write(write, b"x")
+            time.sleep(60)
+
+    pid = child(hold)
+    told(read)
+    with pytest.raises(LockBusyError), log.right(timeout=0):
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert add(log, b"x").lsn == 1
+    with log.right(timeout=1) as died:
+        assert died is True
+    log.close()
+
+
+def test_a_busy_append_right_is_an_error_that_appends_nothing(tmp_path: Path) -> None:
+    log, other = opened(tmp_path, lock_timeout=0.05), opened(tmp_path)
+    with other.append_right, pytest.raises(LockBusyError, match="append"):  # type: ignore[attr-defined]
+        add(log, b"x")
+    assert add(log, b"y").lsn == 1
+    log.close()
+    other.close()
+
+
+def test_later_openers_wait_for_the_first_to_recover(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    order: list[str] = []
+    inside, go = threading.Event(), threading.Event()
+
+    def recover(log: WriteAheadLog) -> None:
+        inside.set()
+        go.wait(10)
+        order.append("recovered")
+        log.store_mark(0, 9)
+
+    logs: list[WriteAheadLog] = []
+    first = threading.Thread(target=lambda: logs.append(opened(tmp_path, recover=recover)))
+    first.start()
+    inside.wait(10)
+    with pytest.raises(LockBusyError):
+        opened(tmp_path, lock_timeout=0.05)
+
+    def later() -> None:
+        log = opened(tmp_path, recover=lambda log: order.append("recovered twice"))
+        order.append(f"mark {log.load_mark(0)}")
+        logs.append(log)
+
+    second = threading.Thread(target=later)
+    second.start()
+    reader = open_log(LocalStorage(tmp_path), read_only=True)  # waits for nobody
+    reader.close()
+    go.set()
+    first.join()
+    second.join()
+    assert order == ["recovered", "mark 9"]
+    for log in logs:
+        log.close()
+
+
+def test_marks_survive_a_killed_writer_as_long_as_another_lives(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.store_mark(0, 5)
+    read, write = os.pipe()
+
+    def live() -> None:
+        mine = opened(tmp_path)
+        mine.store_mark(1, 6)
+        os.write(write, b"x")
+        time.sleep(60)
+
+    pid = child(live)
+    told(read)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert (log.load_mark(0), log.load_mark(1)) == (5, 6)
+    log.close()
+    again = opened(tmp_path)
+    assert (again.load_mark(0), again.load_mark(1)) == (0, 0)
+    again.close()
+
+
+def test_a_forked_child_works_beside_its_parent(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    add(log, b"parent")
+
+    def work() -> None:
+        log.reset_after_fork()
+        with log.right():
+            add(log, b"child")
+        log.close()
+        os._exit(0)
+
+    pid = child(work)
+    for number in range(20):
+        add(log, b"parent %d" % number)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert len(bodies(log)) == 22
+    with log.right() as died:
+        assert died is False
+    other = opened(tmp_path, recover=lambda log: pytest.fail("the parent lives"))
+    other.close()
+    log.close()
+
+
+class Interrupting(Boundary):
+    """Ctrl-C in the middle of a flush."""
+
+    def __init__(self) -> None:
+        super().__init__(counted=frozenset({"fdatasync"}))
+        self.armed = False
+
+    def around(self, call, run, tear):  # type: ignore[no-untyped-def]
+        if self.armed and call.method == "fdatasync":
+            self.armed = False
+            os.kill(os.getpid(), signal.SIGINT)
+        return run()
+
+
+def test_an_interrupt_during_the_flush_is_delivered_after_it_and_says_what_was_committed(tmp_path: Path) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    boundary = Interrupting()
+    log = open_log(LocalStorage(tmp_path, boundary), create=True)
+    boundary.armed = True
+    with pytest.raises(KeyboardInterrupt) as caught:
+        add(log, b"committed")
+    assert "batch 1 was committed" in caught.value.__notes__[0]
+    assert bodies(log) == [b"committed"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert add(log, b"next").lsn == 2
+    log.close()
+
+
+def test_a_leader_that_is_interrupted_leaves_nobody_waiting(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    results: list[Position] = []
+    threads = [threading.Thread(target=lambda: results.append(add(log, b"follower"))) for _ in range(3)]
+    queue = log._group._queue  # type: ignore[attr-defined]
+
+    def die(head: int, mates: Sequence[Record]) -> Record:
+        for index, thread in enumerate(threads):
+            thread.start()
+            while len(queue) <= index:
+                time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log.append(die)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(results) == 3
+    assert bodies(log) == [b"follower"] * 3
+    log.close()
+
+
+def test_an_interrupted_follower_withdraws(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(head: int, mates: Sequence[Record]) -> Record:
+        inside.set()
+        go.wait(10)
+        return Record(b"", b"slow")
+
+    leader = threading.Thread(target=lambda: log.append(slow))
+    leader.start()
+    inside.wait(10)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        add(log, b"withdrawn")
+    go.set()
+    leader.join()
+    assert bodies(log) == [b"slow"]
+    log.close()

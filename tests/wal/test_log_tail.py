@@ -1,0 +1,315 @@
+"""What stands behind the last frame: adopted, quarantined, or refused. E4 to E18 name cases of the design review."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from wal import InDoubtError, LogCorruptionError, MemoryPosix, MemoryStorage, PoisonedError, Record, open_log
+from wal.format import FRAME_HEADER, SEGMENT_HEADER, WORD
+from wal.frame import encode_batch, encode_seal
+from wal.head import HeadFile, new_head
+from wal.names import Names
+from wal.segment import SegmentHeader, new_segment
+from wal.testing.faults import Failing, FaultyStorage
+from wal.testing.log_tools import add, bodies, files_of
+
+NAMES = Names(".wal")
+ONE = NAMES.segment(1)
+
+
+def crc_at(disk: MemoryPosix, lsn: int) -> tuple[int, int, int]:
+    """(segment, offset, CRC) of the tail behind batch `lsn`."""
+    log = open_log(MemoryStorage(disk), read_only=True)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    assert tail.lsn == lsn
+    log.close()
+    return tail.number, tail.offset, tail.crc
+
+
+def put(disk: MemoryPosix, name: str, data: bytes, offset: int) -> None:
+    file = MemoryStorage(disk).open_file(name, writable=True)
+    file.pwrite(data, offset)
+    file.close()
+
+
+def made(batches: int = 3) -> MemoryPosix:
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True)
+    for number in range(batches):
+        add(log, b"%d" % number)
+    log.close()
+    return disk
+
+
+def frame_after(disk: MemoryPosix, lsn: int, body: bytes) -> tuple[bytes, int, int]:
+    """(frame, offset, CRC) of a batch that would follow."""
+    _, offset, previous = crc_at(disk, lsn)
+    frame, crc = encode_batch(lsn + 1, previous, [Record(b"", body)])
+    return frame, offset, crc
+
+
+def test_a_whole_frame_that_nobody_acknowledged_is_adopted_by_the_next_opener() -> None:
+    disk = made()
+    frame, offset, _ = frame_after(disk, 3, b"unacknowledged")
+    put(disk, ONE, frame, offset)
+    log = open_log(MemoryStorage(disk))
+    assert log.tail_report.adopted == 1
+    assert bodies(log, 3) == [b"unacknowledged"]
+    log.close()
+
+
+def test_E4_a_living_handle_rewrites_and_flushes_what_it_finds_before_it_appends() -> None:
+    disk = made()
+    calls = FaultyStorage(Failing(10**9), disk)
+    seen: list[str] = []
+    around = calls.around
+    calls.around = lambda call, run, tear: (seen.append(call.method), around(call, run, tear))[1]  # type: ignore[method-assign]
+    log = open_log(MemoryStorage(calls))
+    frame, offset, _ = frame_after(disk, 3, b"its flush had failed")
+    put(disk, ONE, frame, offset)
+    put(disk, NAMES.head, WORD.pack(4, 4 ^ (2**64 - 1)), 32 + 16)  # it had announced its batch
+    seen.clear()
+    assert add(log, b"mine").lsn == 5
+    assert seen.index("fdatasync") > seen.index("pwrite")
+    assert seen.count("fdatasync") == 2
+    assert bodies(log, 3) == [b"its flush had failed", b"mine"]
+    log.close()
+
+
+def test_E4b_a_torn_tail_is_kept_in_quarantine_zeroed_and_reported() -> None:
+    disk = made()
+    frame, offset, _ = frame_after(disk, 3, b"torn" * 100)
+    put(disk, ONE, frame[:100], offset)
+    log = open_log(MemoryStorage(disk))
+    report = log.tail_report
+    assert (report.quarantined, report.adopted, len(report.quarantine)) == (100, 0, 1)
+    assert files_of(MemoryStorage(disk))[report.quarantine[0]] == frame[:100]
+    assert log.verify().problems == ()
+    assert add(log, b"next").lsn == 4
+    log.close()
+    again = open_log(MemoryStorage(disk))
+    assert again.tail_report.quarantined == 0
+    again.close()
+
+
+def test_E4b_zeros_are_not_the_end_when_bytes_follow_them() -> None:
+    disk = made()
+    frame, offset, _ = frame_after(disk, 3, b"the first sector is lost" * 100)
+    put(disk, ONE, bytes(512) + frame[512:], offset)
+    log = open_log(MemoryStorage(disk))
+    assert log.tail_report.quarantined > 0
+    add(log, b"x")
+    assert log.verify().problems == ()
+    log.close()
+
+
+def test_E4b_a_later_intact_frame_makes_a_bad_one_corruption() -> None:
+    disk = made()
+    frame, offset, crc = frame_after(disk, 3, b"bad")
+    later, _ = encode_batch(5, crc, [Record(b"", b"good")])
+    put(disk, ONE, bytes(len(frame)) + later, offset)
+    before = files_of(MemoryStorage(disk))
+    with pytest.raises(LogCorruptionError) as caught:
+        open_log(MemoryStorage(disk))
+    assert (caught.value.file, caught.value.offset) == (ONE, offset)
+    assert files_of(MemoryStorage(disk)) == before
+
+
+def test_E5_a_head_word_above_the_last_intact_frame_is_corruption() -> None:
+    disk = made()
+    _, offset, _ = crc_at(disk, 3)
+    put(disk, NAMES.head, WORD.pack(4, 4 ^ (2**64 - 1)), 32)
+    for read_only in (False, True):
+        with pytest.raises(LogCorruptionError) as caught:
+            open_log(MemoryStorage(disk), read_only=read_only)
+        assert (caught.value.file, caught.value.offset) == (ONE, offset)
+
+
+def test_E4c_a_handle_with_the_old_segment_open_finds_the_seal() -> None:
+    disk = MemoryPosix()
+    first = open_log(MemoryStorage(disk), create=True, segment_size=300)
+    second = open_log(MemoryStorage(disk), segment_size=300)
+    for number in range(20):
+        add(first, b"%d" % number * 10)
+    assert add(second, b"behind the seals").lsn == 21
+    assert bodies(first)[-1] == b"behind the seals"
+    assert first.verify().problems == ()
+    first.close()
+    second.close()
+
+
+def orphan(disk: MemoryPosix, content: bytes = b"") -> None:
+    """The successor of an interrupted rotation: segment 1 has no seal."""
+    log = open_log(MemoryStorage(disk), read_only=True)
+    _, _, crc = crc_at(disk, 3)
+    _, seal_crc = encode_seal(3, crc, 2)
+    header = SegmentHeader(bytes.fromhex(log.id), 2, 4, seal_crc)
+    log.close()
+    data = bytearray(new_segment(header, 4096))
+    data[SEGMENT_HEADER : SEGMENT_HEADER + len(content)] = content
+    MemoryStorage(disk).publish(NAMES.segment(2), bytes(data), b"", durable=True)
+
+
+def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
+    disk = made()
+    orphan(disk)
+    log = open_log(MemoryStorage(disk), segment_size=400)
+    for number in range(10):
+        add(log, b"%d" % number * 30)
+    assert len(bodies(log)) == 13
+    assert log.verify().problems == ()
+    log.close()
+
+
+def test_E4c_a_successor_with_records_and_no_seal_is_corruption() -> None:
+    disk = made()
+    orphan(disk, b"something")
+    with pytest.raises(LogCorruptionError) as caught:
+        open_log(MemoryStorage(disk))
+    assert caught.value.file == ONE
+
+
+def test_E4c_a_segment_missing_in_the_middle_is_corruption() -> None:
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, segment_size=200)
+    for number in range(10):
+        add(log, b"%d" % number * 20)
+    log.close()
+    MemoryStorage(disk).erase(NAMES.segment(2))
+    for read_only in (False, True):
+        with pytest.raises(LogCorruptionError) as caught:
+            open_log(MemoryStorage(disk), read_only=read_only)
+        assert caught.value.file == NAMES.segment(2)
+
+
+def test_E4c_a_batch_larger_than_a_segment_gets_one_of_its_own_size() -> None:
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, segment_size=1000)
+    add(log, b"small")
+    add(log, b"large" * 10_000)
+    add(log, b"small")
+    assert MemoryStorage(disk).entry(NAMES.segment(2)).size > 50_000  # type: ignore[union-attr]
+    assert [len(body or b"") for body in bodies(log)] == [5, 50_000, 5]
+    log.close()
+
+
+def test_E18_a_reader_serves_a_frame_beyond_the_head_word_only_after_a_flush() -> None:
+    disk = made()
+    frame, offset, _ = frame_after(disk, 3, b"beyond")
+    put(disk, ONE, frame, offset)
+    faulty = FaultyStorage(Failing(1, errno.EIO), disk, counted=frozenset({"fdatasync"}))
+    with pytest.raises(OSError, match="error"):
+        open_log(MemoryStorage(faulty), read_only=True)
+    refusing = FaultyStorage(Failing(1, errno.EROFS), disk, counted=frozenset({"fdatasync"}))
+    reader = open_log(MemoryStorage(refusing), read_only=True)
+    assert bodies(reader) == [b"0", b"1", b"2", b"beyond"]
+    assert len(refusing.failed) == 1
+    reader.close()
+
+
+def test_E18_a_reader_leaves_a_torn_tail_alone() -> None:
+    disk = made()
+    frame, offset, _ = frame_after(disk, 3, b"torn")
+    put(disk, ONE, frame[:40], offset)
+    before = files_of(MemoryStorage(disk))
+    reader = open_log(MemoryStorage(disk), read_only=True)
+    assert reader.head() == 3
+    reader.close()
+    assert files_of(MemoryStorage(disk)) == before
+
+
+def test_E18_a_reader_extends_to_the_head_word_only() -> None:
+    disk = made()
+    reader = open_log(MemoryStorage(disk), read_only=True)
+    frame, offset, _ = frame_after(disk, 3, b"being written")
+    put(disk, ONE, frame, offset)
+    assert reader.head() == 3
+    assert len(bodies(reader)) == 3
+    put(disk, NAMES.head, WORD.pack(4, 4 ^ (2**64 - 1)), 32)
+    assert bodies(reader, 3) == [b"being written"]
+    reader.close()
+
+
+def test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it() -> None:
+    disk = made()
+    faulty = FaultyStorage(Failing(3, errno.EIO), disk, counted=frozenset({"fdatasync"}))
+    log = open_log(MemoryStorage(faulty))
+    assert faulty.count == 1, "opening rewrote the last frame"
+    add(log, b"fine")
+    with pytest.raises(InDoubtError):
+        add(log, b"doubtful")
+    with pytest.raises(PoisonedError):
+        add(log, b"no")
+    with pytest.raises(PoisonedError):
+        log.trim(1)
+    other = open_log(MemoryStorage(disk))
+    assert other.tail_report.adopted == 1
+    assert bodies(other)[-1] == b"doubtful"
+    assert add(other, b"goes on").lsn == other.head()
+    assert bodies(log)[-1] == b"goes on", "a poisoned handle still reads"
+    log.close()
+    other.close()
+
+
+def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
+    disk = made()
+    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), disk, counted=frozenset({"pwrite"}))
+    log = open_log(MemoryStorage(faulty))
+    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
+    with pytest.raises(OSError, match="space"):
+        add(log, b"no room")
+    assert faulty.failed[0].path.endswith(".log")
+    assert add(log, b"room again").lsn == 4
+    assert bodies(log)[3:] == [b"room again"]
+    assert log.verify().problems == ()
+    log.close()
+
+
+def test_a_write_that_cannot_be_taken_back_is_in_doubt() -> None:
+    disk = made()
+    faulty = FaultyStorage(Failing(10**9), disk, counted=frozenset({"pwrite", "fdatasync"}))
+    log = open_log(MemoryStorage(faulty))
+    faulty.plan = Failing(faulty.count + 2, errno.EIO, lasting=True)
+    with pytest.raises(InDoubtError):
+        add(log, b"x")
+    with pytest.raises(PoisonedError):
+        add(log, b"y")
+    log.close()
+    again = open_log(MemoryStorage(disk))
+    assert len(bodies(again)) == 3
+    again.close()
+
+
+def test_a_torn_head_word_is_never_believed() -> None:
+    disk = made()
+    log = open_log(MemoryStorage(disk))
+    put(disk, NAMES.head, b"\xff", 32)
+    put(disk, NAMES.head, b"\xff", 32 + 3 * 16)
+    reader = open_log(MemoryStorage(disk), read_only=True)
+    assert log.head() == reader.head() == 3
+    assert log.load_mark(0) == 0
+    assert add(log, b"x").lsn == reader.head() == 4, "the next append puts it right"
+    log.close()
+    reader.close()
+
+
+def test_a_holder_that_died_with_the_right_is_told_to_the_next() -> None:
+    disk = made()
+    log = open_log(MemoryStorage(disk))
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
+    head.take()
+    with log.right() as died:
+        assert died is True
+    with log.right() as died:
+        assert died is False
+    head.close()
+    log.close()
+
+
+def test_the_head_file_has_the_words_where_the_format_says() -> None:
+    data = new_head(bytes(16), 7)
+    assert len(data) == 4096
+    assert WORD.unpack_from(data, 32) == (7, 2**64 - 8)
+    assert FRAME_HEADER == 32

@@ -1,0 +1,86 @@
+"""A write-ahead log for files: numbered batches of records, durable on return, shared by threads and processes.
+
+It knows nothing of what its records mean. Guarantees: `wal.log`. Bytes on disk: docs/log_format.md.
+"""
+
+from __future__ import annotations
+
+from wal.clock import Clock
+from wal.errors import (
+    InDoubtError,
+    LockBusyError,
+    LogClosedError,
+    LogCorruptionError,
+    LogFormatError,
+    LogMissingError,
+    PoisonedError,
+    UnsupportedError,
+    WalError,
+)
+from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Verification, WriteAheadLog
+from wal.opening import open_log
+from wal.storage import (
+    Capabilities,
+    Content,
+    Entry,
+    Kind,
+    LocalStorage,
+    Lock,
+    MemoryPosix,
+    MemoryStorage,
+    Posix,
+    Publication,
+    RandomFile,
+    Staged,
+    StagedFile,
+    Storage,
+    Stored,
+    UnsafePathError,
+    list_source,
+    local_path,
+    open_source,
+    open_storage,
+)
+
+__all__ = [
+    "LSN",
+    "Batch",
+    "Capabilities",
+    "Clock",
+    "Content",
+    "Deferred",
+    "Entry",
+    "InDoubtError",
+    "Kind",
+    "LocalStorage",
+    "Lock",
+    "LockBusyError",
+    "LogClosedError",
+    "LogCorruptionError",
+    "LogFormatError",
+    "LogMissingError",
+    "MemoryPosix",
+    "MemoryStorage",
+    "PoisonedError",
+    "Position",
+    "Posix",
+    "Prepare",
+    "Publication",
+    "RandomFile",
+    "Record",
+    "Staged",
+    "StagedFile",
+    "Storage",
+    "Stored",
+    "TailReport",
+    "UnsafePathError",
+    "UnsupportedError",
+    "Verification",
+    "WalError",
+    "WriteAheadLog",
+    "list_source",
+    "local_path",
+    "open_log",
+    "open_source",
+    "open_storage",
+]

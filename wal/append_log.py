@@ -1,0 +1,263 @@
+"""`WriteAheadLog` over files that one machine's processes share: segments, one frame and one fdatasync per batch.
+
+Reading order: `append` → `Group` → `Leader` → `Writer`. How a log is found or made: `opening`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from wal.chain import Chain
+from wal.checkpoint import Checkpoint
+from wal.clock import Clock
+from wal.errors import LogClosedError, UnsupportedError
+from wal.group import Group
+from wal.head import HeadFile
+from wal.history import History
+from wal.leader import Leader
+from wal.log import LSN, Batch, Position, Prepare, TailReport, Verification
+from wal.names import Names
+from wal.rights import Right
+from wal.shelf import Shelf
+from wal.storage.base import Lock, Storage
+from wal.verify import verify_log
+from wal.writer import Writer
+
+# what systems say of a datasync through a file that is open for reading only, or on a read-only mount
+_CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a log was asked to be opened."""
+
+    storage: Storage
+    folder: str
+    read_only: bool
+    lock_timeout: float  # seconds
+    segment_size: int  # bytes
+    clock: Clock
+
+
+class AppendLog:
+    """See `WriteAheadLog`. Made by `wal.open_log`; `enter` finds the log's end, see `opening`."""
+
+    def __init__(self, settings: Settings, log_id: bytes, enter: Callable[[AppendLog], TailReport]) -> None:
+        self.settings = settings
+        self.names = Names(settings.folder)
+        self.log_id = log_id
+        self.head_file: HeadFile | None = None
+        self.alive: Lock | None = None  # held shared by every writer while it lives
+        self._enter = enter
+        self._closed = False
+        self._attach()
+
+    def _attach(self) -> None:
+        settings = self.settings
+        self._floor = 0  # a reader: what it found, and made durable, beyond the head word
+        self.shelf = Shelf(settings.storage, self.names, writable=not settings.read_only)
+        self.chain = Chain(self.shelf, self.log_id)
+        self.history = History(self.shelf, self.log_id)
+        if not settings.read_only:
+            self.writer = Writer(self.chain, settings.segment_size)
+            self.append_right = make_right(settings, self.names.folder, "the right to append")
+            self._group = Group(Leader(self.append_right, self.writer, self.chain))
+            self._apply_right = make_right(settings, self.names.apply, "the right to apply")
+        try:
+            self.report(self._enter(self))
+        except BaseException:
+            self.close()
+            raise
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, made when the log was created."""
+        return self.log_id.hex()
+
+    @property
+    def tail_report(self) -> TailReport:
+        """What this handle's opening repaired."""
+        return self._tail_report
+
+    def head(self) -> LSN:
+        """The last committed LSN, 0 for an empty log. One `pread`."""
+        if self._closed:
+            raise LogClosedError("the log was closed")
+        durable = self.head_file.durable() if self.head_file is not None else None
+        return max(durable, self._floor) if durable is not None else self.look()
+
+    def report(self, found: TailReport) -> TailReport:
+        """By `enter`: what it repaired, before the consumer's replay may ask for it."""
+        self._tail_report = found
+        return found
+
+    def attach(self, head: HeadFile) -> None:
+        """By `enter`: the head file, before anything else is done."""
+        self.head_file = head
+        self.writer.attach(head)
+
+    def look(self, durable: LSN | None = None) -> LSN:
+        """The last intact frame, made durable before anyone is told of it (unless it is known to be `durable`)."""
+        chain = self.chain
+        chain.follow()
+        lsn = chain.tail.lsn
+        if lsn > max(chain.index.base, durable or 0):
+            try:
+                self.shelf.datasync(chain.index.place(lsn)[0])
+            except OSError as error:
+                if error.errno not in _CANNOT_SYNC:
+                    raise
+        self._floor = max(self._floor, lsn)
+        return lsn
+
+    def trimmed(self, *, fresh: bool = False) -> LSN:
+        """All bodies up to here may be gone; a durable lower bound, as of the last look, or of now."""
+        if fresh:
+            self._look_for_trim()
+        return self.chain.checkpoint.redo
+
+    def size_after(self, lsn: LSN) -> int:
+        """Bytes of log after `lsn`, roughly."""
+        self.chain.reach(self.head())
+        return self.chain.index.size_after(lsn)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self, after: LSN) -> Iterator[Batch]:
+        """The batches after `after`, in order, to the head as it is now. See WriteAheadLog."""
+        head = self.head()
+        if after < head:
+            self.chain.reach(head)
+        return self._read(after, head)
+
+    def _read(self, lsn: LSN, head: LSN) -> Iterator[Batch]:
+        while lsn < head:
+            if self._closed:
+                raise LogClosedError("the log was closed")
+            batches = self.chain.batches(lsn + 1, head)
+            if batches is None:
+                upto = min(head, self.chain.index.base)
+                yield from self.history.headers(lsn, upto)
+                lsn = upto
+            else:
+                yield from batches
+                lsn = batches[-1].lsn
+
+    def verify(self) -> Verification:
+        """Read every byte again and say what is wrong; changes nothing."""
+        head = self.head()
+        if self.settings.read_only:
+            return verify_log(self.chain, self.history, self.head_file, head, whole=False)
+        with self.append_right:
+            head = self.head()
+            return verify_log(self.chain, self.history, self.head_file, head, whole=True)
+
+    # --- appending --------------------------------------------------------------------------------------------------
+
+    def append(self, prepare: Prepare) -> Position | None:
+        """Append what `prepare` returns; None if it returned None. See WriteAheadLog."""
+        if self._closed or self.settings.read_only:
+            self._refuse()
+        return self._group.submit(prepare)
+
+    def _refuse(self) -> NoReturn:
+        if self._closed:
+            raise LogClosedError("the log was closed")
+        raise UnsupportedError("this log was opened read-only")
+
+    def _writable_head(self) -> HeadFile:
+        if self._closed or self.settings.read_only or self.head_file is None:
+            self._refuse()
+        return self.head_file
+
+    # --- marks, the right to apply, trimming ------------------------------------------------------------------------
+
+    def load_mark(self, index: int) -> int:
+        """A number kept for the log's consumer; 0 if unknown."""
+        return self.head_file.load_mark(index) if self.head_file is not None else 0
+
+    def store_mark(self, index: int, value: int) -> None:
+        """Set a consumer's mark. Not durable."""
+        self._writable_head().store_mark(index, value)
+
+    @contextmanager
+    def right(self, timeout: float | None = None) -> Iterator[bool]:
+        """The right to carry the log out; True if its holder before died with it. None: the handle's time limit."""
+        head_file = self._writable_head()
+        if self._group.leading():
+            raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
+        self._apply_right.acquire(timeout)
+        try:
+            self._look_for_trim()
+            died = head_file.take()
+            try:
+                yield died
+            finally:
+                head_file.give_back()
+        finally:
+            self._apply_right.release()
+
+    def _look_for_trim(self) -> None:
+        """Learn of a redo mark that another handle has raised: what lies before it may be gone."""
+        checkpoint = self.chain.load_checkpoint()
+        if checkpoint.redo > self.chain.checkpoint.redo:
+            self.chain.reach(self.head())
+            self.chain.moved(checkpoint)
+
+    def trim(self, upto: LSN) -> None:
+        """Raise the redo mark durably, then free what can be freed. Lower than before: only frees."""
+        if self._closed or self.settings.read_only:
+            self._refuse()
+        with self.append_right:
+            self.writer.catch_up()
+            if not 0 <= upto <= self.chain.tail.lsn:
+                raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.tail.lsn}")
+            checkpoint = self.chain.load_checkpoint()
+            if upto > checkpoint.redo:
+                checkpoint = Checkpoint(self.id, upto, *self.chain.index.place(upto))
+                self.writer.store_checkpoint(checkpoint)
+            self.chain.moved(checkpoint)
+        self.history.free(checkpoint.redo)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: reopen what must not be shared with the parent.
+
+        The parent's files and locks are dropped, not closed: its threads, and what they held, are not here.
+        """
+        if self._closed:
+            return
+        if not self.settings.read_only:
+            self.append_right.disown()
+            self._apply_right.disown()
+        if self.alive is not None:
+            self.alive.disown()
+            self.alive = None
+        self._attach()
+
+    def close(self) -> None:
+        """Release every handle; calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self.settings.read_only:
+            self.append_right.close()  # waits for a flush under way
+            self._apply_right.close()
+        self.shelf.close()
+        if self.head_file is not None:
+            self.head_file.close()
+        if self.alive is not None:
+            self.alive.close()
+
+
+def make_right(settings: Settings, name: str, what: str) -> Right:
+    """The right that the lock `name` stands for."""
+    lock = settings.storage.lock(name)
+    return Right(lock, f"{what} ({settings.storage.url}/{name})", settings.lock_timeout, settings.clock)

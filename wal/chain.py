@@ -1,0 +1,222 @@
+"""The chain of frames from the redo mark on: found, followed and read. Changes nothing on the storage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from wal.checkpoint import Checkpoint, read_checkpoint
+from wal.errors import LogCorruptionError
+from wal.format import BATCH, SEAL, SEGMENT_HEADER
+from wal.frame import intact, parse_header
+from wal.index import Extent, Index
+from wal.log import LSN, Batch
+from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor
+from wal.shelf import Shelf
+
+_READ = 256 * 2**10
+
+
+class Chain:
+    """What this handle knows of the log: the index of its frames and the tail behind them.
+
+    Frames up to the durable head never change, so they are followed without any lock but the handle's own mutex.
+    """
+
+    def __init__(self, shelf: Shelf, log_id: bytes) -> None:
+        self.shelf = shelf
+        self.log_id = log_id
+        self.checkpoint = Checkpoint(log_id.hex(), 0)
+        self.index = Index(0)
+        self.tail = Tail(0, 0, 0, 0)
+        self.seal: Tail | None = None  # where the last seal that was passed stands
+        self._mutex = threading.RLock()
+
+    # --- the beginning ----------------------------------------------------------------------------------------------
+
+    def locate(self) -> None:
+        """Read the checkpoint and stand behind its frame. Raises LogCorruptionError."""
+        with self._mutex:
+            checkpoint = self.load_checkpoint()
+            while True:
+                try:
+                    self._locate(checkpoint)
+                    return
+                except (FileNotFoundError, LogCorruptionError):
+                    newer = self.load_checkpoint()
+                    if newer == checkpoint:  # nobody trimmed meanwhile: it is as bad as it looks
+                        raise
+                    checkpoint = newer
+
+    def load_checkpoint(self) -> Checkpoint:
+        """The checkpoint as it is on the storage now."""
+        checkpoint = read_checkpoint(self.shelf.storage, self.shelf.names)
+        if checkpoint.log != self.log_id.hex():
+            raise LogCorruptionError("the checkpoint belongs to another log", file=self.shelf.names.checkpoint)
+        return checkpoint
+
+    def _locate(self, checkpoint: Checkpoint) -> None:
+        tail = self._hinted(checkpoint) or self._searched(checkpoint.redo)
+        self.checkpoint, self.index, self.tail, self.seal = checkpoint, Index(checkpoint.redo), tail, None
+
+    def _hinted(self, checkpoint: Checkpoint) -> Tail | None:
+        """The hint, if it is one: the frame of batch `redo` begins there."""
+        if not checkpoint.redo or checkpoint.segment not in self.shelf.numbers():
+            return None
+        number, offset = checkpoint.segment, checkpoint.offset
+        self.shelf.check(number, self.shelf.pread(number, SEGMENT_HEADER, 0), self.log_id)
+        found = frame_at(self.shelf.reader(number), self.shelf.size(number), offset)
+        if found is None or found.header.kind != BATCH or found.header.lsn != checkpoint.redo:
+            return None
+        return Tail(number, offset + found.header.size, found.header.crc, checkpoint.redo)
+
+    def _searched(self, redo: LSN) -> Tail:
+        """Scan the segment that holds batch `redo`, or stand at the start of the one that begins after it."""
+        numbers = self.shelf.numbers()
+        if not numbers:
+            raise LogCorruptionError("the log's segments are missing", file=self.shelf.names.segment(1))
+        for number in reversed(numbers):
+            header = self.shelf.header(number, self.log_id)
+            if header.first <= redo or (number == numbers[0] and header.first == redo + 1):
+                break
+        else:
+            missing = self.shelf.names.segment(numbers[0] - 1)
+            raise LogCorruptionError(f"the segment that holds batch {redo + 1} is missing", file=missing)
+        if number == 1 and header.previous != first_log_crc(self.log_id):
+            raise LogCorruptionError("the first segment is chained to something", file=self.shelf.names.segment(1))
+        tail = header.tail()
+        if tail.lsn < redo:
+            for found in scan(self.shelf.reader(number), self.shelf.size(number), tail):
+                if found.header.kind == SEAL or tail.lsn == redo:
+                    break
+                tail = behind(number, found)
+        if tail.lsn != redo:
+            message = f"batch {tail.lsn + 1} cannot be read, and {redo} had been flushed"
+            raise LogCorruptionError(message, file=self.shelf.names.segment(number), offset=tail.offset)
+        return tail
+
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    def follow(self, limit: LSN | None = None) -> None:
+        """Index all frames up to the batch `limit`, or to the last intact one. Raises LogCorruptionError.
+
+        What another process trimmed under us is skipped: the chain then begins anew at its redo mark.
+        """
+        with self._mutex:
+            while limit is None or self.tail.lsn < limit:
+                before = self.tail
+                try:
+                    sealed = self._segment(limit)
+                except FileNotFoundError:
+                    self._after_trim(before.lsn, before.number)
+                    continue
+                if not sealed:
+                    return
+
+    def reach(self, limit: LSN) -> None:
+        """`follow` to a batch that was flushed. Raises LogCorruptionError if it is not there."""
+        if self.tail.lsn >= limit:
+            return
+        self.follow(limit)
+        if self.tail.lsn < limit:
+            self.follow(limit)  # a reader without a lock looks twice before it says so
+        if self.tail.lsn < limit:
+            raise self.short_of(limit)
+
+    def short_of(self, limit: LSN) -> LogCorruptionError:
+        """The verdict on a log that ends before what was flushed."""
+        name = self.shelf.names.segment(self.tail.number)
+        message = f"batch {self.tail.lsn + 1} cannot be read, and {limit} had been flushed"
+        return LogCorruptionError(message, file=name, offset=self.tail.offset)
+
+    def _segment(self, limit: LSN | None) -> bool:
+        """Index the rest of the tail's segment; True if it is sealed and the tail stands in its successor."""
+        number = self.tail.number
+        reader = self.shelf.reader(number)
+        for found in scan(reader, self.shelf.size(number), self.tail):
+            following = successor(found)
+            if following is not None:
+                self.enter(self._enter(following, found), self.tail)
+                return True
+            if found.header.kind != BATCH:
+                return False
+            self.add(behind(number, found), found.header.size)
+            if self.tail.lsn == limit:
+                return False
+        return False
+
+    def _enter(self, number: int, seal: Found) -> Tail:
+        if number != self.tail.number + 1:
+            raise LogCorruptionError(
+                f"the seal names segment {number}", file=self.shelf.names.segment(self.tail.number), offset=seal.offset
+            )
+        header = self.shelf.check(number, self.shelf.pread(number, SEGMENT_HEADER, 0), self.log_id)
+        if header.first != seal.header.lsn + 1 or header.previous != seal.header.crc:
+            name = self.shelf.names.segment(number)
+            raise LogCorruptionError("the segment does not follow the one before", file=name)
+        return header.tail()
+
+    def add(self, tail: Tail, size: int) -> None:
+        """A batch of `size` bytes ends at `tail`."""
+        with self._mutex:
+            if tail.lsn <= self.tail.lsn:  # a thread that had to read the log without the head word was faster
+                return
+            self.index.add(tail.number, tail.offset - size, size)
+            self.tail = tail
+
+    def enter(self, tail: Tail, seal: Tail) -> None:
+        """The log goes on in another segment; the old one was sealed at `seal`."""
+        with self._mutex:
+            self.tail, self.seal = tail, seal
+
+    def _after_trim(self, lsn: LSN, number: int) -> None:
+        """A segment is gone: legal only if the redo mark has reached `lsn`, and the log goes on after `number`."""
+        if self.load_checkpoint().redo >= lsn:
+            self.locate()
+            if self.tail.number > number:
+                return
+        missing = number + (number in self.shelf.numbers())
+        message = f"a segment is missing in the middle of the log, behind batch {lsn}"
+        raise LogCorruptionError(message, file=self.shelf.names.segment(missing))
+
+    def stray(self) -> bytes:
+        """What stands behind the last intact frame, without the zeros that end it; b"" unless a write was cut."""
+        with self._mutex:
+            tail = self.tail
+        return self.shelf.pread(tail.number, max(0, self.shelf.size(tail.number) - tail.offset), tail.offset).rstrip(
+            b"\0"
+        )
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def batches(self, lsn: LSN, upto: LSN) -> list[Batch] | None:
+        """Some batches from `lsn` on, at least one, at most to `upto`; None if they were trimmed."""
+        with self._mutex:
+            if lsn <= self.index.base:
+                return None
+            extent = self.index.extent(lsn, upto, _READ)
+        try:
+            data = self.shelf.pread(extent.number, extent.size, extent.offset)
+        except FileNotFoundError:
+            with self._mutex:
+                if lsn > self.index.base:
+                    self._after_trim(lsn, extent.number)
+            return None
+        return list(self._decode(data, lsn, extent))
+
+    def _decode(self, data: bytes, lsn: LSN, extent: Extent) -> Iterator[Batch]:
+        name = self.shelf.names.segment(extent.number)
+        at = 0
+        for expected in range(lsn, extent.last + 1):
+            header = parse_header(data, at)
+            offset = extent.offset + at
+            if header is None or header.lsn != expected or header.kind != BATCH or not intact(data, at, header):
+                raise LogCorruptionError(f"batch {expected} no longer reads back", file=name, offset=offset)
+            yield Batch(expected, records(Found(offset, header, data, at), name))
+            at += header.size
+
+    def moved(self, checkpoint: Checkpoint) -> None:
+        """The redo mark was raised: forget where the batches before it stand."""
+        with self._mutex:
+            self.checkpoint = checkpoint
+            self.index.drop(checkpoint.redo)

@@ -1,0 +1,64 @@
+"""`checkpoint.json`: up to where bodies are no longer needed (durable, a true lower bound), and where that stands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from zlib import crc32
+
+from wal.errors import LogCorruptionError, LogFormatError
+from wal.format import FORMAT
+from wal.log import LSN
+from wal.names import Names
+from wal.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The redo mark of a log."""
+
+    log: str  # the log's id
+    redo: LSN  # 0: nothing trimmed
+    segment: int = 0  # hint, verified when used: the frame of batch `redo` begins in this segment ...
+    offset: int = 0  # ... at this byte; 0, 0 for redo 0
+
+    def encode(self) -> bytes:
+        """The file's content: one line, and the CRC of that line without the CRC."""
+        fields = {"format": FORMAT, **asdict(self)}
+        return _dump({**fields, "crc": f"{crc32(_dump(fields)):08x}"})
+
+    @classmethod
+    def decode(cls, data: bytes, file: str) -> Checkpoint:
+        """Raises LogCorruptionError, LogFormatError."""
+        try:
+            fields = json.loads(data)
+            crc = fields.pop("crc")
+            right = crc == f"{crc32(_dump(fields)):08x}" and _dump({**fields, "crc": crc}) == data
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise LogCorruptionError("the checkpoint cannot be parsed", file=file) from error
+        if not right:
+            raise LogCorruptionError("the checkpoint's own checksum does not fit", file=file)
+        if fields.pop("format", None) != FORMAT:
+            raise LogFormatError(f"{file} was written by a newer version: upgrade this program")
+        try:
+            checkpoint = cls(**fields)
+            numbers = (checkpoint.redo, checkpoint.segment, checkpoint.offset)
+            possible = len(bytes.fromhex(checkpoint.log)) == 16 and all(type(n) is int and n >= 0 for n in numbers)
+        except (TypeError, ValueError):
+            possible = False
+        if not possible:
+            raise LogCorruptionError("the checkpoint has other fields than it should", file=file)
+        return checkpoint
+
+
+def read_checkpoint(storage: Storage, names: Names) -> Checkpoint:
+    """The checkpoint as it is on the storage now. A log without one is damaged: it is the first file to be born."""
+    try:
+        data = storage.read(names.checkpoint).data
+    except FileNotFoundError:
+        raise LogCorruptionError("the checkpoint is missing", file=names.checkpoint) from None
+    return Checkpoint.decode(data, names.checkpoint)
+
+
+def _dump(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,68 @@
+"""Everything `wal` raises, one class for each reaction of the caller.
+
+    WalError
+    ├── LogMissingError        there is no log here (wrong path, or it was removed)
+    ├── LogFormatError         written by a newer version, or of an unknown kind: upgrade
+    ├── LogCorruptionError     stop: names the file and the offset, and what is lost
+    ├── LockBusyError          a lock was not free in time; names who holds it (also a TimeoutError)
+    ├── InDoubtError           an append failed after its bytes may have reached the storage
+    ├── PoisonedError          an earlier flush failed: reopen the log (also an OSError)
+    ├── LogClosedError         the handle was closed
+    └── UnsupportedError       this storage cannot give what was asked; says what to do instead
+
+Errors of the operating system itself (`OSError`) pass through unchanged.
+"""
+
+from __future__ import annotations
+
+
+class WalError(Exception):
+    """Base of all errors of this package."""
+
+
+class LogMissingError(WalError):
+    """No log was found where one must be."""
+
+
+class LogFormatError(WalError):
+    """The log was written by a newer version or is of an unknown kind."""
+
+
+class LogCorruptionError(WalError):
+    """Bytes that were once durable no longer read back. Nothing was changed.
+
+    `file` is the object's name on the storage, `offset` the first bad byte in it.
+    """
+
+    def __init__(self, message: str, *, file: str, offset: int = 0) -> None:
+        super().__init__(f"{message} (file {file}, offset {offset})")
+        self.message = message
+        self.file = file
+        self.offset = offset
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _corruption, (self.message, self.file, self.offset)
+
+
+def _corruption(message: str, file: str, offset: int) -> LogCorruptionError:
+    return LogCorruptionError(message, file=file, offset=offset)
+
+
+class LockBusyError(WalError, TimeoutError):
+    """A lock was not free within the time allowed; the message names its holder."""
+
+
+class InDoubtError(WalError):
+    """The append failed when its bytes may already be durable: committed or not, unknown."""
+
+
+class PoisonedError(WalError, OSError):
+    """A flush failed earlier in this handle, so nothing more is appended through it."""
+
+
+class LogClosedError(WalError):
+    """The handle was used after `close()`."""
+
+
+class UnsupportedError(WalError):
+    """The storage cannot give a guarantee that was asked for."""

@@ -1,0 +1,157 @@
+"""Group commit: threads queue their `prepare`; one of them, the leader, writes for all (LevelDB's writer queue).
+
+A leader works until its own entry is settled, then hands over to the first in the queue. Whatever ends a leader,
+the handing over is done, so nobody waits for a leader that is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from wal.log import Position, Prepare, Record
+
+_POLL = 0.05  # seconds between looks, only after a Ctrl-C met an entry that is being written
+
+
+class Entry:
+    """One call of `append`."""
+
+    __slots__ = ("done", "error", "gate", "leads", "position", "prepare", "record", "taken", "thread")
+
+    def __init__(self, prepare: Prepare) -> None:
+        self.prepare = prepare
+        self.thread = threading.get_ident()
+        self.record: Record | None = None
+        self.position: Position | None = None
+        self.error: BaseException | None = None
+        self.gate = threading.Lock()  # a follower waits for its release
+        self.taken = False  # in the batch that is being written
+        self.leads = False
+        self.done = False
+
+    def settle(self, position: Position | None = None, error: BaseException | None = None) -> None:
+        """The outcome. The follower learns it when the leader wakes it."""
+        self.position = position
+        self.error = error
+        self.done = True
+
+
+class Queue(Protocol):
+    """The queue as a leader sees it."""
+
+    def take(self, limit: int) -> list[Entry]:
+        """The first entries, now the leader's to settle or put back."""
+        ...
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """These come first in the next batch."""
+        ...
+
+    def wake(self, entries: Iterable[Entry]) -> None:
+        """These are settled, and the append right is free again."""
+        ...
+
+
+class Flush(Protocol):
+    """Writes one batch; see `leader`."""
+
+    def flush(self, queue: Queue) -> None: ...
+
+
+class Group:
+    """The queue of one handle."""
+
+    def __init__(self, leader: Flush) -> None:
+        self._work = leader
+        self._mutex = threading.Lock()
+        self._queue: deque[Entry] = deque()
+        self._leader: int | None = None  # its thread
+
+    def leading(self) -> bool:
+        """Whether this thread is the leader, that is, inside a `prepare`."""
+        return self._leader == threading.get_ident()
+
+    def submit(self, prepare: Prepare) -> Position | None:
+        """Queue, lead or wait, and return or raise the outcome."""
+        if self.leading():
+            raise RuntimeError("append was called inside a prepare")
+        entry = Entry(prepare)
+        with self._mutex:
+            self._queue.append(entry)
+            if self._leader is None:
+                self._leader = entry.thread
+                entry.leads = True
+            else:
+                entry.gate.acquire()
+        if not entry.leads:
+            self._wait(entry)
+        if entry.leads:
+            self._lead(entry)
+        if entry.error is not None:
+            raise entry.error
+        return entry.position
+
+    def take(self, limit: int) -> list[Entry]:
+        """By the leader: the first entries of the queue."""
+        with self._mutex:
+            entries = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+            for entry in entries:
+                entry.taken = True
+            return entries
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """By the leader: these come first in the next batch."""
+        with self._mutex:
+            for entry in reversed(list(entries)):
+                entry.taken = False
+                self._queue.appendleft(entry)
+
+    def wake(self, entries: Iterable[Entry]) -> None:
+        """By the leader, when the append right is free again: these are settled."""
+        for entry in entries:
+            if not entry.leads:
+                entry.gate.release()
+
+    def _lead(self, entry: Entry) -> None:
+        try:
+            while not entry.done:
+                self._work.flush(self)
+        finally:
+            with self._mutex:
+                if not entry.done and entry in self._queue:
+                    self._queue.remove(entry)
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        if not self._queue:
+            self._leader = None
+            return
+        first = self._queue[0]
+        self._leader = first.thread
+        first.leads = True
+        first.gate.release()
+
+    def _wait(self, entry: Entry) -> None:
+        try:
+            entry.gate.acquire()
+        except BaseException as error:
+            self._withdraw(entry)
+            if entry.position is not None:
+                error.add_note(f"the record was committed at LSN {entry.position.lsn} before the interrupt")
+            raise
+
+    def _withdraw(self, entry: Entry) -> None:
+        """After a Ctrl-C: out of the queue; or, when the entry is being written already, wait for its outcome."""
+        while True:
+            with self._mutex:
+                if entry.done:
+                    return
+                if not entry.taken:
+                    self._queue.remove(entry)
+                    if entry.leads:
+                        self._hand_over()
+                    return
+            entry.gate.acquire(timeout=_POLL)

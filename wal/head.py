@@ -1,0 +1,109 @@
+"""The file `head`: what all processes must see at once, in 16-byte words {value, complement}.
+
+4 KiB, made with the log, never replaced, truncated or removed: who has it open sees every change. A word is stored
+by one `pwrite` and read by one `pread`. No mapping and no sequence lock: a writer that dies between two steps of such
+a protocol stops every reader, and a mapped file that is cut raises SIGBUS.
+
+Nothing here is durable. A word that does not match its complement after three tries is unknown (None), and the log
+itself is asked. Layout: docs/log_format.md.
+"""
+
+from __future__ import annotations
+
+from wal.format import FORMAT, HEAD_FIELDS, HEAD_MAGIC, HEAD_SIZE, MASK, WORD, WORDS
+from wal.log import LSN
+from wal.storage.base import RandomFile
+
+MARKS = 8
+_TRIES = 3
+_DURABLE, _INTENT, _HOLDER, _FIRST_MARK = range(4)
+_WORD_AT = tuple(HEAD_FIELDS.size + index * WORD.size for index in range(_FIRST_MARK + MARKS))
+
+
+def new_head(log_id: bytes, durable: LSN = 0, holder: int = 0) -> bytes:
+    """A whole head file: the words given, all marks 0."""
+    words = [durable, durable, holder] + [0] * MARKS
+    data = HEAD_FIELDS.pack(HEAD_MAGIC, FORMAT, log_id) + b"".join(WORD.pack(word, word ^ MASK) for word in words)
+    return data.ljust(HEAD_SIZE, b"\x00")
+
+
+class HeadFile:
+    """The words of one log's head file."""
+
+    def __init__(self, file: RandomFile) -> None:
+        self._file = file
+        self._pread = file.pread
+        self._pwrite = file.pwrite
+
+    def belongs_to(self, log_id: bytes) -> bool:
+        """Whether the file begins as this log's head does; if not, none of its words is believed."""
+        return self._pread(HEAD_FIELDS.size, 0) == HEAD_FIELDS.pack(HEAD_MAGIC, FORMAT, log_id)
+
+    def durable(self) -> LSN | None:
+        """The last batch that was flushed. Stored under the append right only."""
+        return self._load(_DURABLE)
+
+    def state(self) -> tuple[LSN, LSN] | None:
+        """(durable, intent), equal unless an append is under way or was cut short."""
+        for _ in range(_TRIES):
+            data = self._pread(WORDS.size, _WORD_AT[_DURABLE])
+            if len(data) == WORDS.size:
+                durable, durable_check, intent, intent_check = WORDS.unpack(data)
+                if durable ^ durable_check == MASK and intent ^ intent_check == MASK:
+                    return durable, intent
+        return None
+
+    def announce(self, lsn: LSN) -> None:
+        """Before a batch is written: who finds intent != durable looks at every byte behind the last frame."""
+        self._store(_INTENT, lsn)
+
+    def publish(self, lsn: LSN) -> None:
+        """After a batch was flushed."""
+        self._store(_DURABLE, lsn)
+
+    def take(self) -> bool:
+        """Note that the right is held; True if its holder before never gave it back (or that is unknown)."""
+        before = self._load(_HOLDER)
+        self._store(_HOLDER, 1)
+        return before != 0
+
+    def give_back(self) -> None:
+        """Note that the right is free."""
+        self._store(_HOLDER, 0)
+
+    def load_mark(self, index: int) -> int:
+        """A consumer's mark; 0, the lower value and therefore safe, if it cannot be read."""
+        return self._load(_mark(index)) or 0
+
+    def store_mark(self, index: int, value: int) -> None:
+        """Set a consumer's mark."""
+        if not 0 <= value < 2**63:
+            raise ValueError(f"a mark is 0 to 2**63 - 1, not {value}")
+        self._store(_mark(index), value)
+
+    def rebuild(self, log_id: bytes, durable: LSN) -> None:
+        """By a first opener: everything anew, in place. Whether the right's holder died is kept."""
+        holder = self._load(_HOLDER)
+        self._pwrite(new_head(log_id, durable, 1 if holder is None else holder), 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _load(self, word: int) -> int | None:
+        for _ in range(_TRIES):
+            data = self._pread(WORD.size, _WORD_AT[word])
+            if len(data) == WORD.size:
+                value, complement = WORD.unpack(data)
+                if value ^ complement == MASK:
+                    return int(value)
+        return None
+
+    def _store(self, word: int, value: int) -> None:
+        self._pwrite(WORD.pack(value, value ^ MASK), _WORD_AT[word])
+
+
+def _mark(index: int) -> int:
+    if not 0 <= index < MARKS:
+        raise ValueError(f"a mark's index is 0 to {MARKS - 1}, not {index}")
+    return _FIRST_MARK + index

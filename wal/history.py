@@ -1,0 +1,138 @@
+"""Headers of trimmed batches: one history file for each segment that was freed; and how a segment is freed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from wal.errors import LogCorruptionError
+from wal.format import BATCH, HEADERS, HISTORY_MAGIC, SEAL, SEGMENT_HEADER, SEGMENT_MAGIC
+from wal.frame import encode_headers, encode_seal
+from wal.log import LSN, Batch
+from wal.names import history_numbers
+from wal.segment import Found, SegmentHeader, records, scan, successor
+from wal.shelf import Shelf
+
+
+class History:
+    """Everything up to the redo mark, without bodies: history files, and segments not freed yet."""
+
+    def __init__(self, shelf: Shelf, log_id: bytes) -> None:
+        self._shelf = shelf
+        self._log_id = log_id
+
+    def numbers(self) -> list[int]:
+        """The segments whose headers are in a history file."""
+        try:
+            return history_numbers(self._shelf.storage.list(self._shelf.names.history_folder))
+        except FileNotFoundError:
+            return []
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def headers(self, after: LSN, upto: LSN) -> Iterator[Batch]:
+        """The batches after `after` to `upto`, without bodies; from the oldest kept on, if that is later."""
+        numbers = sorted({*self.numbers(), *self._shelf.numbers()})
+        start = bisect_right(numbers, after + 1, key=self._first) - 1
+        lsn = after
+        for number in numbers[max(0, start) :]:
+            for batch in self._of(number):
+                if batch.lsn > upto:
+                    return
+                if batch.lsn > after:
+                    if lsn > after and batch.lsn != lsn + 1:
+                        raise self._gap(lsn, number)
+                    yield batch
+                    lsn = batch.lsn
+        if after < lsn < upto:
+            raise self._gap(lsn, numbers[-1] + 1)
+
+    def _gap(self, lsn: LSN, number: int) -> LogCorruptionError:
+        return LogCorruptionError(f"the headers after batch {lsn} are missing", file=self._shelf.names.history(number))
+
+    def _first(self, number: int) -> LSN:
+        return self._opened(number)[0].first
+
+    def _of(self, number: int) -> Iterator[Batch]:
+        """One segment's batches, from its history file or, before that is written, from itself."""
+        header, data, name = self._opened(number, whole=True)
+        for found in frames(header, data, name, sealed=name == self._shelf.names.history(number)):
+            if found.header.kind != SEAL:
+                yield Batch(found.header.lsn, records(found, name, bodies=False))
+
+    def _opened(self, number: int, *, whole: bool = False) -> tuple[SegmentHeader, bytes, str]:
+        """(header, content, file name); the content only as far as it was asked for."""
+        try:
+            return self.opened(number, whole=whole)
+        except FileNotFoundError:
+            name = self._shelf.names.segment(number)
+        try:
+            data = self._shelf.pread(number, self._shelf.size(number) if whole else SEGMENT_HEADER, 0)
+        except FileNotFoundError:
+            return self.opened(number, whole=whole)  # freed meanwhile
+        return self._shelf.check(number, data, self._log_id), data, name
+
+    def opened(self, number: int, *, whole: bool) -> tuple[SegmentHeader, bytes, str]:
+        """(header, content, name) of a history file. Raises FileNotFoundError, LogCorruptionError."""
+        name = self._shelf.names.history(number)
+        with self._shelf.storage.open(name) as file:
+            data = file.read() if whole else file.read(SEGMENT_HEADER)
+        header = SegmentHeader.decode(data, name, HISTORY_MAGIC)
+        if header.log_id != self._log_id or header.number != number:
+            raise LogCorruptionError("the history file belongs elsewhere", file=name)
+        return header, data, name
+
+    # --- freeing -----------------------------------------------------------------------------------------------------
+
+    def free(self, redo: LSN) -> None:
+        """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment goes
+        only when its headers are durable, and two processes that free the same one write the same bytes."""
+        numbers = self._shelf.numbers()
+        for number in numbers[:-1]:
+            if number + 1 not in numbers or self._shelf.header(number + 1, self._log_id).first > redo + 1:
+                return
+            try:
+                content = self._summary(number)
+            except FileNotFoundError:
+                continue  # another process freed it
+            if content is None:
+                return
+            self._keep(number, content)
+            self._shelf.storage.erase(self._shelf.names.segment(number))
+            self._shelf.retire(number)
+
+    def _keep(self, number: int, content: bytes) -> None:
+        storage, names = self._shelf.storage, self._shelf.names
+        name = names.history(number)
+        storage.make_folder(names.history_folder)
+        if not storage.create(name, content) and storage.read(name).data != content:
+            raise LogCorruptionError("the history file says something else than its segment", file=name)
+        storage.sync_folder(names.history_folder)
+
+    def _summary(self, number: int) -> bytes | None:
+        """A sealed segment as a history file; None if it has no seal (its successor is an interrupted rotation)."""
+        name = self._shelf.names.segment(number)
+        data = self._shelf.pread(number, self._shelf.size(number), 0)
+        header = self._shelf.check(number, data, self._log_id)
+        parts, crc = [header.encode(HISTORY_MAGIC)], header.previous
+        for found in frames(header, data, name):
+            following = successor(found)
+            if following is not None:
+                return b"".join([*parts, encode_seal(found.header.lsn, crc, following)[0]])
+            frame, crc = encode_headers(found.header.lsn, crc, records(found, name, bodies=False))
+            parts.append(frame)
+        return None
+
+
+def frames(header: SegmentHeader, data: bytes, name: str, *, sealed: bool = False) -> Iterator[Found]:
+    """The frames of a whole file. Raises LogCorruptionError if one is of a kind that does not belong there, or if
+    the file must be `sealed` and is not."""
+    kind = BATCH if data.startswith(SEGMENT_MAGIC) else HEADERS
+    last, end = None, SEGMENT_HEADER
+    for found in scan(lambda length, offset: data[offset : offset + length], len(data), header.tail()):
+        if found.header.kind not in (kind, SEAL):
+            raise LogCorruptionError("a frame of this kind does not belong here", file=name, offset=found.offset)
+        last, end = found.header.kind, found.offset + found.header.size
+        yield found
+    if sealed and (last != SEAL or end != len(data)):
+        raise LogCorruptionError("the file does not end with its seal", file=name, offset=end)

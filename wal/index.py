@@ -1,0 +1,87 @@
+"""Where each batch after the redo mark stands, in memory: 8 bytes a batch, so that reading never scans again.
+
+Offsets of all segments are laid end to end on one scale ("virtual"); the scale's differences are the log's size.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from typing import NamedTuple
+
+from wal.log import LSN
+
+
+class _Span(NamedTuple):
+    first: LSN
+    number: int
+    shift: int  # virtual = offset + shift
+
+
+class Extent(NamedTuple):
+    """Neighbouring frames of one segment."""
+
+    number: int
+    offset: int
+    size: int
+    last: LSN
+
+
+class Index:
+    """The frames of the batches base + 1, base + 2, ..."""
+
+    def __init__(self, base: LSN) -> None:
+        self.base = base
+        self._starts: array[int] = array("Q")
+        self._end = 0
+        self._spans: list[_Span] = []
+
+    def add(self, number: int, offset: int, size: int) -> None:
+        """The next batch."""
+        if not self._spans or self._spans[-1].number != number:
+            self._spans.append(_Span(self.base + len(self._starts) + 1, number, self._end - offset))
+        start = offset + self._spans[-1].shift
+        self._starts.append(start)
+        self._end = start + size
+
+    def extent(self, lsn: LSN, upto: LSN, limit: int) -> Extent:
+        """Frames from `lsn` to at most `upto` in one segment: one at least, more while they fit into `limit` bytes."""
+        at = bisect_right(self._spans, lsn, key=_first) - 1
+        span = self._spans[at]
+        if at + 1 < len(self._spans):
+            upto = min(upto, self._spans[at + 1].first - 1)
+        low = lsn - self.base - 1
+        start = self._starts[low]
+        high = bisect_right(self._starts, start + limit, low, upto - self.base)  # first that begins beyond the limit
+        if self._ends(high) - start > limit:
+            high -= 1  # the last that begins within it ends beyond it
+        high = max(high, low + 1)
+        return Extent(span.number, start - span.shift, self._ends(high) - start, self.base + high)
+
+    def _ends(self, count: int) -> int:
+        """The virtual end of the first `count` frames."""
+        return self._starts[count] if count < len(self._starts) else self._end
+
+    def place(self, lsn: LSN) -> tuple[int, int]:
+        """(segment, offset) of a batch."""
+        extent = self.extent(lsn, lsn, 0)
+        return extent.number, extent.offset
+
+    def size_after(self, lsn: LSN) -> int:
+        """Bytes of all frames after `lsn`."""
+        at = max(lsn, self.base) - self.base
+        return self._end - self._starts[at] if at < len(self._starts) else 0
+
+    def drop(self, upto: LSN) -> None:
+        """Forget the batches up to `upto`."""
+        count = upto - self.base
+        if count <= 0:
+            return
+        del self._starts[:count]
+        self.base = upto
+        keep = max(0, bisect_left(self._spans, upto + 2, key=_first) - 1)
+        del self._spans[:keep]
+
+
+def _first(span: _Span) -> LSN:
+    return span.first

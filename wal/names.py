@@ -1,0 +1,51 @@
+"""Every name inside the log's folder, made and parsed here only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from wal.storage.base import Entry, Kind
+
+_SEGMENT = re.compile(r"([0-9]{20})\.log")
+_HISTORY = re.compile(r"([0-9]{20})\.hdr")
+
+
+class Names:
+    """The names of one log, relative to its storage's root."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder  # its lock is the append right
+        self.head = f"{folder}/head"
+        self.checkpoint = f"{folder}/checkpoint.json"
+        self.apply = f"{folder}/apply"
+        self.alive = f"{folder}/alive"
+        self.history_folder = f"{folder}/history"
+        self.quarantine_folder = f"{folder}/quarantine"
+
+    def segment(self, number: int) -> str:
+        """Segments are numbered 1, 2, 3, ...; the number says nothing about LSNs."""
+        return f"{self.folder}/{number:020d}.log"
+
+    def history(self, number: int) -> str:
+        """The headers of the segment `number`."""
+        return f"{self.history_folder}/{number:020d}.hdr"
+
+    def quarantine(self, number: int, offset: int, attempt: int) -> str:
+        """Bytes that stood at `offset` of the segment `number`; `attempt` tells several findings apart."""
+        return f"{self.quarantine_folder}/{number:020d}-{offset:020d}-{attempt}.bin"
+
+
+def segment_numbers(entries: Iterable[Entry]) -> list[int]:
+    """The segments among a folder's entries, ascending."""
+    return _numbers(_SEGMENT, entries)
+
+
+def history_numbers(entries: Iterable[Entry]) -> list[int]:
+    """The history files among a folder's entries, ascending."""
+    return _numbers(_HISTORY, entries)
+
+
+def _numbers(pattern: re.Pattern[str], entries: Iterable[Entry]) -> list[int]:
+    matches = (pattern.fullmatch(entry.name) for entry in entries if entry.kind is Kind.FILE)
+    return sorted(int(match[1]) for match in matches if match)

@@ -1,0 +1,178 @@
+"""Finding or making a log, and what an opener does before it works.
+
+A writer's first question is whether any other writer lives. If none does (it gets `alive` exclusively), nothing
+volatile is believed: it scans from the redo mark, settles the tail, rebuilds the head file and lets the log's
+consumer replay. All others wait for that, and trust the head word. Readers touch no lock and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wal.append_log import AppendLog, Settings, make_right
+from wal.checkpoint import Checkpoint, read_checkpoint
+from wal.clock import Clock
+from wal.errors import LockBusyError, LogCorruptionError, LogMissingError, UnsupportedError
+from wal.format import SEGMENT_HEADER
+from wal.head import HeadFile, new_head
+from wal.log import TailReport, WriteAheadLog
+from wal.names import Names, segment_numbers
+from wal.segment import SegmentHeader, first_log_crc, new_segment
+from wal.storage.base import Lock, Storage
+
+_ID_BYTES = 16
+SEGMENT_SIZE = 16 * 2**20
+
+
+def open_log(
+    storage: Storage,
+    folder: str = ".wal",
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    recover: Callable[[WriteAheadLog], None] | None = None,
+    lock_timeout: float = 60.0,
+    segment_size: int = SEGMENT_SIZE,
+    clock: Clock | None = None,
+) -> WriteAheadLog:
+    """Open the log in `folder` of `storage`.
+
+    `create` makes it if there is none (never together with an existing log's harm: making is idempotent).
+    `read_only` takes no lock, writes nothing and cannot create. `recover(log)` is called if no other writer lives,
+    before any other may work: the consumer's replay; the log is fully usable inside. `lock_timeout`: seconds to wait
+    for any lock, other openers' recovery included. `segment_size`: bytes; a larger batch gets a segment of its size.
+
+    Raises LogMissingError, LogCorruptionError, LogFormatError, LockBusyError, UnsupportedError, OSError.
+    """
+    if segment_size < 2 * SEGMENT_HEADER:
+        raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
+    settings = Settings(storage, folder, read_only, lock_timeout, segment_size, clock or Clock())
+    if not read_only and not storage.capabilities.append_log:
+        raise UnsupportedError(f"{storage.url} cannot hold an append log: {storage.capabilities.reason}")
+    log_id = _find(settings)
+    if log_id is None:
+        if read_only or not create:
+            raise LogMissingError(f"there is no log in {storage.url}/{folder}")
+        log_id = _create(settings)
+    if read_only:
+        return AppendLog(settings, log_id, _enter_reader)
+    return AppendLog(settings, log_id, lambda log: _enter_writer(log, recover))
+
+
+def _find(settings: Settings) -> bytes | None:
+    """The id of the log that is there; None if there is none, or one whose making was cut short."""
+    storage, names = settings.storage, Names(settings.folder)
+    try:
+        numbers = segment_numbers(storage.list(names.folder))
+    except FileNotFoundError:
+        return None
+    if not numbers and storage.entry(names.checkpoint) is None:
+        return None
+    checkpoint = read_checkpoint(storage, names)
+    if not numbers:
+        if checkpoint.redo or _acknowledged(storage, names, bytes.fromhex(checkpoint.log)):
+            raise LogCorruptionError("the log's segments are missing", file=names.segment(1))
+        return None
+    return bytes.fromhex(checkpoint.log)
+
+
+def _acknowledged(storage: Storage, names: Names, log_id: bytes) -> bool:
+    """Whether the head file knows of a batch. Segment 1 is born last, so a log in the making has acknowledged none."""
+    try:
+        head = HeadFile(storage.open_file(names.head, writable=False))
+    except FileNotFoundError:
+        return False
+    try:
+        return head.belongs_to(log_id) and bool(head.durable())
+    finally:
+        head.close()
+
+
+def _create(settings: Settings) -> bytes:
+    """Make the log, or go on with one whose maker died. Segment 1 comes last: with its rename the log is there."""
+    storage, names = settings.storage, Names(settings.folder)
+    storage.make_folder(names.folder)
+    right = make_right(settings, names.folder, "the right to append")
+    try:
+        with right:
+            log_id = _find(settings)
+            if log_id is not None:  # another opener was faster
+                return log_id
+            log_id = settings.clock.token(_ID_BYTES)
+            header = SegmentHeader(log_id, 1, 1, first_log_crc(log_id))
+            for name, content in (
+                (names.checkpoint, Checkpoint(log_id.hex(), 0).encode()),
+                (names.head, new_head(log_id)),
+                (names.segment(1), new_segment(header, settings.segment_size)),
+            ):
+                storage.publish(name, content, b"", durable=True)
+                storage.sync_folder(names.folder)
+            return log_id
+    finally:
+        right.close()
+
+
+def _enter_reader(log: AppendLog) -> TailReport:
+    try:
+        head = HeadFile(log.settings.storage.open_file(log.names.head, writable=False))
+    except FileNotFoundError:
+        head = None
+    if head is not None and not head.belongs_to(log.log_id):
+        head.close()
+        head = None
+    log.head_file = head
+    durable = head.durable() if head is not None else None
+    log.chain.locate()
+    log.look(durable)
+    if durable is not None:
+        log.chain.reach(durable)
+    return TailReport(len(log.chain.stray()), (), 0)
+
+
+def _enter_writer(log: AppendLog, recover: Callable[[WriteAheadLog], None] | None) -> TailReport:
+    log.alive = alive = log.settings.storage.lock(log.names.alive)
+    if not alive.acquire(timeout=0):
+        _come_alive(log, alive)
+        return _enter_later(log)
+    report = log.report(_enter_first(log))
+    if recover is not None:
+        recover(log)
+    alive.release()
+    _come_alive(log, alive)
+    return report
+
+
+def _come_alive(log: AppendLog, alive: Lock) -> None:
+    limit = log.settings.lock_timeout
+    if not alive.acquire(shared=True, timeout=limit):
+        where = f"{log.settings.storage.url}/{log.names.alive}"
+        raise LockBusyError(f"{where} was not free within {limit} s: recovery by {alive.holder()}")
+
+
+def _enter_first(log: AppendLog) -> TailReport:
+    storage, name = log.settings.storage, log.names.head
+    with log.append_right:
+        if storage.entry(name) is None:  # nobody lives who could have the lost one open
+            storage.publish(name, new_head(log.log_id), b"", durable=True)
+        head = HeadFile(storage.open_file(name, writable=True))
+        log.attach(head)
+        log.chain.locate()
+        durable = head.durable() if head.belongs_to(log.log_id) else None
+        report = log.writer.settle(durable)
+        head.rebuild(log.log_id, log.chain.tail.lsn)
+    return report
+
+
+def _enter_later(log: AppendLog) -> TailReport:
+    head = HeadFile(log.settings.storage.open_file(log.names.head, writable=True))
+    log.attach(head)
+    if not head.belongs_to(log.log_id):
+        raise LogCorruptionError("the head file is damaged or of another log, while others use it", file=log.names.head)
+    log.chain.locate()
+    state = head.state()
+    if state is not None and state[0] == state[1]:
+        log.chain.reach(state[0])
+        return TailReport(0, (), 0)
+    # An append is under way, or was cut short: then who reopened after InDoubtError must find it settled, not open.
+    with log.append_right:
+        return log.writer.catch_up()

@@ -1,0 +1,152 @@
+"""A segment: its header, its frames, and the zeros written ahead of them. Layout: docs/log_format.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+from wal.errors import LogCorruptionError, LogFormatError
+from wal.format import CHUNK, CRC, FORMAT, FRAME_HEADER, SEAL, SEGMENT_FIELDS, SEGMENT_HEADER, SEGMENT_MAGIC
+from wal.frame import FrameHeader, decode_records, decode_seal, intact, parse_header
+from wal.log import LSN, Record
+from wal.storage.base import RandomFile
+
+_FIRST_WINDOW = 8 * 2**10
+_LAST_WINDOW = 2**20
+
+Read = Callable[[int, int], bytes]
+"""`read(length, offset)`: as RandomFile.pread."""
+
+
+class Tail(NamedTuple):
+    """Where the next frame goes, and what it must be chained to."""
+
+    number: int  # of the segment
+    offset: int
+    crc: int  # of the frame before
+    lsn: LSN  # of the last batch
+
+
+class Found(NamedTuple):
+    """An intact frame of the chain."""
+
+    offset: int
+    header: FrameHeader
+    buffer: bytes  # holds the frame from `at` on
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment (or, with another magic, a history file) begins with."""
+
+    log_id: bytes
+    number: int
+    first: LSN  # of its first batch, also when it has none yet
+    previous: int  # CRC of the frame before its first
+
+    def encode(self, magic: bytes = SEGMENT_MAGIC) -> bytes:
+        """The header's bytes."""
+        fields = SEGMENT_FIELDS.pack(magic, FORMAT, self.log_id, self.number, self.first, self.previous)
+        return fields + CRC.pack(crc32(fields))
+
+    @classmethod
+    def decode(cls, data: bytes, file: str, magic: bytes = SEGMENT_MAGIC) -> SegmentHeader:
+        """The header at the start of `data`. Raises LogCorruptionError; LogFormatError if a newer version wrote it."""
+        if len(data) < SEGMENT_HEADER:
+            raise LogCorruptionError("the file ends inside its header", file=file, offset=len(data))
+        found, version, log_id, number, first, previous = SEGMENT_FIELDS.unpack_from(data)
+        (crc,) = CRC.unpack_from(data, SEGMENT_FIELDS.size)
+        # the CRC before the version: the header's layout is the same in all versions, and a flipped bit is no upgrade
+        if found != magic or crc != crc32(data[: SEGMENT_FIELDS.size]):
+            raise LogCorruptionError("the file's header is damaged", file=file)
+        if version != FORMAT:
+            raise LogFormatError(f"{file} has format {version}, this program knows {FORMAT}: upgrade it")
+        return cls(log_id, number, first, previous)
+
+    def tail(self) -> Tail:
+        """The tail of a segment that holds no frame yet."""
+        return Tail(self.number, SEGMENT_HEADER, self.previous, self.first - 1)
+
+
+def first_log_crc(log_id: bytes) -> int:
+    """What the first frame of a log is chained to: two logs never share a chain."""
+    return crc32(log_id)
+
+
+def scan(read: Read, size: int, tail: Tail) -> Iterator[Found]:
+    """The intact frames chained to `tail`, ending with a seal or before the first byte that is not such a frame.
+
+    A length field is believed only as far as the file reaches: nothing is allocated for what cannot be there.
+    """
+    _, offset, crc, lsn = tail
+    window, base, step = b"", offset, _FIRST_WINDOW
+    while True:
+        if base + len(window) - offset < FRAME_HEADER:
+            window, base, step = read(step, offset), offset, min(2 * step, _LAST_WINDOW)
+        header = parse_header(window, offset - base)
+        if header is None or header.previous != crc or header.lsn != lsn + (header.kind != SEAL):
+            return
+        if offset + header.size > size:
+            return
+        if offset + header.size > base + len(window):
+            window, base, step = read(max(step, header.size), offset), offset, min(2 * step, _LAST_WINDOW)
+        if not intact(window, offset - base, header):
+            return
+        yield Found(offset, header, window, offset - base)
+        if header.kind == SEAL:
+            return
+        offset, crc, lsn = offset + header.size, header.crc, header.lsn
+
+
+def frame_at(read: Read, size: int, offset: int) -> Found | None:
+    """The intact frame at `offset`, whatever it is chained to; None if there is none."""
+    data = read(FRAME_HEADER, offset)
+    header = parse_header(data, 0)
+    if header is None or offset + header.size > size:
+        return None
+    data = read(header.size, offset)
+    return Found(offset, header, data, 0) if intact(data, 0, header) else None
+
+
+def behind(number: int, found: Found) -> Tail:
+    """The tail behind a batch's frame in the segment `number`."""
+    return Tail(number, found.offset + found.header.size, found.header.crc, found.header.lsn)
+
+
+def records(found: Found, file: str, *, bodies: bool = True) -> tuple[Record, ...]:
+    """The records of a frame. Raises LogCorruptionError: a right CRC over an impossible payload is damage too."""
+    try:
+        return decode_records(found.buffer, found.at, found.header, bodies=bodies)
+    except ValueError as error:
+        raise LogCorruptionError(f"batch {found.header.lsn}: {error}", file=file, offset=found.offset) from error
+
+
+def successor(found: Found) -> int | None:
+    """The segment that a seal frame names; None for another frame."""
+    return decode_seal(found.buffer, found.at) if found.header.kind == SEAL else None
+
+
+def chunk_for(segment_size: int) -> int:
+    """How much is written ahead at once."""
+    return max(SEGMENT_HEADER, min(CHUNK, segment_size))
+
+
+def new_segment(header: SegmentHeader, segment_size: int) -> bytes:
+    """The content that a new segment is born with: header and the first zeros."""
+    return header.encode().ljust(chunk_for(segment_size), b"\x00")
+
+
+def extend(file: RandomFile, size: int, upto: int, segment_size: int) -> int:
+    """Write zeros from `size` to `upto` and some way beyond; returns the new size. Not durable.
+
+    So that a flush overwrites allocated blocks: no file size and no extent changes with it, which makes fdatasync
+    twice as fast as on a growing file. `fallocate` alone does not help where extents are journaled.
+    """
+    step = chunk_for(segment_size)
+    target = max(upto, min(-(-upto // step) * step, segment_size))
+    for start in range(size, target, CHUNK):
+        file.pwrite(bytes(min(CHUNK, target - start)), start)
+    return target

@@ -1,0 +1,142 @@
+"""The segments of one log on a storage, and the files that are open."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from wal.errors import LogClosedError, LogCorruptionError
+from wal.format import FRAME_HEADER, SEGMENT_HEADER
+from wal.names import Names, segment_numbers
+from wal.segment import SegmentHeader, Tail
+from wal.storage.base import RandomFile, Storage
+
+
+class _Open:
+    __slots__ = ("file", "retired", "users")
+
+    def __init__(self, file: RandomFile) -> None:
+        self.file = file
+        self.users = 0
+        self.retired = False
+
+
+class Shelf:
+    """Opens a segment once and closes it when nobody reads it any more.
+
+    A file is never closed under a thread that reads it: its descriptor's number could name another file by then.
+    """
+
+    def __init__(self, storage: Storage, names: Names, *, writable: bool) -> None:
+        self.storage = storage
+        self.names = names
+        self._writable = writable
+        self._mutex = threading.Lock()
+        self._open: dict[int, _Open] = {}
+        self._closed = False
+
+    def numbers(self) -> list[int]:
+        """The segments there are, ascending. Empty too if the folder is missing."""
+        try:
+            return segment_numbers(self.storage.list(self.names.folder))
+        except FileNotFoundError:
+            return []
+
+    def header(self, number: int, log_id: bytes | None) -> SegmentHeader:
+        """A segment's header, read without keeping the file open: an orphan may be replaced by another file."""
+        file = self.storage.open_file(self.names.segment(number), writable=False)
+        try:
+            return self.check(number, file.pread(SEGMENT_HEADER, 0), log_id)
+        finally:
+            file.close()
+
+    def check(self, number: int, data: bytes, log_id: bytes | None) -> SegmentHeader:
+        """Decode a segment's header and compare it with what is known. Raises LogCorruptionError."""
+        name = self.names.segment(number)
+        header = SegmentHeader.decode(data, name)
+        if header.number != number:
+            raise LogCorruptionError(f"the file says that it is segment {header.number}", file=name)
+        if log_id is not None and header.log_id != log_id:
+            raise LogCorruptionError("the segment belongs to another log", file=name)
+        return header
+
+    def pread(self, number: int, length: int, offset: int) -> bytes:
+        """Bytes of a segment. Raises FileNotFoundError if it was trimmed."""
+        held = self._borrow(number)
+        try:
+            return held.file.pread(length, offset)
+        finally:
+            self._give_back(held)
+
+    def reader(self, number: int) -> Callable[[int, int], bytes]:
+        """`pread` of one segment."""
+        return lambda length, offset: self.pread(number, length, offset)
+
+    def size(self, number: int) -> int:
+        """A segment's length in bytes."""
+        held = self._borrow(number)
+        try:
+            return held.file.size()
+        finally:
+            self._give_back(held)
+
+    def datasync(self, number: int) -> None:
+        """Make a segment durable."""
+        held = self._borrow(number)
+        try:
+            held.file.datasync()
+        finally:
+            self._give_back(held)
+
+    def file(self, number: int) -> RandomFile:
+        """For the holder of the append right: the segment that it appends to (never one that a trim frees)."""
+        held = self._open.get(number)
+        if held is None:
+            held = self._borrow(number)
+            self._give_back(held)
+        return held.file
+
+    def blank(self, tail: Tail) -> bool:
+        """Whether the next frame's place holds nothing."""
+        found = self.file(tail.number).pread(FRAME_HEADER, tail.offset)
+        return found == _BLANK[: len(found)]
+
+    def retire(self, number: int) -> None:
+        """The segment was erased or replaced: close it as soon as nobody reads it."""
+        with self._mutex:
+            held = self._open.pop(number, None)
+            if held is not None:
+                self._retire(held)
+
+    def close(self) -> None:
+        """Close all; later reads raise LogClosedError."""
+        with self._mutex:
+            self._closed = True
+            for held in self._open.values():
+                self._retire(held)
+            self._open.clear()
+
+    def _retire(self, held: _Open) -> None:
+        held.retired = True
+        if not held.users:
+            held.file.close()
+
+    def _borrow(self, number: int) -> _Open:
+        with self._mutex:
+            if self._closed:
+                raise LogClosedError("the log was closed")
+            held = self._open.get(number)
+            if held is None:
+                held = _Open(self.storage.open_file(self.names.segment(number), writable=self._writable))
+                self._open[number] = held
+            held.users += 1
+            return held
+
+    def _give_back(self, held: _Open) -> None:
+        with self._mutex:
+            held.users -= 1
+            if held.retired and not held.users:
+                held.file.close()
+
+
+_BLANK = bytes(FRAME_HEADER)

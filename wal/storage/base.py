@@ -1,0 +1,236 @@
+"""The one doorway to bytes: what a log and the tree above it need from a storage.
+
+Names are relative to the storage's root, use `/`, and hold no empty, `.` or `..` segment. A storage never
+reaches outside its root: a symbolic link, another mount or a special file on the way is `UnsafePathError`.
+
+Every method states when its effect is *atomic* (seen whole or not at all by any other process) and when it is
+*durable* (survives power loss). What is not said to be durable becomes so by `sync`.
+Absence is `FileNotFoundError` or `None`/`False` as stated, never guessed from another error.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+
+class UnsafePathError(OSError):
+    """A name leads over a symbolic link, another mount or a special file; it was not followed."""
+
+
+class Kind(enum.Enum):
+    """What stands under a name."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    OTHER = "other"  # symbolic link, FIFO, socket, device: never opened, never followed
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder."""
+
+    name: str  # the last segment only
+    kind: Kind
+    size: int  # bytes; 0 for folders
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A small file, read whole."""
+
+    data: bytes
+    attribute: bytes | None  # what the engine attached when it published the file; None = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Content that already lies durably on this storage under `name`."""
+
+    name: str
+
+
+Content = bytes | Staged
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A file to bring into being."""
+
+    name: str  # full name, below the storage's root
+    content: Content
+    attribute: bytes  # attached to the file as its attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a storage guarantees; proven by the conformance suite."""
+
+    writable: bool
+    append_log: bool  # random writes, fdatasync and locks that exclude every other writer
+    attributes: bool  # files can carry the engine's attribute
+    reason: str = ""  # why something is missing, for error messages
+
+
+class RandomFile(Protocol):
+    """An open file of the append log."""
+
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes; fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data` (short writes are continued). Not durable, not atomic."""
+        ...
+
+    def datasync(self) -> None:
+        """Make content and length durable. After an error the content is unknown: do not retry."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """A lock that its holder's death releases. Excludes other processes and other `Lock` objects alike."""
+
+    def acquire(self, *, shared: bool = False, timeout: float | None = None) -> bool:
+        """Take the lock, waiting up to `timeout` seconds (None: for ever, 0: not at all); False if not free in time."""
+        ...
+
+    def release(self) -> None:
+        """Give it back; releasing a lock that is not held does nothing."""
+        ...
+
+    def holder(self) -> str:
+        """Who holds it, in words for an error message ('process 123 (python x.py), running for 8 s, on host h')."""
+        ...
+
+    def disown(self) -> None:
+        """In a forked child: forget the inherited lock without releasing the parent's."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StagedFile(Protocol):
+    """A new file being written under its own name in the staging area; not visible to the tree."""
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def finish(self, attribute: bytes) -> None:
+        """Attach `attribute`, make the content durable and close. Its folder's entry needs `sync_folder`."""
+        ...
+
+    def abandon(self) -> None:
+        """Close and remove what was written; never raises for a file that is already gone."""
+        ...
+
+    def __enter__(self) -> StagedFile: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Abandon unless finished."""
+        ...
+
+
+class Storage(Protocol):
+    """A root and everything below it."""
+
+    @property
+    def url(self) -> str:
+        """Where this is, for messages (a plain path for local roots); never holds a secret."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Stored:
+        """A whole file and its attribute, both of one version. Raises FileNotFoundError, IsADirectoryError."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """A file for sequential or random reading; later replacements do not change what it reads."""
+        ...
+
+    def attribute(self, name: str) -> bytes | None:
+        """A file's or folder's attribute; None if it has none or the storage keeps none. Raises FileNotFoundError."""
+        ...
+
+    def list(self, folder: str) -> list[Entry]:
+        """The entries of a folder ("" is the root), in no order. Raises FileNotFoundError, NotADirectoryError."""
+        ...
+
+    def entry(self, name: str) -> Entry | None:
+        """What stands under `name` now; None if nothing. A link is reported as OTHER, not followed."""
+        ...
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put if absent: atomic, durable, exclusive among all writers. False if the name exists."""
+        ...
+
+    def publish(self, name: str, content: Content, attribute: bytes, *, durable: bool) -> None:
+        """Create or replace a file, atomic. `durable`: its content is made durable first, so that no power cut
+        leaves an empty file. Missing parent folders are created. A staged content stays where it is."""
+        ...
+
+    def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
+        """Create the folder `name` with all `files` (their names begin with `name/`, sub-folders allowed), atomic.
+        Not durable before `sync`. False, and nothing done, if `name` exists."""
+        ...
+
+    def set_aside(self, name: str, aside: str) -> bool:
+        """Rename a file or folder to `aside` (missing parents are created), atomic. False if `name` does not exist.
+        If `aside` exists, a number is added to it."""
+        ...
+
+    def make_folder(self, name: str, attribute: bytes | None = None) -> None:
+        """Create a folder and its parents; no error if it exists."""
+        ...
+
+    def stage(self, name: str) -> StagedFile:
+        """A new file in the staging area (exclusive: FileExistsError). Missing parents are created."""
+        ...
+
+    def stage_existing(self, source: str, name: str, *, share: bool) -> None:
+        """Stage the content of the published file `source` under `name`, durable but for the folder's entry.
+        `share=True` may let both names share one file (for a move: the source goes away)."""
+        ...
+
+    def sync_folder(self, name: str) -> None:
+        """Make the entries of a folder, and those of its parents up to the root, durable."""
+        ...
+
+    def sync(self, touched: Iterable[str]) -> None:
+        """Make everything durable that was published or set aside since this storage was opened, by any process.
+        `touched` names all of it, for systems that can only sync one by one. Raises OSError: then nothing is known."""
+        ...
+
+    def erase(self, name: str) -> None:
+        """Delete a file or a whole folder (links are removed, never followed); no error if absent. Not atomic."""
+        ...
+
+    # --- for the append log (capabilities.append_log) --------------------------------------------------------------
+
+    def open_file(self, name: str, *, writable: bool) -> RandomFile:
+        """Open an existing file. Raises FileNotFoundError."""
+        ...
+
+    def lock(self, name: str) -> Lock:
+        """A lock on the folder `name`, or on the file `name` (created empty if absent)."""
+        ...
+
+    def close(self) -> None:
+        """Release every handle."""
+        ...

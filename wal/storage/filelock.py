@@ -1,0 +1,140 @@
+"""A lock between processes and threads, released by its holder's death: flock(2) on a file or folder.
+
+flock belongs to the open file, so each `FileLock` opens the path for itself and two of them exclude each other even
+inside one process. What it does not give: exclusion between hosts, or on filesystems that only pretend to lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from wal.clock import Clock
+from wal.storage.files import Handles
+from wal.storage.kernel import describe_holders
+from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW
+from wal.storage.rooted import Rooted
+
+_FIRST_PAUSE = 50e-6
+_LONGEST_PAUSE = 2e-3
+
+
+class FileLock:
+    """`Lock` on one name. One object is one holder: two threads that share it exclude each other too."""
+
+    def __init__(self, rooted: Rooted, name: str, clock: Clock, handles: Handles) -> None:
+        self._rooted = rooted
+        self._posix = rooted.posix
+        self._name = name
+        self._clock = clock
+        self._handles = handles
+        self._was_folder = False
+        # A file lock says nothing between threads that share the descriptor, hence a second lock before it.
+        self._thread = threading.Lock()
+        self._fd = -1
+        self._held = False
+        self._pid = os.getpid()
+
+    def acquire(self, *, shared: bool = False, timeout: float | None = None) -> bool:
+        """Take the lock, waiting up to `timeout` seconds (None: for ever, 0: not at all); False if not free in time."""
+        self._disown_if_forked()
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        if not self._thread.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            return False
+        try:
+            self._held = self._wait(shared, deadline)
+        finally:
+            if not self._held:
+                self._thread.release()
+        return self._held
+
+    def release(self) -> None:
+        """Give it back; releasing a lock that is not held does nothing."""
+        self._disown_if_forked()
+        if not self._held:
+            return
+        try:
+            self._posix.funlock(self._fd)
+        except OSError:
+            self._close_fd()  # closing releases too; a lock must not stay held because unlocking failed
+            raise
+        finally:
+            self._held = False
+            self._thread.release()
+
+    def holder(self) -> str:
+        """Who holds it, in words for an error message. May be outdated when it is read."""
+        return describe_holders(self._posix, self._rooted.path(self._name))
+
+    def disown(self) -> None:
+        """In a forked child: close the inherited descriptor. LOCK_UN here would release the parent's lock."""
+        self._close_fd()
+        self._held = False
+        self._thread = threading.Lock()  # the thread that held it does not exist in this process
+        self._pid = os.getpid()
+
+    def _disown_if_forked(self) -> None:
+        # A forked child shares the open file, so it would count as the holder, and its unlock would be the parent's.
+        if self._pid != os.getpid():
+            self.disown()
+
+    def close(self) -> None:
+        """Release the lock, if held, and the descriptor. The file stays: deleting it would let a second holder in."""
+        self.release()
+        self._close_fd()
+
+    def _wait(self, shared: bool, deadline: float | None) -> bool:
+        if self._take(shared, block=False):
+            return True
+        if deadline is None:
+            return self._take(shared, block=True)
+        pause = _FIRST_PAUSE
+        while (left := deadline - self._clock.monotonic()) > 0:
+            jitter = 0.5 + self._clock.token(1)[0] / 512  # waiters that started together must not stay together
+            self._clock.sleep(min(pause * jitter, left))
+            if self._take(shared, block=False):
+                return True
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return False
+
+    def _take(self, shared: bool, *, block: bool) -> bool:
+        """flock, then make sure that the path still leads to what was locked: it may have been replaced meanwhile."""
+        while True:
+            if self._fd < 0:
+                self._fd = self._open()
+                self._handles.add(self)
+            taken = False
+            try:
+                taken = self._posix.flock(self._fd, shared=shared, block=block)
+                if not taken or self._is_current():
+                    return taken
+            except BaseException:
+                if taken:
+                    self._close_fd()
+                raise
+            self._close_fd()
+
+    def _is_current(self) -> bool:
+        path = self._rooted.path(self._name)
+        ours, there = self._posix.fstat(self._fd), self._rooted.look(path)
+        return there is not None and (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def _open(self) -> int:
+        path = self._rooted.path(self._name)
+        status = self._rooted.look(path)
+        if status is not None and self._rooted.is_folder(status):
+            self._was_folder = True
+            return self._posix.open(path, os.O_RDONLY | FOLDER_ONLY | NO_FOLLOW)
+        if status is None:
+            if self._was_folder:  # the folder was removed: a file in its place would hide that
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            # Open for writing, as NFS maps flock to a lock on bytes that needs it.
+            return self._posix.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | NO_BLOCK)
+        return self._rooted.open_file(self._name, os.O_RDWR)
+
+    def _close_fd(self) -> None:
+        self._handles.discard(self)
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._posix.close(fd)

@@ -1,0 +1,289 @@
+"""A folder of this machine, or of a mounted filesystem, as `Storage`.
+
+Guarantees beyond those of `base`:
+
+- A new file is written under `scratch` and renamed or linked into place, so no reader sees a part of it.
+- A staged file is linked, never renamed, into place: it stays for a replay.
+- Where the filesystem is not known to be this machine's alone (`append_log` is False), every published file is made
+  durable before its rename, whatever the caller asked.
+
+What it leaves to its callers: `publish`, `publish_folder` and `set_aside` check a target and then rename, so they
+rely on one writer at a time (the committer's right). `create` and `stage` rely on nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+from wal.clock import Clock
+from wal.storage.base import (
+    Capabilities,
+    Content,
+    Entry,
+    Kind,
+    Lock,
+    Publication,
+    RandomFile,
+    Staged,
+    StagedFile,
+    Stored,
+)
+from wal.storage.filelock import FileLock
+from wal.storage.files import (
+    Handles,
+    LocalRandomFile,
+    LocalStagedFile,
+    get_attribute,
+    read_range,
+    reader,
+    set_attribute,
+)
+from wal.storage.kernel import capabilities
+from wal.storage.posix import Posix
+from wal.storage.rooted import Rooted, make_root, parents, split, unsafe
+from wal.storage.scratch import CREATE, Scratch, erase
+
+_EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+
+
+class LocalStorage:
+    """`Storage` over an existing folder. `posix` is the boundary to the system, for tests to wrap."""
+
+    def __init__(
+        self, root: str, posix: Posix | None = None, *, scratch: str = ".wal/tmp", clock: Clock | None = None
+    ) -> None:
+        self._posix = posix or Posix()
+        self._clock = clock or Clock()
+        # Opened before anything is written: syncfs reports the failed writes since the descriptor was opened.
+        self._rooted = Rooted(root, self._posix)
+        self._scratch = Scratch(self._rooted, scratch, self._clock)
+        self._handles: Handles = set()
+        self._capabilities = capabilities(self._posix, self._rooted.root, self._rooted.fd)
+
+    @staticmethod
+    def make_root(root: str, posix: Posix | None = None) -> None:
+        """Create the folder `root` and its parents, durable; no error if it exists. For whoever creates a tree."""
+        make_root(root, posix)
+
+    @property
+    def url(self) -> str:
+        return self._rooted.root
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Stored:
+        fd = self._rooted.open_file(name, os.O_RDONLY)
+        try:
+            # One byte more than the size, so that the end is seen in the same call.
+            size = self._posix.fstat(fd).st_size
+            data = read_range(self._posix, fd, size + 1, 0)
+            return Stored(data, get_attribute(self._posix, fd))
+        finally:
+            self._posix.close(fd)
+
+    def open(self, name: str) -> BinaryIO:
+        return reader(self._posix, self._rooted.open_file(name, os.O_RDONLY), self._rooted.path(name))
+
+    def attribute(self, name: str) -> bytes | None:
+        path = self._rooted.path(name)
+        status = self._posix.lstat(path)
+        if self._kind(status) is Kind.OTHER:
+            raise unsafe(path, "a symbolic link, special file or mount, not followed")
+        return get_attribute(self._posix, path)
+
+    def list(self, folder: str) -> list[Entry]:
+        path = self._rooted.folder(folder)
+        found = []
+        for name in self._posix.listdir(path):
+            status = self._rooted.look(f"{path}/{name}")
+            if status is not None:  # gone since it was listed
+                found.append(self._entry(name, status))
+        return found
+
+    def entry(self, name: str) -> Entry | None:
+        try:
+            path = self._rooted.path(name)
+            return self._entry(name.rpartition("/")[2], self._posix.lstat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _entry(self, name: str, status: os.stat_result) -> Entry:
+        kind = self._kind(status)
+        return Entry(name, kind, 0 if kind is Kind.FOLDER else status.st_size)
+
+    def _kind(self, status: os.stat_result) -> Kind:
+        if self._rooted.is_folder(status):
+            return Kind.FOLDER
+        return Kind.FILE if stat.S_ISREG(status.st_mode) else Kind.OTHER
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, data: bytes) -> bool:
+        path, made = self._rooted.make_parents(name)
+        temporary = self._scratch.write(data, None, durable=True)
+        try:
+            if not self._link_new(temporary, path):
+                return False
+            for folder in parents(name) if made else parents(name)[:1]:
+                self._rooted.sync_folder(folder)
+        finally:
+            self._scratch.remove(temporary)
+        return True
+
+    def _link_new(self, temporary: str, path: str) -> bool:
+        try:
+            self._posix.link(temporary, path)
+        except FileExistsError:
+            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
+            return self._posix.lstat(temporary).st_nlink == 2
+        return True
+
+    def publish(self, name: str, content: Content, attribute: bytes, *, durable: bool) -> None:
+        path = self._rooted.place(name)
+        durable = durable or not self._capabilities.append_log
+        if isinstance(content, Staged):
+            temporary = self._scratch.share(content.name, attribute, durable=durable)
+        else:
+            temporary = self._scratch.write(content, attribute, durable=durable)
+        try:
+            self._posix.rename(temporary, path)
+        except BaseException:
+            self._scratch.remove(temporary)
+            raise
+        if isinstance(content, Staged):
+            # If `path` already was this very file, the rename did nothing and the temporary name is still there.
+            with suppress(FileNotFoundError):
+                self._posix.unlink(temporary)
+
+    def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
+        path, _ = self._rooted.make_parents(name)
+        relative = [(_below(name, file.name), file) for file in files]
+        if self._rooted.look(path) is not None:  # rename would replace an empty folder
+            return False
+        temporary = self._scratch.build(relative, durable=not self._capabilities.append_log)
+        try:
+            self._posix.rename(temporary, path)
+        except BaseException as error:
+            with suppress(OSError):
+                erase(self._rooted, temporary)
+            if isinstance(error, OSError) and error.errno in _EXISTS:
+                return False
+            raise
+        return True
+
+    def set_aside(self, name: str, aside: str) -> bool:
+        if not name:
+            raise ValueError("the root itself cannot be set aside")
+        try:
+            path = self._rooted.path(name)
+            self._posix.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        target, _ = self._rooted.make_parents(aside)
+        free, number = target, 0
+        while self._rooted.look(free) is not None:
+            number += 1
+            free = f"{target}.{number}"
+        try:
+            self._posix.rename(path, free)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def make_folder(self, name: str, attribute: bytes | None = None) -> None:
+        path = self._rooted.make_folder(name)
+        if attribute is not None:
+            set_attribute(self._posix, path, attribute)
+
+    def stage(self, name: str) -> StagedFile:
+        path, _ = self._rooted.make_parents(name)
+        return LocalStagedFile(self._posix, self._posix.open(path, CREATE), path)
+
+    def stage_existing(self, source: str, name: str, *, share: bool) -> None:
+        path, _ = self._rooted.make_parents(name)
+        if not share or not self._link_durable(source, path):
+            self._scratch.copy(source, path, None, durable=True)
+
+    def _link_durable(self, source: str, path: str) -> bool:
+        """Link `source` to `path` when its content is durable; False where links cannot be made."""
+        while True:
+            fd = self._rooted.open_file(source, os.O_RDONLY)
+            try:
+                self._posix.fdatasync(fd)
+                if not self._scratch.link(source, path):
+                    return False
+                if self._posix.fstat(fd).st_ino == self._posix.lstat(path).st_ino:
+                    return True
+            finally:
+                self._posix.close(fd)
+            self._posix.unlink(path)  # replaced between the flush and the link: not the content that was flushed
+
+    def sync_folder(self, name: str) -> None:
+        for folder in [name, *parents(name)] if name else [""]:
+            self._rooted.sync_folder(folder)
+
+    def sync(self, touched: Iterable[str]) -> None:
+        """See `Storage.sync`. A folder among `touched` stands for its own entries, not for the files in it."""
+        if self._capabilities.append_log:
+            try:
+                self._posix.syncfs(self._rooted.fd)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+        folders: set[str] = {""}
+        for name in touched:
+            folders.update(parents(name) if name else ())
+            found = self.entry(name)
+            if found is not None and found.kind is Kind.FILE:
+                self._sync_file(name)
+            elif found is not None and found.kind is Kind.FOLDER:
+                folders.add(name)
+        for folder in sorted(folders, key=len, reverse=True):
+            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
+                self._rooted.sync_folder(folder)
+
+    def _sync_file(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            fd = self._rooted.open_file(name, os.O_RDONLY)
+            try:
+                self._posix.fsync(fd)
+            finally:
+                self._posix.close(fd)
+
+    def erase(self, name: str) -> None:
+        if not name:
+            raise ValueError("the root itself cannot be erased")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            erase(self._rooted, self._rooted.path(name))
+
+    # --- for the append log ----------------------------------------------------------------------------------------
+
+    def open_file(self, name: str, *, writable: bool) -> RandomFile:
+        fd = self._rooted.open_file(name, os.O_RDWR if writable else os.O_RDONLY)
+        return LocalRandomFile(self._posix, fd, self._handles)
+
+    def lock(self, name: str) -> Lock:
+        split(name)
+        return FileLock(self._rooted, name, self._clock, self._handles)
+
+    def close(self) -> None:
+        for handle in list(self._handles):
+            handle.close()
+        self._rooted.close()
+
+
+def _below(folder: str, name: str) -> str:
+    segments, above = split(name), split(folder)
+    if len(segments) <= len(above) or segments[: len(above)] != above:
+        raise ValueError(f"{name!r} is not below {folder!r}")
+    return "/".join(segments[len(above) :])

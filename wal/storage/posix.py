@@ -1,0 +1,229 @@
+"""The operating system, as far as local storage needs it: one method for about one system call.
+
+Everything that `LocalStorage` does to bytes, names and locks passes through a `Posix`, so that tests can record,
+fail or cut it short by wrapping this one class (`wal.testing`), and replace it (`wal.storage.memory`).
+Paths are absolute. No method follows a symbolic link in the last segment of a path unless its docstring says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# Flags that a system without them does not need: there is nothing to refuse.
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
+FOLDER_ONLY = getattr(os, "O_DIRECTORY", 0)
+
+
+class Posix:
+    """The real system calls. Errors are `OSError`; interrupted calls are repeated by Python itself (PEP 475)."""
+
+    # --- descriptors ---------------------------------------------------------------------------------------------
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        """A descriptor that no child program inherits (Python opens with O_CLOEXEC)."""
+        return os.open(path, flags, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        return os.pread(fd, length, offset)
+
+    def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`; how many bytes came, 0 at the end of the file."""
+        return os.preadv(fd, [buffer], offset)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """How many bytes were written: may be fewer than given."""
+        return os.pwrite(fd, data, offset)
+
+    def copy_file_range(self, source: int, target: int, count: int, offset: int) -> int:
+        """Copy inside the kernel, at the same offset in both; ENOSYS where there is no such call."""
+        if not hasattr(os, "copy_file_range"):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        return os.copy_file_range(source, target, count, offset, offset)
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+
+    def fsync(self, fd: int) -> None:
+        """Content and metadata of a file, or the entries of a folder, durable."""
+        if sys.platform == "darwin":  # fsync there stops at the drive's cache
+            import fcntl
+
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """Content and length of a file durable."""
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(fd)
+        else:
+            self.fsync(fd)
+
+    def syncfs(self, fd: int) -> None:
+        """Everything on the filesystem of `fd` durable. ENOSYS where a failed write would not be reported by it."""
+        call = _syncfs()
+        if call is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        import ctypes
+
+        if call(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def lstat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Follows links: for what the user named, such as the root itself, never for what lies below it."""
+        return os.stat(path)
+
+    def realpath(self, path: str) -> str:
+        """The path without links, for finding its mount."""
+        return os.path.realpath(path)
+
+    def writable(self, path: str) -> bool:
+        """Whether this user may make entries in the folder, by permissions and mount (access(2))."""
+        return os.access(path, os.W_OK | os.X_OK)
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomic; replaces a file or an empty folder. Two links to one inode: does nothing (POSIX)."""
+        os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """A second name for a file; FileExistsError if `target` exists."""
+        if os.link in os.supports_follow_symlinks:
+            os.link(source, target, follow_symlinks=False)
+        else:
+            os.link(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    # --- attributes ----------------------------------------------------------------------------------------------
+
+    def getxattr(self, target: int | str, attribute: str) -> bytes:
+        """Of a descriptor or a path. ENODATA: not set; ENOTSUP: the filesystem or system has none."""
+        if sys.platform != "linux":
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        if isinstance(target, int):
+            return os.getxattr(target, attribute)
+        return os.getxattr(target, attribute, follow_symlinks=False)
+
+    def setxattr(self, target: int | str, attribute: str, value: bytes) -> None:
+        """On a descriptor or a path."""
+        if sys.platform != "linux":
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        if isinstance(target, int):
+            os.setxattr(target, attribute, value)
+        else:
+            os.setxattr(target, attribute, value, follow_symlinks=False)
+
+    # --- locks ---------------------------------------------------------------------------------------------------
+
+    def flock(self, fd: int, *, shared: bool, block: bool) -> bool:
+        """Lock the open file; False if another open file holds it and `block` is False."""
+        lock = _locking()
+        try:
+            lock.lock(fd, lock.flags[shared, block])
+        except lock.busy:
+            return False
+        except lock.failed as error:
+            raise _system_error(error) from error
+        return True
+
+    def funlock(self, fd: int) -> None:
+        """Release the lock of the open file, for every descriptor that shares it (also a forked child's)."""
+        lock = _locking()
+        try:
+            lock.unlock(fd)
+        except lock.failed as error:
+            raise _system_error(error) from error
+
+    # --- what the kernel tells ------------------------------------------------------------------------------------
+
+    def kernel_file(self, path: str) -> bytes:
+        """A file below /proc, whole. FileNotFoundError where there is none."""
+        with open(path, "rb") as file:
+            return file.read()
+
+    def host(self) -> str:
+        return os.uname().nodename
+
+
+class _Locking:
+    """portalocker, bound once: combining its flags takes longer than the system call."""
+
+    def __init__(self) -> None:
+        import portalocker  # late: importing it takes 100 ms, and readers lock nothing
+
+        flags = portalocker.LockFlags
+        self.lock = portalocker.lock
+        self.unlock = portalocker.unlock
+        self.busy = portalocker.AlreadyLocked
+        self.failed = portalocker.LockException
+        self.flags = {  # (shared, block)
+            (False, False): flags.EXCLUSIVE | flags.NON_BLOCKING,
+            (False, True): flags.EXCLUSIVE,
+            (True, False): flags.SHARED | flags.NON_BLOCKING,
+            (True, True): flags.SHARED,
+        }
+
+
+@functools.cache
+def _locking() -> _Locking:
+    return _Locking()
+
+
+def _system_error(error: Exception) -> OSError:
+    """portalocker's exceptions are no OSError; the one they wrap is."""
+    for candidate in (error.__cause__, *error.args):
+        if isinstance(candidate, OSError):
+            return candidate
+    return OSError(errno.ENOLCK, str(error))
+
+
+@functools.cache
+def _syncfs() -> Callable[[int], Any] | None:
+    """libc's syncfs; None where it is missing or, before Linux 5.8, silent about failed writes."""
+    if sys.platform != "linux":
+        return None
+    version = os.uname().release.split(".")
+    if not (version[0].isdigit() and version[1:] and version[1].isdigit()):
+        return None
+    if (int(version[0]), int(version[1])) < (5, 8):
+        return None
+    import ctypes  # late: only writers need it
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    return function if function is None else _typed(function)
+
+
+def _typed(function: Any) -> Callable[[int], Any]:
+    import ctypes
+
+    function.argtypes = [ctypes.c_int]
+    function.restype = ctypes.c_int
+    return function  # type: ignore[no-any-return]

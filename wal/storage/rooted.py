@@ -1,0 +1,192 @@
+"""Names below a root: validated, turned into paths, and never followed out of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from wal.storage.base import UnsafePathError
+from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW, Posix
+
+
+def split(name: str) -> list[str]:
+    """The segments of a name ("" is the root and has none). Raises ValueError for a name that could lead elsewhere."""
+    if not name:
+        return []
+    segments = name.split("/")
+    if "\0" in name or any(segment in ("", ".", "..") for segment in segments):
+        raise ValueError(f"not a name below the root: {name!r}")
+    return segments
+
+
+def unsafe(path: str, why: str) -> UnsafePathError:
+    return UnsafePathError(errno.ELOOP, why, path)
+
+
+class Rooted:
+    """One root folder, opened once: its descriptor also remembers failed writes from here on (see syncfs(2)).
+
+    Each folder on the way to a name is looked at with lstat before the name is used. This stops links, mounts and
+    special files that lie there; it does not stop a program that puts one there between the look and the use.
+    """
+
+    def __init__(self, root: str, posix: Posix) -> None:
+        self.root = os.path.abspath(root)
+        self.posix = posix
+        self.fd = posix.open(self.root, os.O_RDONLY | FOLDER_ONLY)
+        self._device = posix.fstat(self.fd).st_dev
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self.posix.close(fd)
+
+    def path(self, name: str) -> str:
+        """The path of `name`, with every folder before it checked. Raises FileNotFoundError, NotADirectoryError."""
+        path = self.root
+        for segment in split(name):
+            if path is not self.root:
+                self._check_folder(path, self.posix.lstat(path))
+            path = f"{path}/{segment}"
+        return path
+
+    def folder(self, name: str) -> str:
+        """As `path`, and `name` itself is a folder."""
+        path = self.path(name)
+        if name:
+            self._check_folder(path, self.posix.lstat(path))
+        return path
+
+    def place(self, name: str) -> str:
+        """As `path`, for a file to be put there: missing folders are made, and no link or special file is replaced."""
+        path, _ = self.make_parents(name)
+        status = self.look(path)
+        if status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise unsafe(path, "a link or special file stands here; it is not replaced")
+        return path
+
+    def make_parents(self, name: str) -> tuple[str, bool]:
+        """As `path`, making the folders that are missing; whether any was."""
+        path, made = self.root, False
+        segments = split(name)
+        if not segments:
+            raise ValueError("the root itself cannot be written")
+        for segment in segments[:-1]:
+            path = f"{path}/{segment}"
+            made = self._make(path) or made
+        return f"{path}/{segments[-1]}", made
+
+    def make_folder(self, name: str) -> str:
+        """The path of the folder `name`, made with its parents if missing."""
+        path = self.root
+        for segment in split(name):
+            path = f"{path}/{segment}"
+            self._make(path)
+        return path
+
+    def _make(self, path: str) -> bool:
+        status = self.look(path)
+        if status is None:
+            try:
+                self.posix.mkdir(path)
+                return True
+            except FileExistsError:  # another process was faster
+                status = self.posix.lstat(path)
+        self._check_folder(path, status)
+        return False
+
+    def look(self, path: str) -> os.stat_result | None:
+        """What stands under a path, not followed; None if nothing."""
+        try:
+            return self.posix.lstat(path)
+        except FileNotFoundError:
+            return None
+
+    def is_folder(self, status: os.stat_result) -> bool:
+        """A folder that belongs to this root: a mount point does not."""
+        return stat.S_ISDIR(status.st_mode) and status.st_dev == self._device
+
+    def is_folder_here(self, path: str, status: os.stat_result) -> bool:
+        """As `is_folder`; a mount point is UnsafePathError."""
+        if stat.S_ISDIR(status.st_mode):
+            self._check_folder(path, status)
+            return True
+        return False
+
+    def open_file(self, name: str, flags: int) -> int:
+        """A descriptor of the regular file `name`. Nothing else is opened: opening alone can wake a FIFO's writer."""
+        path = self.path(name)
+        self.check_file(path, self.posix.lstat(path))
+        try:
+            fd = self.posix.open(path, flags | NO_FOLLOW | NO_BLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it became a link after the look
+                raise unsafe(path, "a symbolic link, not followed") from error
+            raise
+        try:
+            self.check_file(path, self.posix.fstat(fd))
+        except BaseException:
+            self.posix.close(fd)
+            raise
+        return fd
+
+    def sync_folder(self, name: str) -> None:
+        """Make the entries of one folder durable."""
+        fd = self.posix.open(self.folder(name), os.O_RDONLY | FOLDER_ONLY | NO_FOLLOW)
+        try:
+            self.posix.fsync(fd)
+        finally:
+            self.posix.close(fd)
+
+    def _check_folder(self, path: str, status: os.stat_result) -> None:
+        if self.is_folder(status):
+            return
+        if stat.S_ISREG(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        if stat.S_ISDIR(status.st_mode):
+            raise unsafe(path, "another filesystem is mounted here; a root lies on one")
+        raise unsafe(path, "a symbolic link or special file where a folder is expected, not followed")
+
+    def check_file(self, path: str, status: os.stat_result) -> None:
+        """Raise unless `path` is a regular file."""
+        # The device is not compared here: overlay filesystems report that of a lower layer for files.
+        if stat.S_ISREG(status.st_mode):
+            return
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise unsafe(path, "a symbolic link or special file where a file is expected, not opened")
+
+
+def parents(name: str) -> list[str]:
+    """The folders above `name`, nearest first, the root ("") last."""
+    segments = split(name)
+    return ["/".join(segments[:count]) for count in range(len(segments) - 1, -1, -1)]
+
+
+def make_root(root: str, posix: Posix | None = None) -> None:
+    """Create the folder `root` and its parents, durable; no error if it exists. For whoever creates a tree."""
+    posix = posix or Posix()
+    path = os.path.abspath(root)
+    missing: list[str] = []
+    while True:
+        try:
+            posix.mkdir(path)
+            missing.append(path)
+            break
+        except FileExistsError:
+            break
+        except FileNotFoundError:
+            missing.append(path)
+            path = os.path.dirname(path)
+    for folder in reversed(missing[:-1]):
+        try:
+            posix.mkdir(folder)
+        except FileExistsError:  # another process makes the same tree; both sync it
+            continue
+    for folder in missing:
+        fd = posix.open(os.path.dirname(folder), os.O_RDONLY | FOLDER_ONLY)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)

@@ -1,0 +1,144 @@
+"""Temporary files and folders: made whole out of sight, then renamed or linked into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from wal.clock import Clock
+from wal.storage.base import Publication, Staged
+from wal.storage.files import copy_content, get_attribute, set_attribute, write_all
+from wal.storage.posix import NO_FOLLOW
+from wal.storage.rooted import Rooted
+
+# A link is refused here (another filesystem, too many links, no links at all): the content is copied instead.
+_NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP}
+CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | NO_FOLLOW
+
+
+class Scratch:
+    """The folder for temporary names, made when first needed. Its leftovers are a crash's; nobody reads them."""
+
+    def __init__(self, rooted: Rooted, folder: str, clock: Clock) -> None:
+        self._rooted = rooted
+        self._posix = rooted.posix
+        self._folder = folder
+        self._clock = clock
+
+    def path(self) -> str:
+        """A path that nobody else uses, in a folder that exists."""
+        return f"{self._rooted.make_folder(self._folder)}/{self._clock.token(12).hex()}"
+
+    def write(self, data: bytes, attribute: bytes | None, *, durable: bool) -> str:
+        """A new file with `data`."""
+        path = self.path()
+        self._fill(path, data, attribute, durable=durable)
+        return path
+
+    def _fill(self, path: str, data: bytes, attribute: bytes | None, *, durable: bool) -> None:
+        fd = self._posix.open(path, CREATE)
+        try:
+            if data:
+                write_all(self._posix, fd, data, 0)
+            if attribute is not None:
+                set_attribute(self._posix, fd, attribute)
+            if durable:
+                self._posix.fdatasync(fd)
+        except BaseException:
+            self._posix.close(fd)
+            self.remove(path)
+            raise
+        self._posix.close(fd)
+
+    def share(self, name: str, attribute: bytes, *, durable: bool) -> str:
+        """A new name for the file `name`, which stays where it is."""
+        path = self.path()
+        self._share(name, path, attribute, durable=durable)
+        return path
+
+    def _share(self, name: str, path: str, attribute: bytes, *, durable: bool) -> None:
+        if not self.link(name, path):
+            self.copy(name, path, attribute, durable=durable)
+        elif get_attribute(self._posix, path) != attribute:
+            try:
+                set_attribute(self._posix, path, attribute)
+            except BaseException:
+                self.remove(path)
+                raise
+
+    def link(self, name: str, path: str) -> bool:
+        """Link the regular file `name` to `path`; False where this filesystem cannot."""
+        source = self._rooted.path(name)
+        self._rooted.check_file(source, self._posix.lstat(source))
+        try:
+            self._posix.link(source, path)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return False
+            raise
+        return True
+
+    def copy(self, name: str, path: str, attribute: bytes | None, *, durable: bool) -> None:
+        """Copy the file `name` to the new file `path`; without `attribute`, the source's own goes along."""
+        source = self._rooted.open_file(name, os.O_RDONLY)
+        try:
+            target = self._posix.open(path, CREATE)
+            try:
+                copy_content(self._posix, source, target)
+                attached = get_attribute(self._posix, source) if attribute is None else attribute
+                if attached is not None:
+                    set_attribute(self._posix, target, attached)
+                if durable:
+                    self._posix.fdatasync(target)
+            except BaseException:
+                self._posix.close(target)
+                self.remove(path)
+                raise
+            self._posix.close(target)
+        finally:
+            self._posix.close(source)
+
+    def build(self, files: list[tuple[str, Publication]], *, durable: bool) -> str:
+        """A new folder with all `files`, each under the given name relative to it."""
+        path = self.path()
+        self._posix.mkdir(path)
+        try:
+            made = {path}
+            for relative, file in files:
+                folder = path
+                for segment in relative.split("/")[:-1]:
+                    folder = f"{folder}/{segment}"
+                    if folder not in made:
+                        self._posix.mkdir(folder)
+                        made.add(folder)
+                target = f"{path}/{relative}"
+                if isinstance(file.content, Staged):
+                    self._share(file.content.name, target, file.attribute, durable=durable)
+                else:
+                    self._fill(target, file.content, file.attribute, durable=durable)
+        except BaseException:
+            with suppress(OSError):
+                erase(self._rooted, path)
+            raise
+        return path
+
+    def remove(self, path: str) -> None:
+        """Remove a temporary file; one that is left is only litter, so an error is not reported."""
+        with suppress(OSError):
+            self._posix.unlink(path)
+
+
+def erase(rooted: Rooted, path: str) -> None:
+    """Delete a file, link or folder with all in it; links are removed, not followed. Absence is no error."""
+    status = rooted.look(path)
+    if status is None:
+        return
+    posix = rooted.posix
+    with suppress(FileNotFoundError):
+        if rooted.is_folder_here(path, status):
+            for name in posix.listdir(path):
+                erase(rooted, f"{path}/{name}")
+            posix.rmdir(path)
+        else:
+            posix.unlink(path)

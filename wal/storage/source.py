@@ -1,0 +1,106 @@
+"""Reading what a user names as a source: a local file or any URL that fsspec knows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, BinaryIO, cast
+
+from wal.storage.base import UnsafePathError
+from wal.storage.files import reader
+from wal.storage.posix import NO_BLOCK, Posix
+
+
+def local_path(url: str) -> str | None:
+    """The path that a plain path or a `file://` or `local://` URL names; None for the URL of something else."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not scheme.replace("+", "").isalnum():
+        return url
+    if scheme.lower() == "local":
+        return rest
+    if scheme.lower() != "file":
+        return None
+    from urllib.parse import unquote, urlsplit  # late: hardly anybody writes a local path as a URL
+
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"a file URL names no other host: {url!r}")
+    return unquote(parts.path)
+
+
+def open_source(
+    source: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    posix: Posix | None = None,
+) -> BinaryIO:
+    """Open a source for reading. Its bytes are the caller's: links are followed, and nothing about it is changed.
+
+    Raises FileNotFoundError, IsADirectoryError, and UnsafePathError for FIFOs, sockets and devices, which could
+    block for ever and are never opened.
+    """
+    text = os.fspath(source)
+    path = local_path(text)
+    if path is not None:
+        return _open_local(path, posix or Posix())
+    import fsspec  # late: it takes 65 ms, and local sources do not need it
+
+    filesystem, remote = fsspec.core.url_to_fs(text, **(storage_options or {}))
+    return cast(BinaryIO, filesystem.open(remote, "rb"))
+
+
+def _open_local(path: str, posix: Posix) -> BinaryIO:
+    path = os.path.abspath(path)
+    _check(path, posix.stat(path))
+    fd = posix.open(path, os.O_RDONLY | NO_BLOCK)
+    try:
+        _check(path, posix.fstat(fd))
+    except BaseException:
+        posix.close(fd)
+        raise
+    return reader(posix, fd, path)
+
+
+def _check(path: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafePathError(errno.EINVAL, "not a regular file; special files are not opened", path)
+
+
+def list_source(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
+    """The files below a directory, as (relative name with `/`, source), sorted; None if the source is no directory.
+
+    Raises UnsafePathError for a link or special file inside: what a link leads to is not the directory's content.
+    """
+    text = os.fspath(source)
+    path = local_path(text)
+    if path is not None:
+        path = os.path.abspath(path)
+        return _list_local(path) if os.path.isdir(path) else None
+    import fsspec
+
+    filesystem, remote = fsspec.core.url_to_fs(text)
+    if not filesystem.isdir(remote):
+        return None
+    root = remote.rstrip("/") + "/"
+    return [(name[len(root) :], filesystem.unstrip_protocol(name)) for name in sorted(filesystem.find(remote))]
+
+
+def _list_local(root: str) -> list[tuple[str, str]]:
+    files = []
+    for folder, folders, names in os.walk(root, onerror=_raise):
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode):
+                files.append((os.path.relpath(path, root).replace(os.sep, "/"), path))
+            elif not stat.S_ISDIR(mode):
+                raise UnsafePathError(errno.EINVAL, "a link or special file inside a directory is not put", path)
+    return sorted(files)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,33 @@
+"""For testing what stands on `wal.storage`, in this project and in others.
+
+`FaultyStorage` and `CrashStorage` are boundaries to put under a storage; nothing in the code under test is patched:
+
+    posix = CrashStorage(Crashing(call=7, when="before"))
+    storage = LocalStorage(root, posix=posix)      # or MemoryStorage(CrashStorage(plan, disk))
+
+The seventh mutating call then "kills the process": `Crash` is raised, every later call through the same boundary
+raises it again, and its descriptors are closed, so that locks are free as after a real death. To find every crash
+point, run once with `Recorder()` and count its `calls`, then once for each number and each `when`.
+
+`wal.testing.storage_suite` (needs pytest) is the conformance suite for implementations of `Storage`.
+
+What these do not show: power loss. A crash here keeps all that was written, synced or not.
+"""
+
+from __future__ import annotations
+
+from wal.testing.boundary import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Recorder
+from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
+
+__all__ = [
+    "ALL_CALLS",
+    "MUTATING_CALLS",
+    "Boundary",
+    "Call",
+    "Crash",
+    "CrashStorage",
+    "Crashing",
+    "Failing",
+    "FaultyStorage",
+    "Recorder",
+]

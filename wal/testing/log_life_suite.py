@@ -1,0 +1,152 @@
+"""The second half of `log_suite`: trimming, marks, rights, recovery and the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from wal.errors import LogClosedError
+from wal.log import WriteAheadLog
+from wal.testing.log_access import LogAccess, Opener
+from wal.testing.log_tools import add, bodies, state
+
+
+class LogLifeSuite(LogAccess):
+    """What happens to a log in the course of its life."""
+
+    # --- trimming ----------------------------------------------------------------------------------------------------
+
+    def test_trimming_keeps_headers_and_later_bodies(self, log: WriteAheadLog, opener: Opener) -> None:
+        for number in range(10):
+            add(log, b"body %d" % number, b"header %d" % number)
+        log.trim(6)
+        reader = opener(read_only=True)
+        for handle in (log, reader):
+            assert handle.trimmed() == 6
+            expected = [(n + 1, (b"header %d" % n,), (b"body %d" % n if n >= 6 else None,)) for n in range(10)]
+            assert state(handle) == expected
+            assert state(handle, 4) == expected[4:]
+        reader.close()
+
+    def test_the_mark_never_goes_back_and_never_beyond_the_head(self, log: WriteAheadLog) -> None:
+        for number in range(4):
+            add(log, b"%d" % number)
+        log.trim(3)
+        log.trim(1)
+        assert log.trimmed() == 3
+        with pytest.raises(ValueError):
+            log.trim(5)
+        log.trim(4)
+        log.trim(4)
+        assert bodies(log) == [None] * 4
+        assert add(log, b"next").lsn == 5
+        assert bodies(log, 4) == [b"next"]
+
+    def test_a_handle_goes_on_when_another_trimmed_under_it(self, log: WriteAheadLog, opener: Opener) -> None:
+        other = opener()
+        reader = opener(read_only=True)
+        for number in range(30):
+            add(log, b"%d" % number * 20)
+        log.trim(25)
+        for handle in (other, reader):
+            assert [batch.lsn for batch in handle.read(0)] == list(range(1, 31))
+            assert bodies(handle, 25) == [b"%d" % number * 20 for number in range(25, 30)]
+        assert add(other, b"next").lsn == 31
+        other.close()
+        reader.close()
+
+    def test_the_size_grows_with_appends_and_shrinks_with_the_mark(self, log: WriteAheadLog) -> None:
+        add(log, b"x" * 1000)
+        one = log.size_after(0)
+        add(log, b"x" * 1000)
+        assert one >= 1000
+        assert log.size_after(0) >= 2 * one > log.size_after(1) >= 1000
+        assert log.size_after(2) == 0
+
+    # --- marks and the right to apply --------------------------------------------------------------------------------
+
+    def test_marks_are_shared_by_living_handles_and_zero_after_a_first_opener(
+        self, log: WriteAheadLog, opener: Opener
+    ) -> None:
+        other = opener()
+        log.store_mark(7, 2**63 - 1)
+        other.store_mark(0, 5)
+        assert (other.load_mark(7), log.load_mark(0), log.load_mark(3)) == (2**63 - 1, 5, 0)
+        log.close()
+        assert other.load_mark(0) == 5
+        other.close()
+        again = opener()
+        assert [again.load_mark(index) for index in range(8)] == [0] * 8
+        with pytest.raises(ValueError):
+            again.store_mark(8, 0)
+        with pytest.raises(ValueError):
+            again.store_mark(0, 2**63)
+        again.close()
+
+    def test_one_holder_of_the_right_at_a_time(self, log: WriteAheadLog, opener: Opener) -> None:
+        other = opener()
+        with log.right() as died:
+            assert died is False
+            with pytest.raises(TimeoutError), other.right(timeout=0):
+                pytest.fail("two holders")
+            add(other, b"appending needs no right to apply")
+        with other.right(timeout=0) as died:
+            assert died is False
+        other.close()
+
+    def test_the_right_is_free_again_after_an_error(self, log: WriteAheadLog) -> None:
+        with pytest.raises(KeyError), log.right():
+            raise KeyError
+        with log.right(timeout=0) as died:
+            assert died is False
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def test_recovery_runs_for_the_first_opener_only_and_may_use_the_log(self, opener: Opener) -> None:
+        seen: list[list[bytes | None]] = []
+
+        def recover(log: WriteAheadLog) -> None:
+            seen.append(bodies(log))
+            with log.right():
+                add(log, b"recovered")
+
+        first = opener(create=True, recover=recover)
+        second = opener(recover=recover)
+        assert seen == [[]]
+        first.close()
+        second.close()
+        third = opener(recover=recover)
+        assert seen == [[], [b"recovered"]]
+        assert bodies(third) == [b"recovered"] * 2
+        third.close()
+
+    def test_a_recovery_that_fails_opens_nothing(self, opener: Opener) -> None:
+        opener(create=True).close()
+
+        def fail(log: WriteAheadLog) -> None:
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            opener(recover=fail)
+        called: list[bool] = []
+        opener(recover=lambda log: called.append(True)).close()
+        assert called == [True]
+
+    def test_a_sound_log_verifies(self, log: WriteAheadLog, opener: Opener) -> None:
+        for number in range(12):
+            add(log, b"%d" % number * 30)
+        log.trim(5)
+        reader = opener(read_only=True)
+        for handle in (log, reader):
+            result = handle.verify()
+            assert (result.first, result.head, result.problems) == (6, 12, ())
+        reader.close()
+
+    def test_closing_twice_is_fine_and_using_it_afterwards_is_not(self, opener: Opener) -> None:
+        log = opener(create=True)
+        add(log, b"x")
+        batches = log.read(0)
+        log.close()
+        log.close()
+        for call in (lambda: add(log, b"y"), log.head, lambda: log.read(0), lambda: list(batches), lambda: log.trim(0)):
+            with pytest.raises(LogClosedError):
+                call()

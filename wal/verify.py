@@ -1,0 +1,85 @@
+"""`verify`: every byte of the log read again. Changes nothing."""
+
+from __future__ import annotations
+
+from wal.chain import Chain
+from wal.errors import LogCorruptionError, WalError
+from wal.format import SEAL, SEGMENT_HEADER
+from wal.head import HeadFile
+from wal.history import History, frames
+from wal.log import LSN, Verification
+from wal.segment import Tail, behind, records, successor
+
+
+def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head: LSN, *, whole: bool) -> Verification:
+    """`whole`: the append right is held, so that what stands behind the head can be judged too."""
+    problems: list[str] = []
+    shelf = chain.shelf
+    redo = chain.checkpoint.redo
+    try:
+        redo = chain.load_checkpoint().redo
+    except (WalError, OSError) as error:
+        problems.append(str(error))
+    if head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None:
+        problems.append(f"the head file is missing, damaged or of another log (file {shelf.names.head})")
+    _history(history, problems)
+    numbers = shelf.numbers()
+    tail: Tail | None = None
+    for number in numbers:
+        try:
+            tail = _segment(chain, number, tail, head, whole)
+        except (WalError, OSError) as error:
+            problems.append(str(error))
+            tail = None
+    if tail is not None and tail.lsn < head:
+        problems.append(str(chain.short_of(head)) if not problems else "")
+    return Verification(min(redo, head) + 1, head, len(numbers), tuple(problem for problem in problems if problem))
+
+
+def _history(history: History, problems: list[str]) -> None:
+    """Each history file whole, and each following the one before."""
+    following: LSN | None = None
+    for number in history.numbers():
+        try:
+            header, data, name = history.opened(number, whole=True)
+            if following is not None and header.first != following:
+                problems.append(f"the headers after batch {following - 1} are missing (file {name})")
+            following = None  # unknown, should this file be damaged
+            lsn = header.first - 1
+            for found in frames(header, data, name, sealed=True):
+                if found.header.kind != SEAL:
+                    records(found, name, bodies=False)
+                lsn = found.header.lsn
+            following = lsn + 1
+        except (WalError, OSError) as error:
+            problems.append(str(error))
+
+
+def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:
+    """One segment to its end; where the next must go on. Raises LogCorruptionError."""
+    name = chain.shelf.names.segment(number)
+    file = chain.shelf.storage.open_file(name, writable=False)  # by its name, not what this handle has open
+    try:
+        data = file.pread(file.size(), 0)
+    finally:
+        file.close()
+    header = chain.shelf.check(number, data, chain.log_id)
+    tail = header.tail()
+    if before is not None and before != tail:
+        if before.number != number and whole and not data[SEGMENT_HEADER:].rstrip(b"\x00"):
+            return before  # an interrupted rotation
+        raise LogCorruptionError("the segment does not follow the one before", file=name)
+    end = tail.offset
+    for found in frames(header, data, name):
+        end = found.offset + found.header.size
+        following = successor(found)
+        if following is not None:
+            tail = Tail(following, SEGMENT_HEADER, found.header.crc, found.header.lsn)
+            break
+        records(found, name)
+        tail = behind(number, found)
+    judged = whole or tail.number != number
+    stray = len(data[end:]) - len(data[end:].lstrip(b"\x00"))
+    if judged and end + stray < len(data):
+        raise LogCorruptionError("bytes behind the last frame", file=name, offset=end + stray)
+    return tail

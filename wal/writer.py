@@ -1,0 +1,230 @@
+"""What the holder of the append right does: settle what others left, write, rotate.
+
+Every method is called with the append right held. The order of a commit is
+
+    catch up · announce · (rotate) · (reserve zeros) · pwrite · datasync · publish
+
+and the right is given back only after `publish`, so whoever takes it finds each earlier frame durable, or finds the
+announcement and settles the one that may not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from wal.chain import Chain
+from wal.checkpoint import Checkpoint
+from wal.errors import InDoubtError, LogCorruptionError, PoisonedError
+from wal.format import SEAL_SIZE, SEGMENT_HEADER
+from wal.frame import encode_batch, encode_seal, find_later
+from wal.head import HeadFile
+from wal.log import LSN, Record, TailReport
+from wal.segment import SegmentHeader, Tail, extend, new_segment
+
+
+class Writer:
+    """The writing half of one handle."""
+
+    def __init__(self, chain: Chain, segment_size: int) -> None:
+        self.poisoned: str | None = None  # why nothing more is appended through this handle
+        self._chain = chain
+        self._shelf = chain.shelf
+        self._head: HeadFile
+        self._segment_size = segment_size
+        self._reserved = (0, 0)  # segment, its length when we last looked
+
+    def attach(self, head: HeadFile) -> None:
+        """Give it the head file: before anything else."""
+        self._head = head
+
+    # --- before writing ----------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> TailReport:
+        """Stand behind the last frame, with everything before it durable and nothing behind it."""
+        if self.poisoned is not None:
+            raise PoisonedError(f"{self.poisoned}; open the log again")
+        state = self._head.state()
+        chain = self._chain
+        if state is not None and state[0] == state[1]:
+            durable = state[0]
+            if chain.tail.lsn < durable:
+                chain.reach(durable)
+            if chain.tail.lsn == durable and self._shelf.blank(chain.tail):
+                return _CLEAN
+        return self.settle(state[0] if state is not None else None)
+
+    def settle(self, durable: LSN | None) -> TailReport:
+        """Look at every byte behind the last frame; adopt, quarantine or refuse. `durable` None: unknown.
+
+        A frame beyond the head word may lie in the page cache only, its writer's flush having failed: so its bytes are
+        written again (which makes the pages dirty again), flushed and published before anything is built on it.
+        """
+        chain = self._chain
+        chain.follow()
+        if durable is not None and chain.tail.lsn < durable:
+            raise chain.short_of(durable)
+        self._refuse_successor()
+        quarantined, name = self._clean()
+        self._rewrite_last()
+        self._head.publish(chain.tail.lsn)
+        self._head.announce(chain.tail.lsn)
+        return TailReport(quarantined, (name,) if name else (), int(durable is not None and chain.tail.lsn > durable))
+
+    def _refuse_successor(self) -> None:
+        """Segments behind an unsealed one: a single empty one is an interrupted rotation, anything else damage."""
+        number = self._chain.tail.number
+        later = [other for other in self._shelf.numbers() if other > number]
+        if not later:
+            return
+        self._shelf.retire(number + 1)
+        empty = later == [number + 1] and not self._holds_frames(number + 1)
+        if not empty:
+            name = self._shelf.names.segment(number)
+            message = f"the segment has no seal, but the log goes on in segment {later[-1]}"
+            raise LogCorruptionError(message, file=name, offset=self._chain.tail.offset)
+
+    def _holds_frames(self, number: int) -> bool:
+        self._shelf.header(number, self._chain.log_id)
+        file = self._shelf.storage.open_file(self._shelf.names.segment(number), writable=False)
+        try:
+            return bool(file.pread(file.size(), SEGMENT_HEADER).rstrip(b"\x00"))
+        finally:
+            file.close()
+
+    def _clean(self) -> tuple[int, str]:
+        """Move what stands behind the last frame to quarantine and put zeros in its place. (bytes, file name)"""
+        tail = self._chain.tail
+        file = self._shelf.file(tail.number)
+        stray = self._chain.stray()
+        if not stray:
+            return 0, ""
+        later = find_later(stray.ljust(-(-len(stray) // 8) * 8, b"\x00"), tail.lsn)
+        if later is not None:
+            message = f"batch {tail.lsn + 1} cannot be read, but a later one is intact at offset {tail.offset + later}"
+            raise LogCorruptionError(message, file=self._shelf.names.segment(tail.number), offset=tail.offset)
+        name = self._quarantine(tail, stray)
+        self._sure(lambda: file.pwrite(bytes(len(stray)), tail.offset))
+        self._sure(file.datasync)
+        return len(stray), name
+
+    def _quarantine(self, tail: Tail, stray: bytes) -> str:
+        """Keep the evidence, durably. An interrupted earlier attempt with the same bytes is this one."""
+        storage, names = self._shelf.storage, self._shelf.names
+        storage.make_folder(names.quarantine_folder)
+        attempt = 0
+        while True:
+            name = names.quarantine(tail.number, tail.offset, attempt)
+            if storage.create(name, stray) or storage.read(name).data == stray:
+                storage.sync_folder(names.quarantine_folder)
+                return name
+            attempt += 1
+
+    def _rewrite_last(self) -> None:
+        """Make the last batch, and a seal behind it, durable. Only they can be less: each frame before was flushed
+        before the next was written."""
+        tail, seal = self._chain.tail, self._chain.seal
+        sealed = seal is not None and seal.number == tail.number - 1
+        if tail.lsn > self._chain.index.base:
+            number, start = self._chain.index.place(tail.lsn)
+        elif sealed and seal is not None:
+            number, start = seal.number, seal.offset
+        else:
+            return
+        end = tail.offset if seal is None or number == tail.number else seal.offset + SEAL_SIZE
+        file = self._shelf.file(number)
+        data = file.pread(end - start, start)
+        self._sure(lambda: file.pwrite(data, start))
+        self._sure(file.datasync)
+
+    def _sure(self, step: Callable[[], None]) -> None:
+        """A failed step leaves unknown content, and is never tried again: after a failed flush the system may have
+        dropped the pages and report success next time. This handle appends nothing more."""
+        try:
+            step()
+        except BaseException as error:
+            self.poisoned = f"the log could not be made durable ({error})"
+            raise
+
+    def store_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Raise the redo mark, durably."""
+        storage, names = self._shelf.storage, self._shelf.names
+        storage.publish(names.checkpoint, checkpoint.encode(), b"", durable=True)
+        self._sure(lambda: storage.sync_folder(names.folder))
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, records: Sequence[Record]) -> LSN:
+        """Commit one batch. Raises OSError or ValueError (nothing was appended), InDoubtError (poisoned)."""
+        chain = self._chain
+        tail = chain.tail
+        lsn = tail.lsn + 1
+        frame, crc = encode_batch(lsn, tail.crc, records)
+        self._head.announce(lsn)
+        try:
+            if tail.offset + len(frame) + SEAL_SIZE > self._segment_size and tail.offset > SEGMENT_HEADER:
+                tail = self._rotate(tail)
+                frame, crc = encode_batch(lsn, tail.crc, records)
+            self._reserve(tail, len(frame) + SEAL_SIZE)
+        except BaseException:
+            if self.poisoned is None:
+                with suppress(OSError):  # an announcement that stays only costs the next one a look
+                    self._head.announce(lsn - 1)
+            raise
+        self._pwrite(tail, frame)
+        try:
+            self._shelf.file(tail.number).datasync()
+            chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame))
+            self._head.publish(lsn)
+        except BaseException as error:
+            self.poisoned = f"the flush of batch {lsn} failed ({error})"
+            raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
+        return lsn
+
+    def _pwrite(self, tail: Tail, frame: bytes) -> None:
+        """Write a frame, or leave no trace of it."""
+        file = self._shelf.file(tail.number)
+        try:
+            file.pwrite(frame, tail.offset)
+        except BaseException as error:
+            try:
+                file.pwrite(bytes(len(frame)), tail.offset)  # the batch never was: zeros, no quarantine
+                file.datasync()
+                self._head.announce(tail.lsn)
+            except BaseException as worse:  # noqa: BLE001  whichever it was, the tail is unknown now
+                self.poisoned = (
+                    f"the write of batch {tail.lsn + 1} failed ({error}), and so did taking it back ({worse})"
+                )
+                raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
+            raise
+
+    def _rotate(self, tail: Tail) -> Tail:
+        """Go on in a new segment: successor durable, old one sealed, both before any frame in the new one.
+
+        A handle that kept the old segment open therefore finds the seal where it would have written.
+        """
+        storage, names, number = self._shelf.storage, self._shelf.names, tail.number + 1
+        seal, crc = encode_seal(tail.lsn, tail.crc, number)
+        self._reserve(tail, len(seal))
+        header = SegmentHeader(self._chain.log_id, number, tail.lsn + 1, crc)
+        self._shelf.retire(number)
+        storage.publish(names.segment(number), new_segment(header, self._segment_size), b"", durable=True)
+        self._sure(lambda: storage.sync_folder(names.folder))
+        self._pwrite(tail, seal)
+        self._sure(self._shelf.file(tail.number).datasync)
+        self._chain.enter(header.tail(), tail)
+        return header.tail()
+
+    def _reserve(self, tail: Tail, length: int) -> None:
+        """Durable zeros ahead for `length` more bytes."""
+        upto = tail.offset + length
+        if self._reserved[0] != tail.number or self._reserved[1] < upto:
+            file = self._shelf.file(tail.number)
+            size = file.size()  # asked anew: another process may have reserved, and written, meanwhile
+            if size < upto:
+                size = extend(file, size, upto, self._segment_size)
+                self._sure(file.datasync)
+            self._reserved = (tail.number, size)
+
+
+_CLEAN = TailReport(0, (), 0)
