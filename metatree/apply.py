@@ -1,0 +1,234 @@
+"""`apply`: makes the folders show a net effect. Commit, checkpoint and recovery all use this one.
+
+Applying any net effect again, or one whose window begins earlier, ends in the same files. The order is for those who
+look at the folders without this library: a new node is complete before it appears, a node appears in its parent's
+`children` last and leaves them first, what goes is renamed to the trash. A staged file is never consumed.
+
+A metadata.json whose whole content the records since the redo mark hold is replaced without a flush: recovery would
+write it again. One that is known only by its changes is flushed before its rename, and may be put off (`defer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import wal
+
+from . import folders, layout
+from .errors import CorruptionError
+from .facts import BlobFact, Inline, Slice
+from .fold import Effect
+from .location import Path, join
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one application did."""
+
+    nodes: int = 0  # metadata.json files written
+    blobs: int = 0  # blobs written
+    removed: int = 0  # nodes and blobs moved to the trash
+    deferred: bool = False  # a large metadata.json was put off
+    edited: list[str] = field(default_factory=list)  # quarantined copies of files that were changed by hand
+    failed: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be applied
+
+
+def apply(storage: wal.Storage, effect: Effect, lsn: int, *, defer: bool = False, rewrite: bool = False) -> Outcome:
+    """Make the folders show `effect`, the net effect of records up to `lsn`. Holder of the log's right only.
+
+    `defer`: put off large metadata.json files. `rewrite`: write also what the files already hold, since earlier
+    writes may have been lost. What fails is noted by node and does not keep the others from being applied.
+    """
+    application = _Application(storage, lsn, rewrite=rewrite, defer=defer)
+    application.node((), effect)
+    return application.outcome
+
+
+def may_defer(effect: Effect) -> bool:
+    """Whether `effect` has large metadata.json files that may follow later: not if something goes below one (E7)."""
+    found = False
+    for _, inner in effect.walk():
+        if not inner.whole and (inner.children or inner.keys or inner.unset):
+            found = True
+            if any(below.reset for below in inner.below.values()):
+                return False
+    return found
+
+
+class _Application:
+    def __init__(self, storage: wal.Storage, lsn: int, *, rewrite: bool, defer: bool) -> None:
+        self._storage = storage
+        self._lsn = lsn
+        self._rewrite = rewrite
+        self._defer = defer
+        self.outcome = Outcome()
+
+    def node(self, path: Path, effect: Effect) -> None:
+        """Apply to a node that exists, and below it; the caller removes nodes that do not."""
+        try:
+            if self._born_whole(path, effect):
+                return
+            for name, fact in effect.blobs.items():
+                if fact is None:
+                    self._remove(layout.blob(path, name))
+            gone = []
+            for name, below in effect.below.items():
+                if below.exists is False:
+                    gone.append(name)
+                else:
+                    self.node((*path, name), below)
+            for fact in effect.blobs.values():
+                if fact is not None:
+                    self._publish_blob(fact)
+            self._publish_metadata(path, effect)
+            for name in gone:
+                self._remove_node((*path, name), effect)
+        except (OSError, CorruptionError) as error:
+            self.outcome.failed[join(path)] = error
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def _born_whole(self, path: Path, effect: Effect) -> bool:
+        """Bring a new node, with all below it, into being in one step; False if it is there and must be merged."""
+        if not path or not effect.whole or not all(e.whole or e.exists is False for _, e in effect.walk()):
+            return False
+        folder = layout.folder(path)
+        entry = self._storage.entry(folder)
+        if entry is not None:
+            if not effect.reset and entry.kind is wal.Kind.FOLDER:
+                return False
+            self._remove(folder, dropped=effect.reset)
+        files = list(self._files(path, effect))
+        if not self._storage.publish_folder(folder, files):
+            return False
+        nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
+        self.outcome.nodes += nodes
+        self.outcome.blobs += len(files) - nodes
+        for inner, below in effect.walk(path):
+            for name, fact in below.blobs.items():
+                if fact is not None and "/" in name:
+                    self._mark_folders(inner, name)
+        return True
+
+    def _files(self, path: Path, effect: Effect) -> Iterator[wal.Publication]:
+        for fact in effect.blobs.values():
+            if fact is not None:
+                yield self._publication(fact)
+        for name, below in effect.below.items():
+            if below.exists is not False:
+                yield from self._files((*path, name), below)
+        data = folders.render(effect.keys, list(effect.children))
+        yield wal.Publication(layout.metadata(path), data, self._attribute(folders.digest(data)))
+
+    def _publish_metadata(self, path: Path, effect: Effect) -> None:
+        if not (effect.whole or effect.keys or effect.unset or effect.children):
+            return
+        name = layout.metadata(path)
+        if not effect.whole and self._defer:
+            self.outcome.deferred = True
+            return
+        old = self._old(name)
+        if effect.whole:
+            keys, children = effect.keys, list(effect.children)
+        else:
+            if old is None:
+                raise CorruptionError(
+                    f"{name} is missing, and the log since the last checkpoint holds only its changes"
+                )
+            file = folders.parse_node(name, old)
+            keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
+        data = folders.render(keys, children)
+        if old is not None:
+            if old.data == data and not self._rewrite:
+                return
+            self._keep_edited(name, old)
+        self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
+        self.outcome.nodes += 1
+
+    def _old(self, name: str) -> wal.Stored | None:
+        try:
+            return self._storage.read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except IsADirectoryError:
+            self._remove(name, dropped=False)
+            return None
+
+    def _keep_edited(self, name: str, old: wal.Stored) -> None:
+        """The log wins over an edit by hand, but the edit is kept for a person to look at."""
+        if folders.is_edited(old):
+            kept = layout.quarantine("edited", f"{self._lsn}/{name}")
+            self._storage.publish(kept, old.data, old.attribute or b"", durable=True)
+            self.outcome.edited.append(kept)
+
+    def _remove_node(self, path: Path, parent: Effect) -> None:
+        """A node went; a blob that took its name meanwhile stays."""
+        taken, _ = parent.blob(path[-1])
+        if taken is None:
+            self._remove(layout.folder(path))
+
+    # --- blobs --------------------------------------------------------------------------------------------------------
+
+    def _publish_blob(self, fact: BlobFact) -> None:
+        name = layout.blob(fact.path, fact.name)
+        self._clear_way(fact)
+        publication = self._publication(fact)
+        self._storage.publish(name, publication.content, publication.attribute, durable=False)
+        if "/" in fact.name:
+            self._mark_folders(fact.path, fact.name)
+        self.outcome.blobs += 1
+
+    def _clear_way(self, fact: BlobFact) -> None:
+        """A name that changes its kind: what has the old kind goes to the trash first (E3)."""
+        parts = fact.name.split("/")
+        for depth in range(1, len(parts) + 1):
+            name = layout.blob(fact.path, "/".join(parts[:depth]))
+            entry = self._storage.entry(name)
+            if entry is None:
+                return
+            wanted = wal.Kind.FILE if depth == len(parts) else wal.Kind.FOLDER
+            if entry.kind is not wanted:
+                self._remove(name, dropped=False)
+                return
+
+    def _mark_folders(self, path: Path, name: str) -> None:
+        """The top of a directory blob is marked as ours, so that `list` knows it from a foreign folder."""
+        top = layout.blob(path, name.partition("/")[0])
+        if self._storage.attribute(top) is None:
+            self._storage.make_folder(top, self._attribute(""))
+
+    def _publication(self, fact: BlobFact) -> wal.Publication:
+        name = layout.blob(fact.path, fact.name)
+        return wal.Publication(name, read_source(self._storage, fact), self._attribute(fact.sha256))
+
+    def _attribute(self, sha256: str) -> bytes:
+        return folders.Attribute(self._lsn, sha256).encode()
+
+    def _remove(self, name: str, *, dropped: bool = True) -> None:
+        """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
+
+        Where it may hold files that are not the log's to delete, it goes to the quarantine: something that nobody
+        dropped, but whose name is needed, and in a replay also what came after the removal was first applied.
+        """
+        aside = layout.trash(self._lsn, name)
+        if (self._rewrite or not dropped) and folders.holds_foreign(self._storage, name):
+            aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
+        if self._storage.set_aside(name, aside):
+            self.outcome.removed += 1
+
+
+def read_source(storage: wal.Storage, fact: BlobFact) -> wal.Content:
+    """Where a fact's content is: its bytes, or a staged file. Raises FileNotFoundError if that was trimmed."""
+    match fact.source:
+        case Inline(data):
+            return data
+        case Slice(file, None):
+            return wal.Staged(file)
+        case Slice(file, offset):
+            with storage.open(file) as pack:
+                pack.seek(offset or 0)
+                data = pack.read(fact.size)
+            if len(data) != fact.size:
+                raise CorruptionError(f"{file} is cut short: {fact.name} needs {fact.size} bytes from {offset}")
+            return data

@@ -1,0 +1,215 @@
+"""`check`: every invariant, from the log to the folders and from the folders to the log.
+
+It repairs nothing; commits that the files have not followed yet are applied first, as any pass would.
+
+A *problem* is a broken promise or damage: with its path and the reason. A *note* is something a person may want to
+know: foreign files and folders, leftovers of a process that died.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import wal
+
+from . import folders, layout, marks, recovery
+from .apply import read_source
+from .committer import fold_log
+from .errors import CorruptionError
+from .facts import BlobFact, Slice
+from .fold import Effect
+from .location import Path, fold_name, join
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One deviation."""
+
+    path: str  # of the file or folder, below the root
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What `check` found."""
+
+    head: int = 0  # the last committed LSN
+    nodes: int = 0  # looked at
+    blobs: int = 0  # looked at
+    deep: bool = False  # whether the blobs' content was read
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """No problems."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the names are stable."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.nodes} nodes, {self.blobs} blobs, log to {self.head}: {'ok' if self.ok else 'PROBLEMS'}"]
+        lines += [f"  problem: {finding.path}: {finding.reason}" for finding in self.problems]
+        lines += [f"  note: {finding.path}: {finding.reason}" for finding in self.notes]
+        return "\n".join(lines)
+
+
+def check(engine: Engine, *, deep: bool) -> Report:
+    """Check an open tree; a writer holds the committer's right meanwhile, so that the files stand still."""
+    if engine.read_only:
+        return _Check(engine, deep=deep).run()
+    with engine.log.right(engine.lock_timeout) as died:
+        if died:
+            engine.committer.fault()
+        behind = engine.committer.pass_held().failed  # what is committed belongs into the files anyway
+        checking = _Check(engine, deep=deep)
+        for path, error in behind.items():
+            checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {error}"))
+        return checking.run()
+
+
+class _Check:
+    def __init__(self, engine: Engine, *, deep: bool) -> None:
+        self._storage = engine.storage
+        self._log = engine.log
+        self._depth = len(engine.levels)
+        self._read_only = engine.read_only
+        self.report = Report(deep=deep)
+
+    def run(self) -> Report:
+        self._check_log()
+        redo, head = self._log.trimmed(), self._log.head()
+        self.report.head = head
+        shown = self._check_marks(redo, head)
+        self._shown = fold_log(self._log, redo, shown)  # what the files must show
+        self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+        self._node((), self._shown)
+        self._check_staged()
+        for name in recovery.leftovers(self._storage):
+            self._note(name, "an unfinished file; the next recovery sets it aside")
+        return self.report
+
+    def _problem(self, path: str, reason: str) -> None:
+        self.report.problems.append(Finding(path, reason))
+
+    def _note(self, path: str, reason: str) -> None:
+        self.report.notes.append(Finding(path, reason))
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def _check_log(self) -> None:
+        for problem in self._log.verify().problems:
+            self._problem(layout.LOG, problem)
+
+    def _check_marks(self, redo: int, head: int) -> int:
+        """The LSN that the files must show."""
+        applied = self._log.load_mark(marks.APPLIED)
+        if applied > head or redo > head:
+            self._problem(layout.LOG, f"the marks (redo {redo}, applied {applied}) are beyond the log's head {head}")
+        return redo if self._read_only else min(head, max(applied, redo))
+
+    def _check_staged(self) -> None:
+        for _, effect in self._window.walk():
+            for fact in effect.blobs.values():
+                if fact is not None and isinstance(fact.source, Slice):
+                    self._check_source(fact)
+        for name in recovery.orphans(self._storage, self._log):
+            self._note(name, "staged blobs of a transaction that is still running or never committed")
+
+    def _check_source(self, fact: BlobFact) -> None:
+        try:
+            content = read_source(self._storage, fact)
+            if isinstance(content, wal.Staged):
+                entry = self._storage.entry(content.name)
+                if entry is None or entry.size != fact.size:
+                    raise CorruptionError(f"{content.name} is missing or cut short")
+        except (OSError, CorruptionError) as error:
+            self._problem(join((*fact.path, fact.name)), f"the log needs its staged content, but {error}")
+
+    # --- the folders --------------------------------------------------------------------------------------------------
+
+    def _node(self, path: Path, shown: Effect | None) -> None:
+        name = layout.metadata(path)
+        self.report.nodes += 1
+        try:
+            stored = self._storage.read(name)
+            file = folders.parse_node(name, stored)
+        except (FileNotFoundError, NotADirectoryError):
+            self._problem(name, "is missing, though the node is listed by its parent")
+            return
+        except (OSError, CorruptionError) as error:
+            self._problem(name, str(error))
+            return
+        if file.edited:
+            self._problem(name, "was edited by hand: its content is not what the engine published")
+        children = dict.fromkeys(file.children, True)
+        if shown is not None and (
+            shown.over_keys(file.keys) != file.keys or list(shown.over_children(children)) != list(children)
+        ):
+            self._problem(name, "does not show what the log says was applied")
+        self._folder(path, children, shown)
+        for child in file.children:
+            self._node((*path, child), shown.below.get(child) if shown is not None else None)
+
+    def _folder(self, path: Path, children: dict[str, bool], shown: Effect | None) -> None:
+        entries = {entry.name: entry for entry in self._storage.list(layout.folder(path))}
+        twins: dict[str, str] = {}
+        for name, entry in sorted(entries.items()):
+            if name == layout.METADATA or (not path and name in layout.ENGINE_NAMES):
+                continue
+            full = layout.blob(path, name)
+            if fold_name(name) in twins:
+                self._note(full, f"differs from {twins[fold_name(name)]!r} only in case or form")
+            twins[fold_name(name)] = name
+            if entry.kind is wal.Kind.OTHER:
+                self._problem(full, "is a link or special file, which the engine neither follows nor opens")
+            elif name not in children:
+                self._entry(path, name, entry)
+        for name, fact in shown.blobs.items() if shown is not None else ():
+            self._blob_shown(path, name, fact)
+        for name, below in shown.below.items() if shown is not None else ():
+            if below.exists is False and name in entries and shown is not None and shown.blob(name)[0] is None:
+                self._problem(layout.blob(path, name), "was deleted by the log, but is still there")
+
+    def _entry(self, path: Path, name: str, entry: wal.Entry) -> None:
+        full = layout.blob(path, name)
+        if entry.kind is wal.Kind.FILE:
+            self._blob(full)
+            return
+        if len(path) < self._depth and self._storage.attribute(full) is None:
+            self._note(full, "a folder that is no node and no blob; it is left alone")
+            return
+        for inner in folders.files_below(self._storage, path, name):
+            self._blob(layout.blob(path, inner))
+
+    def _blob(self, name: str) -> None:
+        self.report.blobs += 1
+        attribute = folders.Attribute.decode(self._storage.attribute(name))
+        if attribute is None:
+            self._note(name, "a file the engine did not put here; it reads as a blob")
+        elif self.report.deep and attribute.sha256:
+            hasher = hashlib.sha256()
+            with self._storage.open(name) as stream:
+                while chunk := stream.read(1 << 20):
+                    hasher.update(chunk)
+            if hasher.hexdigest() != attribute.sha256:
+                self._problem(name, "its content is not what was put: damaged, or edited by hand")
+
+    def _blob_shown(self, path: Path, name: str, fact: BlobFact | None) -> None:
+        full = layout.blob(path, name)
+        entry = self._storage.entry(full)
+        if fact is None:
+            if entry is not None and entry.kind is wal.Kind.FILE and self._storage.attribute(full) is not None:
+                self._problem(full, "was deleted by the log, but is still there")
+            return
+        if entry is None or entry.kind is not wal.Kind.FILE:
+            self._problem(full, "is missing, though the log says it was applied")
+        elif entry.size != fact.size:
+            self._problem(full, f"has {entry.size} bytes, not the {fact.size} that were put")

@@ -1,0 +1,105 @@
+"""Checkpoint: everything up to one LSN becomes durable in the files, then the log before it may go.
+
+Order: apply everything -> sync -> redo mark durable and log trimmed -> staged files and trash of trimmed records gone.
+A crash between any two steps leaves more to replay or to clear away, never less than is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import wal
+
+from . import layout, marks
+from .committer import Committer, fold_log
+from .errors import UnavailableError
+from .facts import decode_header
+
+LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
+LOG_BATCHES = 10_000
+
+
+def is_due(log: wal.WriteAheadLog) -> bool:
+    """Whether the log has grown enough since the last checkpoint."""
+    redo = log.trimmed()
+    return log.head() - redo >= LOG_BATCHES or log.size_after(redo) >= LOG_BYTES
+
+
+class Checkpointer:
+    """Makes checkpoints for one open tree."""
+
+    def __init__(
+        self,
+        storage: wal.Storage,
+        log: wal.WriteAheadLog,
+        committer: Committer,
+        *,
+        vouches_from: int,
+        lock_timeout: float,
+    ) -> None:
+        """`vouches_from`: files applied from the records after it were written while our storage was open, so that
+        its sync would report a write that failed; those before it are written again first (E8)."""
+        self._storage = storage
+        self._log = log
+        self._committer = committer
+        self._vouches_from = vouches_from
+        self._lock_timeout = lock_timeout
+
+    def run(self) -> int:
+        """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
+        with self._log.right(self._lock_timeout) as died:
+            if died:
+                self._committer.fault()
+            return self._run_held()
+
+    def _run_held(self) -> int:
+        self._committer.store_fault()
+        redo = self._log.trimmed()
+        fault = self._log.load_mark(marks.FAULT)
+        doubtful = fault != self._log.load_mark(marks.FAULT_SEEN) or redo < self._vouches_from
+        outcome = self._committer.pass_held(rewrite_from=redo if doubtful else None)
+        head = self._log.load_mark(marks.APPLIED)
+        if outcome.failed:
+            raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
+        if head <= redo:
+            self._clear([])  # what a checkpoint that died after its trim had left to clear
+            return redo
+        try:
+            self._storage.sync(self._touched(redo, head))
+        except OSError:
+            self._committer.fault()
+            raise
+        if self._log.load_mark(marks.FAULT) != fault:
+            raise UnavailableError("no checkpoint: a write failed meanwhile; try again")
+        done = list(self._staged(redo, head))
+        self._log.trim(head)
+        self._log.store_mark(marks.FAULT_SEEN, fault)
+        self._vouches_from = 0
+        self._clear(done)
+        return head
+
+    def _touched(self, redo: int, head: int) -> Iterator[str]:
+        """Every file and folder that the records (redo, head] touched; only asked where one sync cannot do."""
+        for path, effect in fold_log(self._log, redo, head).walk():
+            yield layout.folder(path)
+            yield layout.metadata(path)
+            yield from (layout.blob(path, name) for name in effect.blobs)
+
+    def _staged(self, redo: int, head: int) -> Iterator[str]:
+        """The staging folders that the records (redo, head] name."""
+        try:
+            waiting = {entry.name for entry in self._storage.list(layout.STAGED)}
+        except FileNotFoundError:
+            return
+        if not waiting:
+            return
+        for batch in self._log.read(redo):
+            for record in batch.records if batch.lsn <= head else ():
+                header = decode_header(record.header)
+                if header.staged and header.txid in waiting:
+                    yield layout.staged_folder(header.txid)
+
+    def _clear(self, staged: list[str]) -> None:
+        for name in staged:
+            self._storage.erase(name)
+        self._storage.erase(layout.TRASH)

@@ -1,0 +1,36 @@
+"""Time, ids and randomness of the tree: the only place of this package that asks for them.
+
+Nothing here decides about safety: times are for people, ids only have to differ.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+
+import wal
+
+
+class Clock(wal.Clock):
+    """The system's clock and entropy; tests hand in their own."""
+
+    def now(self) -> str:
+        """UTC, ISO 8601 with microseconds, for log headers."""
+        return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
+
+    def txid(self, base: int) -> str:
+        """A new transaction id; it begins with the LSN it was made at, so that a search for it can begin there."""
+        return f"{base:x}-{self.token(8).hex()}"
+
+    def jitter(self, attempt: int) -> float:
+        """Seconds to wait before attempt number `attempt` (0, 1, …): up to 1 ms, doubling up to 0.25 s."""
+        return random.uniform(0.2, 1.0) * min(0.25, 0.001 * 2.0**attempt)
+
+
+def base_of(txid: str) -> int:
+    """The LSN a transaction id begins with. Raises ValueError for anything that is no transaction id."""
+    base, dash, rest = txid.partition("-")
+    if not dash or not base or len(rest) != 16:
+        raise ValueError(f"{txid!r} is no transaction id: it looks like '1f-00112233445566aa'")
+    return int(base, 16)

@@ -1,0 +1,192 @@
+"""Commit: validate, then append; the append is the commit point. Nothing is applied here.
+
+`prepare` runs while nobody else can append, so what it finds in the reader and in the records accepted before it in the
+same batch is the state at the record's own position: there it validates what a transaction read, or makes the change of
+a single call, and turns the outcome into facts.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import wal
+
+from .clock import Clock
+from .committer import Committer
+from .derive import derive
+from .draft import Draft
+from .errors import CommitUnknownError, ConflictError
+from .facts import Header, decode_facts, decode_header, encode
+from .fold import Effect, fold
+from .reader import Reader
+from .staging import Staging
+from .view import View
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How a commit ended."""
+
+    position: wal.Position | None  # None: there was nothing to commit
+    replayed: bool  # its idempotency key had been used; `position` is that commit's
+    value: T
+
+
+class Committing:
+    """Commits for one open tree."""
+
+    def __init__(
+        self, log: wal.WriteAheadLog, reader: Reader, committer: Committer, levels: Sequence[str], clock: Clock
+    ) -> None:
+        self._log = log
+        self._reader = reader
+        self._committer = committer
+        self._levels = levels
+        self._clock = clock
+        self._who = f"{_user()}@{socket.gethostname()}"
+        self._keys: dict[str, wal.Position] = {}  # idempotency keys of all records up to _keys_head
+        self._keys_head = 0
+        self._mates: tuple[wal.Record, int, Effect] | None = None  # the batch's first record, how many were folded
+
+    def single(self, change: Callable[[Draft], T], staging: Staging) -> Outcome[T]:
+        """Commit what `change` does to a draft at the record's own position. Raises what `change` raises."""
+        value: list[T] = []
+
+        def make(view: View) -> Effect:
+            draft = Draft(view, self._levels)
+            value[:] = [change(draft)]
+            return draft.delta
+
+        position, replayed = self._append(make, staging, None, None, None)
+        return Outcome(position, replayed, value[0])
+
+    def transaction(
+        self, draft: Draft, base: int, staging: Staging, message: str | None, key: str | None
+    ) -> Outcome[None]:
+        """Commit a draft made at `base`. Raises ConflictError if what it read was changed since."""
+
+        def make(_: View) -> Effect:
+            self._validate(draft, base)
+            return draft.delta
+
+        position, replayed = self._append(make, staging, draft, message, key)
+        return Outcome(position, replayed, None)
+
+    def _append(
+        self,
+        make: Callable[[View], Effect],
+        staging: Staging,
+        draft: Draft | None,
+        message: str | None,
+        key: str | None,
+    ) -> tuple[wal.Position | None, bool]:
+        replay: list[wal.Position] = []
+
+        def prepare(_: int, mates: Sequence[wal.Record]) -> wal.Record | None:
+            with self._reader.lock:
+                self._reader.refresh()
+                if key is not None and self._used(key, mates, replay):
+                    return None
+                layers = (self._fold_mates(mates),) if mates else ()
+                if draft is not None and mates:
+                    self._check_mates(draft, mates)
+                view = View(self._reader, layers)
+                facts, changes = derive(make(view), view)
+            if not facts and key is None:
+                return None
+            who = f"{self._who}:{os.getpid()}"
+            header = Header(staging.txid, self._clock.now(), who, changes, message, key, staging.used)
+            return encode(header, facts)
+
+        try:
+            staging.seal()
+            position = self._log.append(prepare)
+        except wal.InDoubtError as error:
+            self._committer.fault()
+            raise CommitUnknownError(
+                f"the flush of commit {staging.txid} failed ({error.__cause__ or error}): maybe durable, maybe not. "
+                "Reopen the tree and ask tree.status(txid) before doing it again",
+                staging.txid,
+            ) from error
+        except Exception:  # and not an interrupt: that may have come just after the commit point
+            staging.discard()
+            raise
+        if replay:
+            staging.discard()
+            return replay[0], True
+        if position is None:
+            staging.discard()
+        return position, False
+
+    def _validate(self, draft: Draft, base: int) -> None:
+        for _, header in self._reader.since(base):
+            found = draft.reads.conflict(header.changes)
+            if found:
+                raise conflict(found, header)
+
+    def _check_mates(self, draft: Draft, mates: Sequence[wal.Record]) -> None:
+        for mate in mates:
+            if draft.reads.conflict(decode_header(mate.header).changes):
+                raise wal.Deferred
+
+    def _fold_mates(self, mates: Sequence[wal.Record]) -> Effect:
+        """The net effect of the batch so far; grows with the batch, which only one thread leads at a time."""
+        first, count, effect = self._mates or (None, 0, Effect())
+        if first is not mates[0]:
+            count, effect = 0, Effect()
+        for mate in mates[count:]:
+            fold(decode_facts(mate.body or b""), effect)
+        self._mates = (mates[0], len(mates), effect)
+        return effect
+
+    # --- idempotency keys, transaction ids --------------------------------------------------------------------------
+
+    def _used(self, key: str, mates: Sequence[wal.Record], replay: list[wal.Position]) -> bool:
+        if any(decode_header(mate.header).key == key for mate in mates):
+            raise wal.Deferred
+        position = self.used(key)
+        replay[:] = [] if position is None else [position]
+        return position is not None
+
+    def used(self, key: str) -> wal.Position | None:
+        """Where an idempotency key was used first, as far as the reader knows; its lock is held by the caller."""
+        for position, header in self._reader.since(self._keys_head):
+            if header.key is not None:
+                self._keys.setdefault(header.key, position)
+        self._keys_head = self._reader.head
+        return self._keys.get(key)
+
+    def find(self, txid: str, base: int) -> wal.Position | None:
+        """Where a transaction was committed, once whatever is at the log's end has been settled; None: nowhere."""
+        found: list[wal.Position] = []
+
+        def prepare(_: int, mates: Sequence[wal.Record]) -> None:
+            if mates:
+                raise wal.Deferred
+            with self._reader.lock:
+                self._reader.refresh()
+                found[:] = [position for position, header in self._reader.since(base) if header.txid == txid]
+
+        self._log.append(prepare)
+        return found[0] if found else None
+
+
+def conflict(found: str, header: Header) -> ConflictError:
+    """The error of a transaction that read `found`, which the commit of `header` changed."""
+    return ConflictError(
+        f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was applied, run it again"
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this uid, as in many containers
+        return str(os.getuid())

@@ -1,0 +1,214 @@
+"""The committer: carries the log into the folders, one at a time, under the log's right.
+
+Two marks in the head file say how far it came: APPLIED (everything) and APPLIED_SMALL (all but large metadata.json
+files that were put off). A pass folds every record since its mark to one head and applies that. Lock order: the right
+before the append right, never the other way.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from contextlib import suppress
+
+import wal
+
+from . import apply, marks
+from .clock import Clock
+from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
+from .facts import Fact, decode_facts
+from .fold import Effect, fold
+from .reader import Reader
+
+FOLLOW = 0.05  # seconds within which the background thread follows a commit
+LOOK = 1.0  # seconds after which it looks for commits that a dead process left un-applied
+
+
+class Committer:
+    """Applies commits of every process; owns the background thread of its tree."""
+
+    def __init__(
+        self,
+        storage: wal.Storage,
+        log: wal.WriteAheadLog,
+        reader: Reader,
+        clock: Clock,
+        *,
+        background: bool,
+        lock_timeout: float,
+    ) -> None:
+        self._storage = storage
+        self._log = log
+        self._reader = reader
+        self._clock = clock
+        self.background = background
+        self._lock_timeout = lock_timeout
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._fault = 0  # a fault that is not in the head file yet
+        self.failure: str | None = None  # why the last pass left something un-applied
+
+    # --- after a commit -----------------------------------------------------------------------------------------------
+
+    def committed(self, lsn: int) -> None:
+        """To be called after each commit: applies it now, or sees to it that it follows.
+
+        Never raises for trouble in applying: the commit is durable. Warns instead; `flush` raises.
+        """
+        if self.background:
+            self._follow()
+            return
+        try:
+            if not self._reached(lsn, small=True):
+                self.pass_(defer=True)
+            if not self._reached(lsn, small=False):
+                self._follow()
+        except (OSError, wal.WalError) as error:
+            self._note(f"{type(error).__name__}: {error}")
+
+    def flush(self) -> None:
+        """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
+        head = self._log.head()
+        if not self._reached(head, small=False):
+            self.pass_(defer=False)
+        if not self._reached(head, small=False):
+            raise UnavailableError(f"commits are durable in the log but not all files could follow: {self.failure}")
+
+    def unapplied(self) -> int:
+        """How many batches the files are behind the log."""
+        return max(0, self._log.head() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
+
+    def _reached(self, lsn: int, *, small: bool) -> bool:
+        mark = marks.APPLIED_SMALL if small else marks.APPLIED
+        return max(self._log.load_mark(mark), self._log.trimmed()) >= lsn
+
+    def _note(self, failure: str) -> None:
+        self.failure = failure
+        warnings.warn(
+            f"the commit is durable, but its files are not in place yet: {failure}. flush() tries again",
+            ApplyPendingWarning,
+            stacklevel=5,
+        )
+
+    # --- one pass -----------------------------------------------------------------------------------------------------
+
+    def pass_(self, *, defer: bool) -> apply.Outcome:
+        """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
+        with self._log.right(self._lock_timeout) as died:
+            if died:
+                self.fault()
+            return self.pass_held(defer=defer)
+
+    def pass_held(self, *, defer: bool = False, rewrite_from: int | None = None) -> apply.Outcome:
+        """The same for one who holds the right. `rewrite_from`: write again all that the records since then did."""
+        redo = self._log.trimmed()
+        applied = max(self._log.load_mark(marks.APPLIED), redo)
+        small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
+        head = self._log.head()
+        rewrite = rewrite_from is not None
+        if rewrite_from is None and defer and small < head:
+            effect = self._effect(small, head)
+            if apply.may_defer(effect):
+                outcome = apply.apply(self._storage, effect, head, defer=True)
+                self._advance(outcome, head, small_only=True)
+                return outcome
+            if small == applied:
+                return self._advance(apply.apply(self._storage, effect, head), head)
+        start = applied if rewrite_from is None else rewrite_from
+        if start >= head:
+            return apply.Outcome()
+        outcome = apply.apply(self._storage, self._effect(start, head), head, rewrite=rewrite)
+        return self._advance(outcome, head)
+
+    def fault(self) -> None:
+        """Note that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
+        self._fault = int.from_bytes(self._clock.token(7), "big") | 1
+        with suppress(OSError):  # whatever is being reported matters more; the next checkpoint stores it
+            self.store_fault()
+
+    def store_fault(self) -> None:
+        """Store a fault that could not be stored when it was noted. Raises OSError."""
+        if self._fault:
+            self._log.store_mark(marks.FAULT, self._fault)
+            self._fault = 0
+
+    def _advance(self, outcome: apply.Outcome, head: int, *, small_only: bool = False) -> apply.Outcome:
+        if outcome.failed:
+            path, error = next(iter(outcome.failed.items()))
+            self.fault()
+            self._note(f"{path or 'the root'}: {type(error).__name__}: {error}")
+            return outcome
+        self.failure = None
+        self._log.store_mark(marks.APPLIED_SMALL, head)
+        if not small_only:
+            self._log.store_mark(marks.APPLIED, head)
+        return outcome
+
+    def _effect(self, after: int, head: int) -> Effect:
+        """The net effect of (after, head], from what the reader holds if it holds all of that."""
+        with self._reader.lock:
+            self._reader.refresh()
+            if self._reader.head == head:
+                facts = self._reader.window(after)
+                if facts is not None:
+                    return fold(facts)
+        return fold_log(self._log, after, head)
+
+    # --- the background thread ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start following in the background, if this committer is a background one."""
+        if self.background:
+            self._follow()
+
+    def _follow(self) -> None:
+        self._wake.set()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None and not self._stop.is_set():
+                    self._thread = threading.Thread(target=self._run, name="metatree-committer", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            woken = self._wake.wait(LOOK)
+            if self._stop.wait(FOLLOW / 2 if woken else 0):
+                return
+            self._wake.clear()
+            try:
+                if not self._reached(self._log.head(), small=False):
+                    self.pass_(defer=False)
+            except (OSError, wal.WalError, MetatreeError) as error:  # kept for flush(), and tried again in a second
+                self.failure = f"{type(error).__name__}: {error}"
+
+    def stop(self) -> None:
+        """End the background thread; un-applied commits stay in the log."""
+        self._stop.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._thread = None
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the thread did not come along."""
+        self._thread = None
+        self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
+
+
+def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
+    """The net effect of the records (after, head] of a log."""
+    return fold(_facts(log, after, head))
+
+
+def _facts(log: wal.WriteAheadLog, after: int, head: int) -> list[Fact]:
+    return [
+        fact
+        for batch in log.read(after)
+        if batch.lsn <= head
+        for record in batch.records
+        if record.body is not None
+        for fact in decode_facts(record.body)
+    ]

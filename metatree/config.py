@@ -1,0 +1,152 @@
+"""`.metatree`: what kind of tree a folder is. Born last, by put-if-absent, then immutable.
+
+    {"keys": ["model", "version"], "locking_enabled": true,     what metatreedb 0.2.3 wrote
+     "format": 1, "id": "<the log's id>", "log": "append", "min_reader": 1, "min_writer": 1,
+     "skip_init": true}                                         makes a 0.2.3 client fail, not write past the log
+
+Its content follows from the keys and the log alone, so two processes that create a tree at once write the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import wal
+
+from . import jsontext, layout
+from .errors import CorruptionError, FormatError, InvalidLocationError, MetatreeError
+from .location import check_name
+
+FORMAT = 1
+_TRIPWIRE = (
+    b"This tree is written by metatree, whose own locks are elsewhere. The file stays: it stops programs of "
+    b"metatreedb 0.2.3, which would write past the log. Do not remove it.\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A parsed `.metatree`."""
+
+    keys: tuple[str, ...]  # the levels, from the top
+    log_id: str | None  # None: written by metatreedb 0.2.3, not adopted yet
+
+
+def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
+    """The level names, if they are that. Raises InvalidLocationError."""
+    if isinstance(keys, str) or not isinstance(keys, Sequence) or not keys:
+        raise InvalidLocationError(f"keys name the levels of a tree, such as ('model', 'version'), not {keys!r}")
+    result = tuple(check_name(key) for key in keys)
+    if len(set(result)) != len(result):
+        raise InvalidLocationError(f"two levels have the same name: {', '.join(result)}")
+    return result
+
+
+def read(storage: wal.Storage) -> Config | None:
+    """The tree's config; None if there is none. Raises CorruptionError, FormatError."""
+    try:
+        data = storage.read(layout.CONFIG).data
+    except FileNotFoundError:
+        return None
+    try:
+        value = jsontext.load_strict(data)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return _parse(value)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if isinstance(error, MetatreeError) and not isinstance(error, InvalidLocationError):
+            raise
+        raise CorruptionError(
+            f"{layout.CONFIG} in {storage.url} does not say what this tree is: {error}. Restore it from a backup, or "
+            "write it anew: it holds the level names and the log's id"
+        ) from error
+
+
+def _parse(value: dict[str, Any]) -> Config:
+    keys = check_keys(value["keys"])
+    if "format" not in value:
+        return Config(keys, None)
+    if value["format"] != FORMAT or value["min_reader"] > FORMAT or value["min_writer"] > FORMAT:
+        raise FormatError(
+            f"the tree has format {value['format']}, which this version does not know: upgrade metatreedb to read it"
+        )
+    if value["log"] != "append":
+        raise FormatError(f"the tree has a log of kind {value['log']!r}, which this version does not know: upgrade")
+    if not isinstance(value["id"], str):
+        raise ValueError("'id' is no string")
+    return Config(keys, value["id"])
+
+
+def render(keys: Sequence[str], log_id: str) -> bytes:
+    """The bytes of a tree's `.metatree`."""
+    value = {
+        "keys": list(keys),
+        "locking_enabled": True,
+        "format": FORMAT,
+        "id": log_id,
+        "log": "append",
+        "min_reader": FORMAT,
+        "min_writer": FORMAT,
+        "skip_init": True,
+    }
+    return jsontext.dump_readable(value)
+
+
+def is_free(storage: wal.Storage) -> bool:
+    """Whether a tree can be created here: nothing is here, or what a creator that was killed may have left."""
+    names = {entry.name for entry in storage.list("")}
+    return not names or (layout.LOG in names and names <= layout.BORN_BEFORE_CONFIG)
+
+
+def set_tripwire(storage: wal.Storage) -> None:
+    """Stop clients of metatreedb 0.2.3 from writing. Raises MetatreeError if one of them holds its lock now."""
+    if storage.create(layout.TRIPWIRE, _TRIPWIRE):
+        return
+    if storage.read(layout.TRIPWIRE).data != _TRIPWIRE:
+        raise MetatreeError(
+            f"{storage.url}/{layout.TRIPWIRE} belongs to a program of metatreedb 0.2.3, which is writing or died: "
+            "stop it, remove the file, and open the tree again"
+        )
+
+
+def keep_tripwire(storage: wal.Storage) -> None:
+    """Put the tripwire back if a client of 0.2.3 took it away; what else stands there is none of our business now."""
+    if storage.entry(layout.TRIPWIRE) is None:
+        storage.create(layout.TRIPWIRE, _TRIPWIRE)
+
+
+def found(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+    """Make a folder with a log a tree: the last step of creation, and its commit point.
+
+    Raises MetatreeError if another process made it a tree of other levels meanwhile.
+    """
+    if not storage.create(layout.METADATA, jsontext.dump_readable({})):
+        _mend_empty_root(storage)
+    set_tripwire(storage)
+    if not storage.create(layout.CONFIG, render(keys, log_id)):
+        check_same_keys(keys, read(storage), storage)
+
+
+def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+    """Take over a tree of metatreedb 0.2.3, whose `.metatree` is replaced last."""
+    if not storage.create(layout.METADATA, jsontext.dump_readable({})):
+        _mend_empty_root(storage)
+    storage.publish(layout.CONFIG, render(keys, log_id), b"", durable=True)
+    storage.sync_folder("")
+
+
+def _mend_empty_root(storage: wal.Storage) -> None:
+    """metatreedb 0.2.3 leaves the root's metadata.json empty until its first write."""
+    if not storage.read(layout.METADATA).data:
+        storage.publish(layout.METADATA, jsontext.dump_readable({}), b"", durable=True)
+
+
+def check_same_keys(keys: Sequence[str] | None, config: Config | None, storage: wal.Storage) -> None:
+    """Raises MetatreeError if the tree's levels are not the ones asked for."""
+    if keys is not None and config is not None and tuple(keys) != config.keys:
+        raise MetatreeError(
+            f"{storage.url} is a tree of the levels ({', '.join(config.keys)}), not ({', '.join(keys)}); "
+            "leave keys out to open it as it is"
+        )

@@ -1,0 +1,249 @@
+"""Blob content at the edges: what `put` takes in, and what `get`, `open` and downloads give out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import wal
+
+from .draft import Draft
+from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, SourceError
+from .facts import BlobFact, Inline, Slice, Source
+from .location import Path, check_inner, check_length, check_name, fold_name, join
+from .reader import Moved
+from .staging import CHUNK, Readable, Staging
+
+NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content is
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+def source_name(source: Any, name: str | None) -> str:
+    """The name a blob gets. Raises InvalidLocationError if bytes or a file object come without one."""
+    if name is not None:
+        return check_name(name)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InvalidLocationError("bytes and file objects have no name of their own: pass name='…'")
+    text = os.fspath(source)
+    return check_name(os.path.basename((text if isinstance(text, str) else os.fsdecode(text)).rstrip("/")))
+
+
+def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> list[NewBlob]:
+    """Stage a source under `name`: one blob, or the files of a directory. Raises SourceError around its errors."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return [(name, *staging.add_small(bytes(source)))]
+    if not isinstance(source, (str, os.PathLike)):
+        if not hasattr(source, "read"):
+            raise SourceError(
+                TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
+            )
+        return [(name, *staging.add(cast(Readable, source)))]
+    files = _list(source)
+    if files is None:
+        with _open(source) as stream:
+            return [(name, *staging.add(stream))]
+    if not recursive:
+        raise SourceError(
+            IsADirectoryError(f"{os.fspath(source)} is a directory: pass recursive=True to put all of it")
+        )
+    return _take_directory(name, files, staging)
+
+
+def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Staging) -> list[NewBlob]:
+    if not files:
+        raise SourceError(FileNotFoundError("the directory holds no file: an empty directory cannot be a blob"))
+    _refuse_twins([inner for inner, _ in files])
+    blobs: list[NewBlob] = []
+    for inner, file in files:
+        check_length((name, *map(check_inner, inner.split("/"))))
+        with _open(file) as stream:
+            blobs.append((f"{name}/{inner}", *staging.add(stream)))
+    return blobs
+
+
+def _refuse_twins(files: Sequence[str]) -> None:
+    """Raises InvalidLocationError if two names would be one on a filesystem that folds case or form."""
+    seen: dict[str, str] = {}
+    for file in files:
+        parts = file.split("/")
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            other = seen.setdefault(fold_name(path), path)
+            if other != path:
+                raise InvalidLocationError(f"{path!r} and {other!r} differ only in case or form; rename one of them")
+
+
+def _open(source: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return wal.open_source(source)
+    except Exception as error:
+        raise SourceError(error) from error
+
+
+def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
+    try:
+        return wal.list_source(source)
+    except Exception as error:
+        raise SourceError(error) from error
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class OpenBlob:
+    """A blob ready to be read: later changes of the tree do not change what it gives."""
+
+    name: str  # for messages
+    stream: BinaryIO
+    size: int | None  # bytes, if known
+    sha256: str | None  # None: a file the engine did not publish, so nothing to verify against
+
+    def chunks(self) -> Iterator[bytes]:
+        """A generator of bytes; raises CorruptionError at the end if they are not what was put."""
+        generator = self._chunks()
+        next(generator)  # up to its first yield, so that the stream is closed even if nobody reads on
+        return generator
+
+    def _chunks(self) -> Iterator[bytes]:
+        with self.stream as stream:
+            yield b""
+            hasher = hashlib.sha256()
+            while chunk := stream.read(CHUNK):
+                hasher.update(chunk)
+                yield chunk
+            if self.sha256 and hasher.hexdigest() != self.sha256:
+                raise CorruptionError(
+                    f"{self.name}: the file's content is not what was put (sha256 {hasher.hexdigest()}, not "
+                    f"{self.sha256}): it was damaged or edited by hand; restore it or put it again"
+                )
+
+
+class _Part(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
+        self._stream, self._start, self._size, self._at = stream, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._stream.seek(self._start + self._at)
+        data = self._stream.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _part(stream: BinaryIO, offset: int, size: int) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_Part(stream, offset, size)))
+
+
+def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> OpenBlob:
+    """Open a blob of a node in the draft's state. Raises BlobNotFoundError, Moved."""
+    shown = join((*path, name)) if name else join(path)
+    if not name:
+        raise BlobNotFoundError(f"{shown or 'the root'} is a node, not a blob")
+    draft.reads.name(path, name)
+    fact, said = draft.view.blob(path, name)
+    if fact is not None:
+        return OpenBlob(shown, _open_fact(storage, draft, fact), fact.size, fact.sha256)
+    try:
+        if said:
+            raise FileNotFoundError
+        stream, attribute = draft.view.reader.open_file(path, name)
+    except FileNotFoundError:
+        hint = " is a folder: use recursive=True" if draft.view.blob_files(path, name) else ": there is no such blob"
+        raise BlobNotFoundError(f"{shown}{hint}") from None
+    return OpenBlob(shown, stream, None, attribute.sha256 if attribute is not None else None)
+
+
+def open_all(storage: wal.Storage, draft: Draft, path: Path, name: str) -> list[tuple[str, OpenBlob]]:
+    """Open the files of a directory blob: (name inside it, blob). Raises BlobNotFoundError, Moved."""
+    draft.reads.name(path, name)
+    files = draft.view.blob_files(path, name) if name else []
+    if not files:
+        raise BlobNotFoundError(f"{join((*path, name))} is no directory blob")
+    return [(file[len(name) + 1 :], open_blob(storage, draft, path, file)) for file in files]
+
+
+def _open_fact(storage: wal.Storage, draft: Draft, fact: BlobFact) -> BinaryIO:
+    try:
+        match fact.source:
+            case Slice(file, None):
+                return storage.open(file)
+            case Slice(file, offset):
+                return _part(storage.open(file), offset or 0, fact.size)
+            case Inline(data):
+                return _part(io.BytesIO(data), 0, len(data))  # a BytesIO itself could be written to
+    except FileNotFoundError as error:
+        if draft.view.reader.restart():
+            raise Moved from None  # another process's checkpoint has put the blob into its place
+        raise CorruptionError(
+            f"{join((*fact.path, fact.name))}: its content is in the log's staging area, but {error.filename or error} "
+            "is missing; restore it from a backup, or put the blob again with force=True"
+        ) from error
+
+
+def download(blob: OpenBlob, target: str) -> None:
+    """Write a blob to a new file of the user's: whole and verified, or not at all. Raises FileExistsError."""
+    folder = os.path.dirname(os.path.abspath(target))
+    descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for chunk in blob.chunks():
+                file.write(chunk)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.link(temporary, target)  # unlike a rename, this never replaces what came there meanwhile
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def download_all(blobs: Sequence[tuple[str, OpenBlob]], target: str) -> None:
+    """Write the files of a directory blob (relative name, blob) to a new folder: all of it or nothing."""
+    temporary = tempfile.mkdtemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
+    try:
+        for inner, blob in blobs:
+            place = os.path.join(temporary, *inner.split("/"))
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            download(blob, place)
+        os.chmod(temporary, 0o777 & ~_umask())
+        refuse_existing(target)
+        os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def refuse_existing(target: str) -> None:
+    """Raises BlobExistsError if a download would replace something."""
+    if os.path.lexists(target):
+        raise BlobExistsError(f"{target} exists; a download never replaces a file, choose another outfile")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

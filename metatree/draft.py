@@ -1,0 +1,229 @@
+"""A `Draft`: changes on top of a view, and the verbs that make them.
+
+A verb first reads and checks, then changes: one that raises has changed nothing. The same verbs serve a transaction
+(whose draft lives for a block, with a read set) and a single call (whose draft lives inside `prepare`, where nothing
+can change any more, so that it needs no read set).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import (
+    BlobExistsError,
+    BlobNotFoundError,
+    ConflictError,
+    InvalidLocationError,
+    NodeExistsError,
+    NodeNotFoundError,
+)
+from .facts import BlobFact, Source
+from .fold import Effect
+from .location import Path, Reference, Segment, check_length, check_name, check_path, join, substitute
+from .reads import ReadSet
+from .values import check_values
+from .view import View
+
+
+class Draft:
+    """Reads and changes of one transaction."""
+
+    def __init__(self, below: View, levels: Sequence[str], reads: ReadSet | None = None) -> None:
+        """`below`: what the changes are laid over. `reads`: None where nothing can change meanwhile."""
+        self.delta = Effect()
+        self.below = below
+        self.view = View(below.reader, (*below.layers, self.delta))
+        self.reads = reads if reads is not None else ReadSet()
+        self._levels = levels
+
+    # --- resolving ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, segments: Sequence[Segment]) -> Path:
+        """The path of a node that need not exist. Raises InvalidLocationError, NodeNotFoundError (a reference)."""
+        if len(segments) > len(self._levels):
+            raise InvalidLocationError(
+                f"{len(segments)} segments, but this tree has {len(self._levels)} levels: {', '.join(self._levels)}"
+            )
+        return self.resolve_target(segments)
+
+    def resolve_target(self, segments: Sequence[Segment]) -> Path:
+        """The path of a node or blob that need not exist."""
+        path: Path = ()
+        for segment in segments:
+            path = (*path, self._name(segment, path))
+        return check_path(path)
+
+    def resolve_node(self, segments: Sequence[Segment]) -> Path:
+        """The path of a node that exists. Raises NodeNotFoundError."""
+        path = self.resolve(segments)
+        self.require(path)
+        return path
+
+    def resolve_blob(self, segments: Sequence[Segment]) -> tuple[Path, str]:
+        """A node that exists and the name of a blob in it, which may not: as many segments as are nodes, then a blob.
+
+        The name is '' if the whole location is a node.
+        """
+        path: Path = ()
+        rest: list[str] = []
+        for segment in segments:
+            name = self._name(segment, path)
+            if not rest and len(path) < len(self._levels):
+                self.reads.name(path, name)
+                if self.view.exists((*path, name)):
+                    path = (*path, name)
+                    continue
+            rest.append(name)
+        if rest:
+            check_name(rest[0])
+        check_length((*path, *rest))
+        return path, "/".join(rest)
+
+    def _name(self, segment: Segment, path: Path) -> str:
+        if isinstance(segment, str):
+            return segment
+        return self._value(segment, path)
+
+    def _value(self, reference: Reference, path: Path) -> str:
+        self.require(path)
+        self.reads.key(path, reference.key)
+        return substitute(reference, self.view.keys(path), path)
+
+    def require(self, path: Path) -> None:
+        """Raises NodeNotFoundError unless the node exists."""
+        if path:
+            self.reads.name(path[:-1], path[-1])
+        if not self.view.exists(path):
+            for depth in range(1, len(path)):
+                if not self.view.exists(path[:depth]):
+                    path = path[:depth]
+                    break
+            raise NodeNotFoundError(f"there is no node {join(path)!r} in {self.view.reader.url}")
+
+    # --- changing -----------------------------------------------------------------------------------------------------
+
+    def put(self, path: Path, blobs: Sequence[tuple[str, int, str, Source]], *, force: bool) -> None:
+        """Blobs (name, size, sha256, source) come into the node, which is created with what is missing above it.
+
+        Raises BlobExistsError, NodeExistsError, InvalidLocationError; then nothing was changed.
+        """
+        self._check_creatable(path)
+        tops = dict.fromkeys(name.partition("/")[0] for name, *_ in blobs)
+        replaced = [top for top in tops if self._check_blob(path, top, force=force)]
+        self._ensure(path)
+        effect = self.delta.at(path)
+        for top in replaced:
+            effect.drop_blob(top)
+        for name, size, sha256, source in blobs:
+            effect.put_blob(BlobFact(path, name, size, sha256, source))
+
+    def _check_blob(self, path: Path, top: str, *, force: bool) -> bool:
+        """Whether something has to go before `top` comes. A plain file in place of a plain file need not."""
+        self.reads.name(path, top)
+        twin = self.view.twin(path, top)
+        if twin is not None and twin != top:
+            raise BlobExistsError(f"{join((*path, twin))!r} exists, and {top!r} differs from it only in case or form")
+        if self.view.exists((*path, top)):
+            raise NodeExistsError(f"{join((*path, top))!r} is a node; a blob cannot have its name")
+        if not self.view.has_blob(path, top):
+            return False
+        if not force:
+            raise BlobExistsError(f"{join((*path, top))!r} exists; use force=True to replace it")
+        return True
+
+    def ensure(self, path: Path) -> None:
+        """Create a node and what is missing above it. Raises NodeExistsError, InvalidLocationError."""
+        self._check_creatable(path)
+        self._ensure(path)
+
+    def _check_creatable(self, path: Path) -> None:
+        """Raises if the first name that is no node yet is taken by a blob, or by a node in another case or form."""
+        for depth, name in enumerate(path):
+            parent = path[:depth]
+            self.reads.name(parent, name)
+            if self.view.exists((*parent, name)):
+                continue
+            twin = self.view.twin(parent, name)
+            if twin == name:
+                raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
+            if twin is not None:
+                raise NodeExistsError(f"{join((*parent, twin))!r} exists, and {name!r} differs only in case or form")
+            return
+
+    def _ensure(self, path: Path) -> None:
+        for depth in range(1, len(path) + 1):
+            if not self.view.exists(path[:depth]):
+                self.delta.at(path[:depth]).exists = True
+                self.delta.at(path[: depth - 1]).add_child(path[depth - 1])
+
+    def update(self, path: Path, values: dict[str, Any]) -> None:
+        """Set keys (checked values) of a node. Raises NodeNotFoundError, InvalidMetadataError (too large)."""
+        self.require(path)
+        keys = self.view.keys(path)
+        for key, value in values.items():
+            if key in keys and same_value(keys[key], value):
+                self.reads.key(path, key)  # no fact will say so, but the caller relies on it
+        self.delta.at(path).set_keys(values)
+
+    def unset(self, path: Path, keys: Sequence[str]) -> None:
+        """Remove keys of a node; those it does not have are passed over. Raises NodeNotFoundError."""
+        self.require(path)
+        self.delta.at(path).unset_keys(keys)
+
+    def compare_and_set(self, path: Path, key: str, expect: Any, value: Any) -> None:
+        """Set a key whose value is `expect` (None: absent or null). Raises ConflictError."""
+        self.require(path)
+        self.reads.key(path, key)
+        current = self.view.keys(path).get(key)
+        if not same_value(current, expect):
+            raise ConflictError(f"key {key!r} of {join(path) or 'the root'} is {current!r}, not {expect!r}")
+        self.delta.at(path).set_keys(check_values({key: value}))
+
+    def delete_node(self, path: Path, *, recursive: bool) -> None:
+        """Drop a node and all below it. Raises NodeNotFoundError; NodeExistsError if not empty and not recursive."""
+        if not path:
+            raise InvalidLocationError("the root cannot be deleted")
+        self.require(path)
+        self.reads.tree(path)
+        if not recursive and (self.view.children(path) or self.view.blobs(path)):
+            raise NodeExistsError(f"{join(path)!r} has children or blobs; use recursive=True to delete them with it")
+        self.drop_node(path)
+
+    def drop_node(self, path: Path) -> None:
+        """Drop a node whose existence the caller has checked."""
+        parent = self.delta.at(path[:-1])
+        parent.drop_child(path[-1])
+        parent.drop_node(path[-1])
+
+    def delete_blob(self, path: Path, name: str, *, recursive: bool) -> None:
+        """Drop a blob. Raises BlobNotFoundError, BlobExistsError for a directory blob without `recursive`."""
+        self.reads.name(path, name)
+        if not self.view.has_blob(path, name):
+            raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
+        if not recursive and self.view.blob_files(path, name):
+            raise BlobExistsError(
+                f"{join((*path, name))!r} is a folder; use recursive=True to delete it with its files"
+            )
+        self.drop_blob(path, name)
+
+    def drop_blob(self, path: Path, name: str) -> None:
+        """Drop a blob whose existence the caller has checked."""
+        self.delta.at(path).drop_blob(name)
+
+    def graft(self, path: Path, keys: dict[str, Any], blobs: Sequence[BlobFact]) -> None:
+        """A copied node: it exists, with these keys and blobs. `path` was checked by `ensure` of the copy's top."""
+        self._ensure(path)
+        effect = self.delta.at(path)
+        effect.set_keys(keys)
+        for fact in blobs:
+            effect.put_blob(fact)
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Equality of JSON values with their types: 1, 1.0 and true are three values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and bool(one == other)

@@ -1,0 +1,150 @@
+"""Every error this package raises: one class for each reaction of the caller.
+
+    MetatreeError
+    ├── ConflictError            another commit got in between: run the transaction again
+    ├── LockTimeoutError         a lock was not free in time (also TimeoutError); names its holder
+    ├── UnavailableError         the storage did not answer or this handle must be reopened (also OSError): try later
+    ├── CommitUnknownError       committed or not, nobody knows yet: ask `tree.status(error.txid)`, then decide
+    ├── CorruptionError          stop and run `check()`; names the file and what is wrong with it
+    ├── FormatError              written by a newer version, or not by this program: upgrade
+    ├── ReadOnlyError            this tree was opened for reading, or its storage cannot be written
+    ├── ClosedError              the tree was closed
+    ├── TransactionError         the transaction cannot be used this way (nested, finished, …)
+    ├── InvalidLocationError     not a location of this tree (also ValueError)
+    ├── InvalidMetadataError     not a value metadata.json can hold (also ValueError)
+    ├── NodeNotFoundError        (also KeyError)
+    ├── BlobNotFoundError        (also FileNotFoundError)
+    ├── NodeExistsError          (also FileExistsError)
+    ├── BlobExistsError          (also FileExistsError)
+    └── UnsupportedStorageError  this filesystem cannot give the guarantee; says which, and what to do
+
+`ApplyPendingWarning` is no error: the commit is durable, only the readable files have not followed yet.
+What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import wal
+
+
+class MetatreeError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConflictError(MetatreeError):
+    """What the transaction read or relied on was changed by another commit; nothing was applied."""
+
+
+class LockTimeoutError(MetatreeError, TimeoutError):
+    """A lock was not free in time; nothing was changed."""
+
+
+class UnavailableError(MetatreeError, OSError):
+    """The storage failed; nothing was committed."""
+
+
+class CommitUnknownError(MetatreeError):
+    """The commit's outcome could not be learned. `txid` is what `tree.status` takes."""
+
+    def __init__(self, message: str, txid: str) -> None:
+        super().__init__(message)
+        self.txid = txid
+
+    def __reduce__(self) -> tuple[type[CommitUnknownError], tuple[str, str]]:
+        return type(self), (str(self), self.txid)
+
+
+class CorruptionError(MetatreeError):
+    """Something durable does not read back as it was written."""
+
+
+class FormatError(MetatreeError):
+    """Written in a format this version does not know."""
+
+
+class ReadOnlyError(MetatreeError):
+    """A change was asked of a tree that can only be read."""
+
+
+class ClosedError(MetatreeError):
+    """The tree was used after `close()`."""
+
+
+class TransactionError(MetatreeError):
+    """A transaction was nested, entered twice or used after its end."""
+
+
+class InvalidLocationError(MetatreeError, ValueError):
+    """A location that cannot exist in this tree."""
+
+
+class InvalidMetadataError(MetatreeError, ValueError):
+    """A value that metadata.json cannot hold, or a reserved key."""
+
+
+class NodeNotFoundError(MetatreeError, KeyError):
+    """There is no such node."""
+
+    __str__ = Exception.__str__  # KeyError would quote the sentence
+
+
+class BlobNotFoundError(MetatreeError, FileNotFoundError):
+    """There is no such blob."""
+
+
+class NodeExistsError(MetatreeError, FileExistsError):
+    """A node of this name exists already."""
+
+
+class BlobExistsError(MetatreeError, FileExistsError):
+    """A blob of this name exists already."""
+
+
+class UnsupportedStorageError(MetatreeError):
+    """The storage lacks a guarantee that was asked for."""
+
+
+class ApplyPendingWarning(UserWarning):
+    """A commit is durable, but its files are not in place yet; `tree.flush()` tries again and raises why."""
+
+
+class SourceError(Exception):
+    """Internal: carries an exception of the caller's own source past `translated`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+_FROM_WAL: tuple[tuple[type[Exception], type[MetatreeError]], ...] = (
+    (wal.LogCorruptionError, CorruptionError),
+    (wal.LogMissingError, CorruptionError),
+    (wal.LogFormatError, FormatError),
+    (wal.LockBusyError, LockTimeoutError),
+    (wal.PoisonedError, UnavailableError),
+    (wal.LogClosedError, ClosedError),
+    (wal.UnsupportedError, UnsupportedStorageError),
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the errors of the layers below into ours, in one place, keeping the original as the cause."""
+    try:
+        yield
+    except MetatreeError:
+        raise
+    except SourceError as carrier:
+        raise carrier.error from None
+    except wal.WalError as error:
+        for kind, ours in _FROM_WAL:
+            if isinstance(error, kind):
+                raise ours(str(error)) from error
+        raise UnavailableError(str(error)) from error
+    except wal.UnsafePathError as error:
+        raise InvalidLocationError(str(error)) from error
+    except OSError as error:
+        raise UnavailableError(f"{error}; nothing was changed, try again when the storage is back") from error

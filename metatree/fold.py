@@ -1,0 +1,223 @@
+"""`fold`: facts -> their net effect. Pure; commit, read and recovery all use this one.
+
+An `Effect` is a tree of net effects shaped like the tree of nodes. Laid over any state of the files inside its window
+it gives the state at the window's end: a whole node replaces, changed keys and children merge, and of `children` every
+name the window touched is removed from the file's list, then those that end present are appended in the order of their
+last creation, which gives the same list from any state in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
+from .location import Path, fold_name
+
+
+class Effect:
+    """The net effect of a window on one node, and in `below` on the nodes under it."""
+
+    __slots__ = ("_deep", "_names", "below", "blobs", "children", "exists", "keys", "reset", "unset", "whole")
+
+    def __init__(self) -> None:
+        self.reset = False  # all that was here or below before the window is gone
+        self.exists: bool | None = None  # at the window's end; None: the window does not say
+        self.whole = False  # `keys` and `children` are everything, not changes
+        self.keys: dict[str, Any] = {}
+        self.unset: set[str] = set()
+        self.children: dict[str, bool] = {}  # name -> created (True) or dropped, in the order of the last event
+        self.blobs: dict[str, BlobFact | None] = {}  # None: gone, with all below it
+        self.below: dict[str, Effect] = {}
+        self._deep = False  # some blob's name leads into a directory blob
+        self._names: dict[str, str | None] | None = None  # folded -> actual name, None: free again
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.reset
+            or self.exists is not None
+            or self.keys
+            or self.unset
+            or self.children
+            or self.blobs
+            or self.below
+        )
+
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def at(self, path: Path) -> Effect:
+        """The effect on a node, made if there is none yet."""
+        effect = self
+        for name in path:
+            below = effect.below.get(name)
+            if below is None:
+                below = effect.below[name] = Effect()
+            effect = below
+        return effect
+
+    def find(self, path: Path) -> tuple[Effect | None, bool]:
+        """The effect on a node if there is one, and whether the node's earlier state is gone (reset here or above)."""
+        effect, covered = self, self.reset
+        for name in path:
+            below = effect.below.get(name)
+            if below is None:
+                return None, covered
+            effect = below
+            covered = covered or effect.reset
+        return effect, covered
+
+    def walk(self, path: Path = ()) -> Iterator[tuple[Path, Effect]]:
+        """This effect and all below, parents first."""
+        yield path, self
+        for name, below in self.below.items():
+            yield from below.walk((*path, name))
+
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    def set_whole(self, keys: dict[str, Any], children: Iterable[str]) -> None:
+        """The node exists and this is all of its metadata."""
+        self.exists, self.whole = True, True
+        self.keys, self.unset = dict(keys), set()
+        self.children = dict.fromkeys(children, True)
+        self._names = None
+
+    def set_keys(self, values: dict[str, Any]) -> None:
+        """Keys get values; a key that had one keeps its place."""
+        self.keys.update(values)
+        self.unset.difference_update(values)
+
+    def unset_keys(self, names: Iterable[str]) -> None:
+        """Keys go."""
+        for name in names:
+            self.keys.pop(name, None)
+            if not self.whole:
+                self.unset.add(name)
+
+    def add_child(self, name: str) -> None:
+        """A child was created: it becomes the last one."""
+        self.children.pop(name, None)
+        self.children[name] = True
+        self._note(name, name)
+
+    def drop_child(self, name: str) -> None:
+        """A child was dropped."""
+        self.children.pop(name, None)
+        if not self.whole:
+            self.children[name] = False
+        self._note(name, None)
+
+    def drop_node(self, name: str) -> None:
+        """The node below, and all below that, is gone."""
+        gone = self.below[name] = Effect()
+        gone.reset, gone.exists = True, False
+        self._note(name, None)
+
+    def put_blob(self, fact: BlobFact) -> None:
+        """A blob got this content."""
+        if self._deep and "/" not in fact.name:
+            self.drop_blob(fact.name)
+        self._deep = self._deep or "/" in fact.name
+        self.blobs.pop(fact.name, None)
+        self.blobs[fact.name] = fact
+        top = fact.name.partition("/")[0]
+        self._note(top, top)
+
+    def drop_blob(self, name: str) -> None:
+        """A blob, or a directory blob with all below it, is gone."""
+        for inner in [other for other in self.blobs if other.startswith(name + "/")]:
+            del self.blobs[inner]
+        self.blobs.pop(name, None)
+        self.blobs[name] = None
+        if "/" not in name:
+            self._note(name, None)
+
+    def apply(self, fact: Fact) -> None:
+        """Fold one more fact in; `self` is the root's effect."""
+        if isinstance(fact, NodeGone):
+            self.at(fact.path[:-1]).drop_node(fact.path[-1])
+            return
+        effect = self.at(fact.path)
+        match fact:
+            case NodeFact():
+                effect.set_whole(fact.keys, fact.children)
+            case KeysFact():
+                effect.set_keys(fact.set)
+                effect.unset_keys(fact.unset)
+            case ChildFact():
+                (effect.add_child if fact.created else effect.drop_child)(fact.name)
+            case BlobFact():
+                effect.put_blob(fact)
+            case BlobGone():
+                effect.drop_blob(fact.name)
+
+    # --- laying over --------------------------------------------------------------------------------------------------
+
+    def over_keys(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """The node's keys at the window's end, from those of any state inside it."""
+        if self.whole:
+            return dict(self.keys)
+        if not self.keys and not self.unset:
+            return keys
+        return {**{name: value for name, value in keys.items() if name not in self.unset}, **self.keys}
+
+    def over_children(self, children: Iterable[str]) -> dict[str, bool]:
+        """The node's children at the window's end, in order, from those of any state inside it."""
+        if self.whole:
+            return dict(self.children)
+        result = {name: True for name in children if name not in self.children}
+        result.update((name, True) for name, created in self.children.items() if created)
+        return result
+
+    def over_names(self, names: set[str]) -> set[str]:
+        """The names of the node's top-level blobs at the window's end."""
+        result = set(names)
+        for name, fact in self.blobs.items():
+            if fact is not None:
+                result.add(name.partition("/")[0])
+            elif "/" not in name:
+                result.discard(name)
+        return result
+
+    def blob(self, name: str) -> tuple[BlobFact | None, bool]:
+        """What the window says of a blob: its content if it ends present; True if what was there before is gone."""
+        if name in self.blobs:
+            return self.blobs[name], True
+        node = self.below.get(name.partition("/")[0])
+        if node is not None and node.reset:
+            return None, True  # what stands there was, or is, a node
+        parent = name.rpartition("/")[0]
+        while parent:
+            if parent in self.blobs:
+                return None, True
+            parent = parent.rpartition("/")[0]
+        return None, False
+
+    def name_taken(self, folded: str) -> tuple[str | None, bool]:
+        """The child or top-level blob whose folded name is `folded`, and whether the window says anything about it."""
+        if self._names is None:
+            self._names = {}
+            for name, below in self.below.items():
+                if below.exists is False:
+                    self._note(name, None)
+            for name, created in self.children.items():
+                self._note(name, name if created else None)
+            for name, fact in self.blobs.items():
+                if fact is not None:
+                    self._note(name.partition("/")[0], name.partition("/")[0])
+                elif "/" not in name:
+                    self._note(name, None)
+        if folded in self._names:
+            return self._names[folded], True
+        return None, False
+
+    def _note(self, name: str, actual: str | None) -> None:
+        if self._names is not None:
+            self._names[fold_name(name)] = actual
+
+
+def fold(facts: Iterable[Fact], effect: Effect | None = None) -> Effect:
+    """The net effect of facts in order, on top of `effect` (changed in place) if given; the result is the root's."""
+    effect = Effect() if effect is None else effect
+    for fact in facts:
+        effect.apply(fact)
+    return effect

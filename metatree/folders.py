@@ -1,0 +1,133 @@
+"""Node folders and metadata.json on the storage: reading them. (Writing them is apply.py.)"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import wal
+
+from . import jsontext, layout
+from .errors import CorruptionError
+from .location import Path, check_name
+from .values import CHILDREN
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """What the engine attaches to each file it publishes."""
+
+    lsn: int  # of the record that brought it
+    sha256: str  # of the content, 64 hex digits
+
+    def encode(self) -> bytes:
+        return jsontext.dump({"lsn": self.lsn, "sha256": self.sha256})
+
+    @staticmethod
+    def decode(data: bytes | None) -> Attribute | None:
+        """None for an absent or foreign attribute: 'unknown', never an error."""
+        if data is None:
+            return None
+        try:
+            value = jsontext.load(data)
+            return Attribute(int(value["lsn"]), str(value["sha256"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFile:
+    """A metadata.json, parsed."""
+
+    keys: dict[str, Any]
+    children: tuple[str, ...]
+    size: int  # bytes
+    edited: bool  # its content is not what the engine published
+
+
+def digest(data: bytes | memoryview) -> str:
+    """sha256, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def render(keys: dict[str, Any], children: list[str]) -> bytes:
+    """The text of a metadata.json: `children` first if there are any, then the keys."""
+    return jsontext.dump_readable({CHILDREN: children, **keys} if children else keys)
+
+
+def is_edited(stored: wal.Stored) -> bool:
+    """Whether somebody else changed a file that the engine published; unknown counts as no."""
+    attribute = Attribute.decode(stored.attribute)
+    return attribute is not None and attribute.sha256 != digest(stored.data)
+
+
+def read_node(storage: wal.Storage, path: Path) -> NodeFile:
+    """A node's metadata.json. Raises FileNotFoundError, CorruptionError naming the file: never an empty dict."""
+    name = layout.metadata(path)
+    stored = storage.read(name)
+    return parse_node(name, stored)
+
+
+def parse_node(name: str, stored: wal.Stored) -> NodeFile:
+    """Parse a metadata.json. Raises CorruptionError naming the file."""
+    edited = is_edited(stored)
+    known = stored.attribute is not None and not edited
+    try:
+        value = (jsontext.load if known else jsontext.load_strict)(stored.data)
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {type(value).__name__}, not an object")
+        children = value.pop(CHILDREN, [])
+        if not isinstance(children, list) or len(set(children)) != len(children):
+            raise ValueError("'children' is no list of different names")
+        if not known:
+            for child in children:
+                check_name(child)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CorruptionError(
+            f"{name} cannot be read as a node's metadata: {error}. Restore the file, or run metatree-recover: "
+            "the log may still hold its content"
+        ) from error
+    return NodeFile(value, tuple(children), len(stored.data), edited)
+
+
+def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool) -> set[str]:
+    """The names of a node's top-level blobs on the storage: its files, and the folders that are directory blobs.
+
+    A folder is one if the engine made it as one, or if no node can stand below (`leaf`); other folders are foreign.
+    """
+    names = set()
+    for entry in storage.list(layout.folder(path)):
+        if entry.name == layout.METADATA or entry.name in children:  # type: ignore[operator]
+            continue
+        if not path and entry.name in layout.ENGINE_NAMES:
+            continue
+        if entry.kind is wal.Kind.FILE or (
+            entry.kind is wal.Kind.FOLDER and (leaf or storage.attribute(layout.blob(path, entry.name)) is not None)
+        ):
+            names.add(entry.name)
+    return names
+
+
+def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
+    """The files of a directory blob, as blob names ('dir/sub/file'), in no order. Nothing if it is no folder."""
+    pending = [name]
+    while pending:
+        folder = pending.pop()
+        for entry in storage.list(layout.blob(path, folder)):
+            inner = f"{folder}/{entry.name}"
+            if entry.kind is wal.Kind.FOLDER:
+                pending.append(inner)
+            elif entry.kind is wal.Kind.FILE:
+                yield inner
+
+
+def holds_foreign(storage: wal.Storage, name: str) -> bool:
+    """Whether a file, or a file anywhere in a folder, carries no attribute of the engine."""
+    entry = storage.entry(name)
+    if entry is None or entry.kind is wal.Kind.OTHER:
+        return entry is not None
+    if entry.kind is wal.Kind.FILE:
+        return storage.attribute(name) is None
+    return any(holds_foreign(storage, f"{name}/{inner.name}") for inner in storage.list(name))

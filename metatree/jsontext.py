@@ -1,0 +1,52 @@
+"""JSON text: the one module through which this package reads and writes it.
+
+orjson where it is installed, the standard library where it is not (a free-threaded Python). Both write the same
+values; digests are always of the bytes that were written, never of a second serialisation.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+try:
+    import orjson
+except ImportError:  # pragma: no cover - only where no wheel of orjson exists
+    orjson = None  # type: ignore[assignment]
+
+
+def dump(value: Any) -> bytes:
+    """Compact UTF-8, keys in their order."""
+    if orjson is not None:
+        return orjson.dumps(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def dump_readable(value: Any) -> bytes:
+    """Indented by two, one trailing newline: what a person opens with `cat`."""
+    if orjson is not None:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def load(data: bytes) -> Any:
+    """Parse UTF-8 JSON. Raises ValueError (orjson's and json's errors both are)."""
+    if orjson is not None:
+        return orjson.loads(data)
+    return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+
+
+def load_strict(data: bytes) -> Any:
+    """Parse like `load`, and raise ValueError on a key that stands twice in one object (orjson keeps the last)."""
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=_no_constant)
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,67 @@
+"""Every name of the tree on its storage, made and parsed here only. Bytes: docs/log_format.md.
+
+metadata.json                   of the root; <model>/metadata.json, <model>/<version>/metadata.json, …
+.metatree                       what kind of tree this is; born last, then immutable
+.lock                           a tripwire for metatreedb 0.2.3; not our lock
+.wal/                           the log's folder (its own names: wal/names.py)
+.wal/staged/<txid>/<n>          blobs, and `pack`, on their way in
+.wal/tmp/                       files being written, before their rename
+.wal/trash/<lsn>/               removed nodes and blobs until the next checkpoint
+.wal/quarantine/                what was set aside for a person to look at
+"""
+
+from __future__ import annotations
+
+from .location import Path
+
+METADATA = "metadata.json"
+CONFIG = ".metatree"
+TRIPWIRE = ".lock"
+LOG = ".wal"
+SCRATCH = ".wal/tmp"
+STAGED = ".wal/staged"
+TRASH = ".wal/trash"
+QUARANTINE = ".wal/quarantine"
+
+ENGINE_NAMES = frozenset({CONFIG, TRIPWIRE, LOG})  # in the root only
+BORN_BEFORE_CONFIG = frozenset({LOG, TRIPWIRE, METADATA})  # what a killed `create` may leave
+
+
+def folder(path: Path) -> str:
+    """The folder of a node; '' is the root."""
+    return "/".join(path)
+
+
+def metadata(path: Path) -> str:
+    """A node's metadata.json."""
+    return "/".join((*path, METADATA))
+
+
+def blob(path: Path, name: str) -> str:
+    """A blob of a node; `name` may lead into a directory blob."""
+    return "/".join((*path, name))
+
+
+def staged_folder(txid: str) -> str:
+    """Where a transaction's blobs wait."""
+    return f"{STAGED}/{txid}"
+
+
+def staged(txid: str, number: int) -> str:
+    """One staged blob."""
+    return f"{STAGED}/{txid}/{number}"
+
+
+def pack(txid: str) -> str:
+    """A transaction's small blobs, one after the other."""
+    return f"{STAGED}/{txid}/pack"
+
+
+def trash(lsn: int, name: str) -> str:
+    """Where something removed by the records up to `lsn` goes."""
+    return f"{TRASH}/{lsn}/{name}"
+
+
+def quarantine(reason: str, name: str) -> str:
+    """Where something is kept for a person; `reason` is one word such as 'edited', 'staged', 'tmp'."""
+    return f"{QUARANTINE}/{reason}/{name}"

@@ -1,0 +1,195 @@
+"""Locations: parse, validate, substitute. Pure: no I/O, and nothing invalid gets past it.
+
+A location is a string `"model/v1"`, a tuple of segments `("model", "v1")`, or a dict from level names to segments
+`{"model": "m", "version": {"metadata": "active"}}`. A segment is a plain name or a **reference**, written `<key>`:
+the value of that key in the metadata of the node reached so far.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidLocationError
+
+Path = tuple[str, ...]
+Location = str | Sequence[str] | Mapping[str, Any]
+
+MAX_SEGMENT = 200  # bytes of UTF-8: every filesystem's 255 less room for temporary endings
+MAX_PATH = 900  # bytes of UTF-8: below S3's key limit with room for a root
+
+_RESERVED = {"metadata.json", ".wal", ".lock", ".metatree", "lost+found"}
+_DEVICES = {"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in "123456789¹²³"}
+_FORBIDDEN = set('\\/*?[]:<>"|')
+_FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Cn", "Zl", "Zp"}
+_BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c\ufeff")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A segment to be replaced by a value of the node reached so far."""
+
+    key: str
+
+
+Segment = str | Reference
+
+
+def fold_name(name: str) -> str:
+    """The form under which two names are the same name, so that a tree can be copied to any filesystem."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_name(name: object) -> str:
+    """`name` if it can stand as one segment on every storage. Raises InvalidLocationError saying why not."""
+    if not isinstance(name, str):
+        raise InvalidLocationError(f"a segment is a string, not {type(name).__name__}: {name!r}")
+    if name.isascii() and name.isalnum() and len(name) < MAX_SEGMENT and name.lower() not in _DEVICES:
+        return name
+    reason = _fault(name)
+    if reason:
+        raise InvalidLocationError(f"{name!r} cannot be a segment of a location: {reason}")
+    return name
+
+
+def _fault(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if name in (".", ".."):
+        return "it would leave its folder"
+    bad = sorted(
+        c for c in set(name) if c in _FORBIDDEN or c in _BIDI or unicodedata.category(c) in _FORBIDDEN_CATEGORIES
+    )
+    if bad:
+        return f"it holds {', '.join(repr(c) for c in bad)}"
+    if unicodedata.normalize("NFC", name) != name:
+        return "it is not in Unicode's composed form (NFC)"
+    if len(name.encode()) > MAX_SEGMENT:
+        return f"it is longer than {MAX_SEGMENT} bytes"
+    if name[-1] in ". ":
+        return "it ends in a dot or a space"
+    if name[0] == " ":
+        return "it begins with a space"
+    return _reserved(name)
+
+
+def _reserved(name: str) -> str:
+    low = fold_name(name)
+    if low in _RESERVED:
+        return "the name is the engine's own"
+    if low.endswith(".tmp") or low.startswith(".nfs"):
+        return "such names are taken by temporary files"
+    if low.partition(".")[0].rstrip() in _DEVICES:
+        return "it is a device on Windows"
+    return ""
+
+
+def check_inner(name: object) -> str:
+    """A segment below a directory blob: nothing there is the engine's, so names such as metadata.json are free."""
+    return name if isinstance(name, str) and fold_name(name) in _RESERVED else check_name(name)
+
+
+def check_path(path: Path) -> Path:
+    """`path` if every segment is valid and the whole is not too long. Raises InvalidLocationError."""
+    for name in path:
+        check_name(name)
+    return check_length(path)
+
+
+def check_length(path: Path) -> Path:
+    """`path` if the whole of it is not too long. Raises InvalidLocationError."""
+    if sum(len(name) for name in path) + len(path) > MAX_PATH // 4:
+        length = len("/".join(path).encode())
+        if length > MAX_PATH:
+            raise InvalidLocationError(f"the location is {length} bytes long, more than {MAX_PATH}")
+    return path
+
+
+def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
+    """The segments of a location, each valid by itself. Raises InvalidLocationError before any I/O.
+
+    From the third on a segment may lie inside a directory blob, so `check_inner` holds; who resolves it knows better.
+    """
+    if isinstance(location, str):
+        segments = _parse_string(location)
+    elif isinstance(location, Mapping):
+        segments = _parse_mapping(location, keys)
+    elif isinstance(location, Sequence) and not isinstance(location, (bytes, bytearray)):
+        segments = _parse_parts(location)
+    else:
+        raise InvalidLocationError(f"a location is a string, a tuple or a dict, not {type(location).__name__}")
+    check_length(tuple(s for s in segments if isinstance(s, str)))
+    return segments
+
+
+def _parse_string(location: str) -> tuple[Segment, ...]:
+    if location == "":
+        return ()
+    return _parse_parts(location.split("/"))
+
+
+def _parse_parts(parts: Sequence[object]) -> tuple[Segment, ...]:
+    return tuple(_parse_segment(part) if place < 2 else _parse_inner(part) for place, part in enumerate(parts))
+
+
+def _parse_inner(part: object) -> Segment:
+    return check_inner(part) if isinstance(part, str) and part[:1] != "<" else _parse_segment(part)
+
+
+def _parse_segment(part: object) -> Segment:
+    if isinstance(part, str) and len(part) > 2 and part[0] == "<" and part[-1] == ">":
+        return Reference(part[1:-1])
+    return check_name(part)
+
+
+def _parse_mapping(location: Mapping[str, Any], keys: Sequence[str]) -> tuple[Segment, ...]:
+    unknown = [name for name in location if name not in keys]
+    if unknown:
+        raise InvalidLocationError(f"{unknown[0]!r} is no level of this tree; its levels are {', '.join(keys)}")
+    segments: list[Segment] = []
+    for depth, key in enumerate(keys):
+        if key not in location:
+            break
+        segments.append(_parse_level(location[key]))
+        if len(segments) != depth + 1:
+            break
+    if len(segments) != len(location):
+        missing = keys[len(segments)]
+        raise InvalidLocationError(f"the location names a level below {missing!r} but not {missing!r} itself")
+    return tuple(segments)
+
+
+def _parse_level(value: object) -> Segment:
+    if isinstance(value, Mapping):
+        if set(value) == {"value"}:
+            return check_name(value["value"])
+        if set(value) == {"metadata"} and isinstance(value["metadata"], str) and value["metadata"]:
+            return Reference(value["metadata"])
+        raise InvalidLocationError(f"a level is a name, {{'value': name}} or {{'metadata': key}}, not {value!r}")
+    return _parse_segment(value)
+
+
+def substitute(reference: Reference, metadata: Mapping[str, Any], node: Path) -> str:
+    """The name that a reference stands for. Raises InvalidLocationError; the value can never escape its node."""
+    where = "/".join(node) or "the root"
+    if reference.key not in metadata:
+        raise InvalidLocationError(f"<{reference.key}>: {where} has no key {reference.key!r}")
+    value = metadata[reference.key]
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is {value!r}, neither string nor integer")
+    try:
+        return check_name(str(value))
+    except InvalidLocationError as error:
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is no valid name: {error}") from error
+
+
+def join(path: Path) -> str:
+    """The text form, for records and messages; the root is ''."""
+    return "/".join(path)
+
+
+def split(text: str) -> Path:
+    """The inverse of `join`."""
+    return tuple(text.split("/")) if text else ()

@@ -1,0 +1,100 @@
+"""`Node`: a light handle on a path. It holds no state; each property reads the current committed state."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from .tree import Metatree
+
+
+class Node:
+    """A node of a tree, by its path. Inside a transaction it shows and changes the transaction's own state."""
+
+    __slots__ = ("_path", "_tree")
+
+    def __init__(self, tree: Metatree, path: tuple[str, ...]) -> None:
+        self._tree = tree
+        self._path = path
+
+    @property
+    def path(self) -> str:
+        """`"model/v1"`; the root is `""`."""
+        return "/".join(self._path)
+
+    @property
+    def name(self) -> str:
+        """The last segment; the root is `""`."""
+        return self._path[-1] if self._path else ""
+
+    @property
+    def parent(self) -> Node | None:
+        """The node above; None for the root."""
+        return Node(self._tree, self._path[:-1]) if self._path else None
+
+    @property
+    def location(self) -> str:
+        """Where the node's folder is: the tree's root and the path."""
+        return "/".join((self._tree.root, *self._path)) if self._path else self._tree.root
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The node's keys, read-only, as they are now. Raises NodeNotFoundError."""
+        return self._tree._metadata(self._path)
+
+    @property
+    def children(self) -> list[str]:
+        """The names of the child nodes, in the order they were added. Raises NodeNotFoundError."""
+        return self._tree.children(self._path)
+
+    def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Set keys; see `Metatree.update`."""
+        self._tree.update(self._path, values, **more)
+
+    def unset(self, *keys: str) -> None:
+        """Remove keys; see `Metatree.unset`."""
+        self._tree.unset(self._path, *keys)
+
+    def put(self, source: Any, *, name: str | None = None, force: bool = False, recursive: bool = False) -> bool:
+        """Store a blob; see `Metatree.put`."""
+        return self._tree.put(self._path, source, name=name, force=force, recursive=recursive)
+
+    def get(self, blob: str, outfile: str | None = None, *, recursive: bool = False) -> Iterator[bytes]:
+        """A blob's bytes; see `Metatree.get`."""
+        return self._tree.get(self._below(blob), outfile, recursive=recursive)
+
+    def open(self, blob: str, mode: str = "rb") -> BinaryIO:
+        """A blob as a file object; see `Metatree.open`."""
+        return self._tree.open(self._below(blob), mode)
+
+    def list(self) -> list[str]:
+        """The names of the node's blobs, sorted."""
+        return self._tree.list(self._path)
+
+    def delete(self, *, recursive: bool = False) -> None:
+        """Delete the node; see `Metatree.delete`."""
+        self._tree.delete(self._path, recursive=recursive)
+
+    def _below(self, blob: str) -> tuple[str, ...]:
+        return (*self._path, *blob.split("/"))
+
+    def __truediv__(self, name: str) -> Node:
+        return self._tree._node_at((*self._path, name))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and (self._tree.root, self._path) == (other._tree.root, other._path)
+
+    def __hash__(self) -> int:
+        return hash((self._tree.root, self._path))
+
+    def __repr__(self) -> str:
+        return f"<metatree.Node {self.path!r} of {self._tree.root}>"
+
+    def _repr_html_(self) -> str:
+        text = json.dumps(dict(self.metadata), indent=2, ensure_ascii=False)
+        children = ", ".join(self.children[:20]) + (", …" if len(self.children) > 20 else "")
+        below = f"<div>children: {html.escape(children)}</div>" if children else ""
+        return f"<div><b>{html.escape(self.path or '/')}</b><pre>{html.escape(text)}</pre>{below}</div>"

@@ -1,0 +1,119 @@
+"""Parsed nodes, kept at a reader's head: each record that the reader meets brings them forward."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
+from .location import Path, fold_name
+
+CACHE_BYTES = 64 << 20  # of parsed nodes, as estimated from their text
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node's metadata at the reader's head."""
+
+    keys: dict[str, Any]  # never changed in place: handed out to callers
+    children: dict[str, bool]  # in order; changed in place
+    weight: int  # roughly the bytes of its metadata.json
+    edited: bool = False  # the file was changed by hand
+    blobs: set[str] | None = None  # top-level blob names, once somebody asked
+    names: dict[str, str] = field(default_factory=dict)  # folded -> actual, of children and blobs; filled with `blobs`
+
+    @staticmethod
+    def of(keys: dict[str, Any], children: Iterable[str]) -> NodeState:
+        """A node whose metadata is known, though not from its file."""
+        node = NodeState(keys, dict.fromkeys(children, True), 0)
+        node.weight = 64 + sum(len(key) + len(str(value)) + 8 for key, value in keys.items())
+        node.weight += sum(len(name) + 8 for name in node.children)
+        return node
+
+    def add_name(self, name: str) -> None:
+        """A child or top-level blob came, if names are kept."""
+        if self.blobs is not None:
+            self.names[fold_name(name)] = name
+
+    def drop_name(self, name: str) -> None:
+        """A child or top-level blob went."""
+        self.names.pop(fold_name(name), None)
+
+
+class NodeCache:
+    """Nodes by path, the least recently used ones dropped beyond CACHE_BYTES. A node that is not here is unknown."""
+
+    def __init__(self) -> None:
+        self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
+        self._weight = 0
+
+    def get(self, path: Path) -> NodeState | None:
+        """The node, if it is kept."""
+        node = self._nodes.get(path)
+        if node is not None:
+            self._nodes.move_to_end(path)
+        return node
+
+    def keep(self, path: Path, node: NodeState) -> None:
+        """Keep a node."""
+        self._drop(path)
+        self._weight += node.weight
+        self._nodes[path] = node
+        while self._weight > CACHE_BYTES and len(self._nodes) > 1:
+            self._drop(next(iter(self._nodes)))
+
+    def _drop(self, path: Path) -> None:
+        old = self._nodes.pop(path, None)
+        if old is not None:
+            self._weight -= old.weight
+
+    def forward(self, fact: Fact) -> None:
+        """Bring what is kept to the state after `fact`."""
+        node = self._nodes.get(fact.path)
+        match fact:
+            case NodeGone():
+                self._gone(fact.path)
+            case NodeFact():
+                self._whole(fact, node)
+            case KeysFact() if node is not None:
+                kept = {name: value for name, value in node.keys.items() if name not in fact.unset}
+                node.keys = {**kept, **fact.set}
+            case ChildFact() if node is not None:
+                self._child(fact, node)
+            case BlobFact() if node is not None and node.blobs is not None:
+                top = fact.name.partition("/")[0]
+                node.blobs.add(top)
+                node.add_name(top)
+            case BlobGone() if node is not None and node.blobs is not None and "/" not in fact.name:
+                node.blobs.discard(fact.name)
+                if fact.name not in node.children:
+                    node.drop_name(fact.name)
+            case _:
+                pass
+
+    def _gone(self, path: Path) -> None:
+        for other in [other for other in self._nodes if other[: len(path)] == path]:
+            self._drop(other)
+        parent = self._nodes.get(path[:-1])
+        if parent is not None:
+            parent.drop_name(path[-1])
+
+    def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
+        node = NodeState.of(fact.keys, fact.children)
+        if old is not None and old.blobs is not None:
+            node.blobs, node.names = old.blobs, old.names
+            for name in fact.children:
+                if name not in old.children:
+                    node.add_name(name)
+        self.keep(fact.path, node)
+
+    def _child(self, fact: ChildFact, node: NodeState) -> None:
+        node.children.pop(fact.name, None)
+        node.drop_name(fact.name)
+        if fact.created:
+            node.children[fact.name] = True
+            node.add_name(fact.name)
+            node.weight += len(fact.name) + 8
+            self._weight += len(fact.name) + 8

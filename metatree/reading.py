@@ -1,0 +1,179 @@
+"""The half of a tree's API that changes nothing, and what both halves are made of: parsing, asking, the cursor."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from . import content
+from .draft import Draft
+from .engine import Engine
+from .errors import InvalidLocationError, translated
+from .location import Location, Path, Segment, parse
+from .metadata import Metadata
+from .node import Node
+
+if TYPE_CHECKING:
+    from .tree import Metatree
+
+T = TypeVar("T")
+Names = list[str]  # under another name, since `list` is a verb here
+
+
+class Reading:
+    """The verbs that read. `Metatree` adds those that change, and the way to open a tree."""
+
+    _engine: Engine
+    _root: str
+
+    @property
+    def root(self) -> str:
+        """The root as a path or URL."""
+        return self._root
+
+    @property
+    def location(self) -> str:
+        """Where the cursor stands: the root and the path of the node last found by this thread or task."""
+        return self._handle(self._engine.cursor.get()).location
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The keys of the node where the cursor stands, read-only."""
+        return self._metadata(self._engine.cursor.get())
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def find(self, location: Location) -> Node:
+        """The node at a location; also moves this thread's or task's cursor there. Raises NodeNotFoundError."""
+        path = self._resolve(location)
+        self._engine.cursor.set(path)
+        return self._handle(path)
+
+    def exists(self, location: Location) -> bool:
+        """Whether a node, or a blob, is there."""
+        segments = self._parse(location)
+
+        def question(draft: Draft) -> bool:
+            path, name = draft.resolve_blob(segments)
+            if name:
+                draft.reads.name(path, name)
+            return not name or draft.view.has_blob(path, name)
+
+        try:
+            return self._read(question)
+        except (KeyError, InvalidLocationError):  # a reference that leads nowhere
+            return False
+
+    def list(self, location: Location | None = None) -> Names:
+        """The names of a node's blobs (directory blobs included), sorted. Default: where the cursor stands."""
+
+        def question(draft: Draft) -> Names:
+            path = self._target(draft, location)
+            draft.reads.names(path)
+            return draft.view.blobs(path)
+
+        return self._read(question)
+
+    def children(self, location: Location | None = None) -> Names:
+        """The names of a node's child nodes, in the order they were added. Default: where the cursor stands."""
+
+        def question(draft: Draft) -> Names:
+            path = self._target(draft, location)
+            draft.reads.names(path)
+            return [*draft.view.children(path)]
+
+        return self._read(question)
+
+    def walk(self, location: Location | None = None) -> Iterator[Node]:
+        """The node and all below it, parents first, children in their order; each step in its own committed state.
+
+        Inside a transaction: all in the transaction's state. A node deleted meanwhile is passed over.
+        """
+        start = self._read(lambda draft: self._target(draft, location))
+        pending: list[Path] = [start]
+        while pending:
+            path = pending.pop()
+            try:
+                names = self.children(path)
+            except KeyError:
+                continue
+            yield self._handle(path)
+            pending.extend((*path, name) for name in reversed(names))
+
+    def get(
+        self, location: Location, outfile: str | os.PathLike[str] | None = None, *, recursive: bool = False
+    ) -> Iterator[bytes]:
+        """A blob's content: a generator of bytes. The last segment is the blob's name or a `<key>` that holds it.
+
+        With `outfile`, the blob is written there first, whole and verified, and the generator then reads that file;
+        `recursive=True` downloads a directory blob into a new folder (the generator is then empty).
+        Raises BlobNotFoundError, NodeNotFoundError, InvalidLocationError, BlobExistsError (`outfile` exists);
+        damage found while streaming is a CorruptionError at the end.
+        """
+        segments = self._parse(location)
+        if outfile is None:
+            if recursive:
+                raise InvalidLocationError("recursive=True downloads a folder: pass outfile")
+            return self._open(segments).chunks()
+        target = os.fspath(outfile)
+        content.refuse_existing(target)
+        if recursive:
+            return self._download_all(segments, target)
+        blob = self._open(segments)
+        content.download(blob, target)
+        return content.OpenBlob(blob.name, io.BufferedReader(io.FileIO(target)), None, blob.sha256).chunks()
+
+    def open(self, location: Location, mode: str = "rb") -> BinaryIO:
+        """A blob as a seekable binary file object. Raises as `get` does; only "rb" is possible."""
+        if mode != "rb":
+            raise ValueError(f"blobs are opened with 'rb', not {mode!r}; put() writes them")
+        return self._open(self._parse(location)).stream
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _parse(self, where: Location) -> tuple[Segment, ...]:
+        return parse(where, self._engine.levels)
+
+    def _parse_or_cursor(self, where: Location | None) -> tuple[Segment, ...]:
+        return self._engine.cursor.get() if where is None else self._parse(where)
+
+    def _read(self, question: Callable[[Draft], T]) -> T:
+        with translated():
+            return self._engine.read(question)
+
+    def _change(self, change: Callable[[Draft], T]) -> T:
+        with translated():
+            return self._engine.change(change, self._engine.staging())
+
+    def _resolve(self, where: Location) -> Path:
+        segments = self._parse(where)
+        return self._read(lambda draft: draft.resolve_node(segments))
+
+    def _target(self, draft: Draft, where: Location | None) -> Path:
+        return draft.resolve_node(self._parse_or_cursor(where))
+
+    def _node_at(self, path: Path) -> Node:
+        return self._handle(self._resolve(path))
+
+    def _metadata(self, path: Path) -> Mapping[str, Any]:
+        def question(draft: Draft) -> Mapping[str, Any]:
+            draft.require(path)
+            return Metadata(draft.view.keys(path), draft.reads, path)
+
+        return self._read(question)
+
+    def _open(self, segments: tuple[Segment, ...]) -> content.OpenBlob:
+        storage = self._engine.storage
+        return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
+
+    def _handle(self, path: Path) -> Node:
+        return Node(cast("Metatree", self), path)
+
+    def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
+        storage = self._engine.storage
+        content.download_all(
+            self._read(lambda draft: content.open_all(storage, draft, *draft.resolve_blob(segments))), target
+        )
+        return iter(())

@@ -1,0 +1,91 @@
+"""What a transaction read, and whether a commit changed it. Pure.
+
+Granularity: a key of a node, all its keys, its list of children, its list of blobs, a name in its name space of
+children and blobs (compared folded, so that `Foo` and `foo` are one), or a whole subtree. Everything else commutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .facts import Changes
+from .location import Path, fold_name, join, split
+
+
+class ReadSet:
+    """Grows while a transaction runs; `conflict` is asked for every commit since its base."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Path, set[str]] = {}
+        self._all_keys: set[Path] = set()
+        self._lists: set[Path] = set()
+        self._names: dict[Path, set[str]] = {}
+        self._trees: set[Path] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._keys or self._all_keys or self._lists or self._names or self._trees)
+
+    def key(self, path: Path, key: str) -> None:
+        """The value, or the absence, of one key."""
+        self._keys.setdefault(path, set()).add(key)
+
+    def all_keys(self, path: Path) -> None:
+        """Every key."""
+        self._all_keys.add(path)
+
+    def names(self, path: Path) -> None:
+        """Which children and blobs the node has."""
+        self._lists.add(path)
+
+    def name(self, path: Path, name: str) -> None:
+        """Whether a child or blob of this name exists, and the blob's content."""
+        self._names.setdefault(path, set()).add(fold_name(name.partition("/")[0]))
+
+    def tree(self, path: Path) -> None:
+        """Everything at and below the node."""
+        self._trees.add(path)
+
+    def conflict(self, changes: Changes) -> str | None:
+        """What of this set a commit with these changes touched, in words; None if nothing."""
+        for text, change in changes.items():
+            path = split(text)
+            found = self._in_tree(path) or self._in_node(path, change) or self._in_dropped(path, change.get("gone", ()))
+            if found:
+                return found
+        return None
+
+    def _in_tree(self, path: Path) -> str | None:
+        for depth in range(len(path) + 1):
+            if path[:depth] in self._trees:
+                return f"something at or below {_show(path[:depth])}"
+        return None
+
+    def _in_node(self, path: Path, change: dict[str, list[str]]) -> str | None:
+        touched = [*change.get("set", ()), *change.get("unset", ())]
+        if touched and path in self._all_keys:
+            return f"the metadata of {_show(path)}"
+        for key in self._keys.get(path, ()):
+            if key in touched:
+                return f"key {key!r} of {_show(path)}"
+        named = [n for kind in ("new", "gone", "put", "del") for n in change.get(kind, ())]
+        if named and path in self._lists:
+            return f"the children or blobs of {_show(path)}"
+        read = self._names.get(path)
+        if read:
+            for name in named:
+                if fold_name(name.partition("/")[0]) in read:
+                    return _show((*path, name))
+        return None
+
+    def _in_dropped(self, path: Path, gone: Iterable[str]) -> str | None:
+        for name in gone:
+            dropped = (*path, name)
+            depth = len(dropped)
+            for group in (self._keys, self._all_keys, self._lists, self._names, self._trees):
+                if any(read[:depth] == dropped for read in group):
+                    return f"{_show(dropped)}, which was deleted"
+        return None
+
+
+def _show(path: Path) -> str:
+    return join(path) or "the root"

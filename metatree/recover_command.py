@@ -1,0 +1,114 @@
+"""The command `metatree-recover`: argparse and the engine only, so that it starts when all else is broken.
+
+Exit codes: 0 clean or recovered, 1 damage remains, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from . import Metatree
+from .check import Report
+from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
+from .recovery import Recovered
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    options = {}
+    for option in arguments.option:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            parser.error(f"-o takes key=value, not {option!r}")
+        options[key] = value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ApplyPendingWarning)  # the report says the same
+            done, report = _recover(arguments.root, options, dry_run=arguments.dry_run)
+    except (MetatreeError, OSError, TypeError) as error:
+        return _fail(arguments.root, error, as_json=arguments.json)
+    damaged = bool(done.failed) or (report is not None and not report.ok)
+    if arguments.json:
+        findings = [] if report is None else report.as_dict()["problems"]
+        state = {"root": arguments.root, "dry_run": arguments.dry_run, **done.as_dict(), "damage": findings}
+        print(json.dumps(state, indent=2))
+    else:
+        print("\n".join(_text(arguments.root, done, report, dry_run=arguments.dry_run)))
+    return 1 if damaged else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metatree-recover",
+        description="Replay a tree's log after a crash and report what was done. Deletes nothing: what it sets aside "
+        "goes to .wal/quarantine/. Running it again is harmless and says 'clean'.",
+        epilog="exit codes: 0 clean or recovered, 1 damage remains, 2 usage",
+    )
+    parser.add_argument("root", metavar="ROOT", help="the tree's folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-o", dest="option", action="append", default=[], metavar="KEY=VALUE", help="storage option")
+    return parser
+
+
+def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Recovered, Report | None]:
+    with Metatree(root, read_only=True, storage_options=options) as tree:
+        plan = tree.recover(dry_run=True)
+    if dry_run:
+        return plan, None
+    tree = Metatree(root, storage_options=options)
+    try:
+        done = tree.recover()
+        return done, tree.check()
+    finally:
+        with suppress(UnavailableError):  # what could not be brought up to date is in the report
+            tree.close()
+
+
+def _fail(root: str, error: Exception, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
+    print(f"metatree-recover: {root}: {type(error).__name__}: {error}", file=sys.stderr)
+    return 2 if type(error) in (MetatreeError, TypeError) else 1  # no tree there, or options it does not take
+
+
+def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -> list[str]:
+    verb = "would be" if dry_run else "were"
+    lines = [f"{root}: log after {done.redo} up to {done.head}"]
+    if done.clean:
+        lines.append("clean: nothing to replay, nothing to set aside")
+    else:
+        lines += [
+            f"  {done.records} transactions {verb} replayed",
+            f"  {done.nodes} metadata.json files and {done.blobs} blobs {verb} rewritten, {done.removed} removed",
+        ]
+    if dry_run and done.records:
+        lines.append("  (if no program has the tree open now: a living writer needs no replay)")
+    if done.adopted:
+        lines.append(
+            f"  {done.adopted} of the log's batches were complete but not acknowledged; they are committed now"
+        )
+    if done.tail_bytes:
+        place = ", ".join(done.tail_files) or "quarantine"
+        lines.append(f"  {done.tail_bytes} bytes of torn tail {verb} moved to {place}")
+    for what, names in (("staged blobs", done.staged), ("unfinished files", done.scratch)):
+        lines += [f"  {what} {verb} set aside: {name}" for name in names]
+    lines += [f"  edited by hand, kept as {name}" for name in done.edited]
+    lines += [f"  NOT brought up to date: {path or 'the root'}: {why}" for path, why in done.failed.items()]
+    for finding in report.problems if report is not None else ():
+        lines.append(f"  DAMAGE: {finding.path}: {finding.reason}")
+    if done.failed or (report is not None and not report.ok):
+        lines.append("damage remains: mend what is named above (restore the files from a backup), then run this again")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

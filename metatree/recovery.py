@@ -1,0 +1,130 @@
+"""Recovery: replay in the open. The first opener does it by itself, `metatree-recover` with a plan and a report.
+
+Replaying is folding the records since the redo mark and applying that, like any other pass. Nothing is deleted: what a
+killed process left in the scratch and staging folders is set aside into the quarantine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import wal
+
+from . import apply, layout, marks
+from .clock import Clock, base_of
+from .committer import fold_log
+from .facts import decode_header
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery found, and did or would do."""
+
+    redo: int  # the replay begins after this LSN
+    head: int  # and ends with this one
+    records: int = 0  # transactions to replay
+    tail_bytes: int = 0  # of a torn tail, moved to quarantine
+    tail_files: list[str] = field(default_factory=list)
+    adopted: int = 0  # batches that were complete in the log but not acknowledged
+    nodes: int = 0  # metadata.json files rewritten
+    blobs: int = 0  # blobs rewritten
+    removed: int = 0  # nodes and blobs removed
+    staged: list[str] = field(default_factory=list)  # staged blobs of transactions that never committed, set aside
+    scratch: list[str] = field(default_factory=list)  # unfinished files, set aside
+    edited: list[str] = field(default_factory=list)  # quarantined copies of files that were edited by hand
+    failed: dict[str, str] = field(default_factory=dict)  # node path -> why it could not be brought up to date
+
+    @property
+    def clean(self) -> bool:
+        """Nothing had to be done."""
+        return not (
+            self.records or self.tail_bytes or self.adopted or self.staged or self.scratch or self.edited or self.failed
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the names are stable."""
+        return {"clean": self.clean, **asdict(self)}
+
+
+def plan(storage: wal.Storage, log: wal.WriteAheadLog) -> Recovered:
+    """What a recovery would replay and set aside; changes nothing."""
+    redo, head = log.trimmed(), log.head()
+    recovered = Recovered(redo, head, records=_count(log, redo), tail_bytes=log.tail_report.quarantined)
+    effect = fold_log(log, redo, head)
+    for _, inner in effect.walk():
+        recovered.nodes += int(inner.whole or bool(inner.keys or inner.unset or inner.children))
+        recovered.blobs += sum(1 for fact in inner.blobs.values() if fact is not None)
+        recovered.removed += int(inner.exists is False) + sum(1 for fact in inner.blobs.values() if fact is None)
+    recovered.staged = orphans(storage, log)
+    recovered.scratch = leftovers(storage)
+    return recovered
+
+
+def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recovered:
+    """Replay and set aside. To be called by the log's first opener only: no other writer is there."""
+    tail = log.tail_report
+    recovered = Recovered(log.trimmed(), log.head(), _count(log, log.trimmed()))
+    recovered.tail_bytes, recovered.tail_files = tail.quarantined, list(tail.quarantine)
+    recovered.adopted = tail.adopted
+    for name in leftovers(storage):
+        storage.set_aside(name, layout.quarantine("tmp", name.rpartition("/")[2]))
+        recovered.scratch.append(name)
+    with log.right():
+        effect = fold_log(log, recovered.redo, recovered.head)
+        outcome = apply.apply(storage, effect, recovered.head, rewrite=True)
+    recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
+    recovered.edited = outcome.edited
+    recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}
+    if not outcome.failed:
+        log.store_mark(marks.APPLIED_SMALL, recovered.head)
+        log.store_mark(marks.APPLIED, recovered.head)
+    for txid, lsn in _waiting(storage, log).items():
+        if lsn is None:
+            storage.set_aside(layout.staged_folder(txid), layout.quarantine("staged", txid))
+            recovered.staged.append(layout.staged_folder(txid))
+        elif lsn <= recovered.redo:  # a checkpoint died before it could clear it away
+            storage.erase(layout.staged_folder(txid))
+    return recovered
+
+
+def leftovers(storage: wal.Storage) -> list[str]:
+    """Unfinished files and folders in the scratch folder."""
+    return [f"{layout.SCRATCH}/{name}" for name in _names(storage, layout.SCRATCH)]
+
+
+def orphans(storage: wal.Storage, log: wal.WriteAheadLog) -> list[str]:
+    """Staging folders of transactions that the log does not hold."""
+    return [layout.staged_folder(txid) for txid, lsn in _waiting(storage, log).items() if lsn is None]
+
+
+def _waiting(storage: wal.Storage, log: wal.WriteAheadLog) -> dict[str, int | None]:
+    """The transactions that have a staging folder, each with the LSN of its commit; None: the log does not hold it."""
+    waiting: dict[str, int | None] = dict.fromkeys(_names(storage, layout.STAGED))
+    if not waiting:
+        return waiting
+    bases = [base for base in map(_base, waiting) if base is not None]
+    for batch in log.read(min(bases, default=0)):
+        for record in batch.records:
+            txid = decode_header(record.header).txid
+            if txid in waiting:
+                waiting[txid] = batch.lsn
+    return waiting
+
+
+def _base(txid: str) -> int | None:
+    try:
+        return base_of(txid)
+    except ValueError:
+        return None
+
+
+def _names(storage: wal.Storage, folder: str) -> list[str]:
+    try:
+        return sorted(entry.name for entry in storage.list(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _count(log: wal.WriteAheadLog, after: int) -> int:
+    return sum(len(batch.records) for batch in log.read(after))

@@ -1,0 +1,138 @@
+"""Blobs on their way in: small ones travel in the record, larger ones are staged, durable before the commit.
+
+Up to 64 KiB a blob is inline, until a transaction's inline bytes reach 256 KiB; from then on small blobs go into one
+pack file. Larger blobs are staged one by one. Nothing here is visible to readers of the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+import wal
+
+from . import layout
+from .errors import SourceError
+from .facts import Inline, Slice, Source
+from .folders import Attribute, digest
+
+INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
+INLINE_RECORD = 256 << 10  # bytes of inline content in one record
+CHUNK = 1 << 20
+
+Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is
+
+
+class Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Staging:
+    """The staged files of one transaction. Not safe for threads."""
+
+    def __init__(self, storage: wal.Storage, txid: Callable[[], str]) -> None:
+        """`txid` is asked once, when the first file is staged."""
+        self._storage = storage
+        self._make_txid = txid
+        self._txid: str | None = None
+        self._inline = 0
+        self._count = 0
+        self._pack: wal.StagedFile | None = None
+        self._pack_size = 0
+        self.used = False  # something lies in the staging area
+
+    @property
+    def txid(self) -> str:
+        """The transaction's id."""
+        if self._txid is None:
+            self._txid = self._make_txid()
+        return self._txid
+
+    def add(self, source: Readable) -> Content:
+        """Take a blob in, chunk by chunk. Raises SourceError around what `source` raises, OSError of the storage."""
+        head = _read(source, INLINE_BLOB + 1)
+        while 0 < len(head) <= INLINE_BLOB:
+            more = _read(source, INLINE_BLOB + 1 - len(head))
+            if not more:
+                break
+            head += more
+        if len(head) <= INLINE_BLOB:
+            return self.add_small(head)
+        return self._add_large(head, source)
+
+    def add_small(self, data: bytes) -> Content:
+        """Take in bytes that are at hand."""
+        if len(data) > INLINE_BLOB:
+            return self._add_large(data, None)
+        sha256 = digest(data)
+        if self._inline + len(data) <= INLINE_RECORD:
+            self._inline += len(data)
+            return len(data), sha256, Inline(data)
+        if self._pack is None:
+            self.used = True
+            self._pack = self._storage.stage(layout.pack(self.txid))
+        offset = self._pack_size
+        self._pack.write(data)
+        self._pack_size += len(data)
+        return len(data), sha256, Slice(layout.pack(self.txid), offset)
+
+    def add_existing(self, file: str, size: int, *, share: bool) -> Content:
+        """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
+        name = self._next()
+        self._storage.stage_existing(file, name, share=share)
+        hasher = hashlib.sha256()
+        with self._storage.open(name) as stream:
+            while chunk := stream.read(CHUNK):
+                hasher.update(chunk)
+        return size, hasher.hexdigest(), Slice(name)
+
+    def seal(self) -> None:
+        """Make everything staged durable; to be called before the commit."""
+        if self._pack is not None:
+            self._pack.finish(Attribute(0, "").encode())
+            self._pack = None
+        if self.used:
+            self._storage.sync_folder(layout.staged_folder(self.txid))
+
+    def discard(self) -> None:
+        """The transaction will not be committed: remove what was staged. Never raises OSError."""
+        pack, self._pack = self._pack, None
+        with suppress(OSError):  # what stays behind is found by recovery
+            if pack is not None:
+                pack.abandon()
+        with suppress(OSError):
+            if self.used:
+                self._storage.erase(layout.staged_folder(self.txid))
+
+    def _next(self) -> str:
+        self.used = True
+        self._count += 1
+        return layout.staged(self.txid, self._count)
+
+    def _add_large(self, head: bytes, source: Readable | None) -> Content:
+        name = self._next()
+        hasher = hashlib.sha256()
+        size = 0
+        with self._storage.stage(name) as file:
+            chunk = head
+            while chunk:
+                file.write(chunk)
+                hasher.update(chunk)
+                size += len(chunk)
+                chunk = _read(source, CHUNK) if source is not None else b""
+            file.finish(Attribute(0, hasher.hexdigest()).encode())
+        return size, hasher.hexdigest(), Slice(name)
+
+
+def _read(source: Readable, size: int) -> bytes:
+    try:
+        data = source.read(size)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise SourceError(error) from error
+        raise
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise SourceError(TypeError(f"the source must yield bytes, not {type(data).__name__}: open it in binary mode"))
+    return bytes(data)

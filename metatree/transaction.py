@@ -1,0 +1,116 @@
+"""A transaction: a draft on one committed snapshot, with everything it read; committed or rolled back once.
+
+No lock is held while its block runs. Its snapshot is extended: whenever it reads, its base moves to the log's head if
+nothing that it has read so far was changed in between; otherwise ConflictError, and the block's end raises it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from .commit import conflict
+from .draft import Draft
+from .errors import ConflictError, TransactionError, translated
+from .reads import ReadSet
+from .view import View
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """What `tree.transaction()` returns; use it in a `with` statement, once.
+
+    After the block: `lsn` is the LSN of its record (None if there was nothing to commit), `replayed` whether its
+    idempotency key had been used before (then `lsn` is the first one's and nothing was committed). A key that is known
+    to be used says so from the block's beginning.
+    """
+
+    def __init__(self, engine: Engine, message: str | None, idempotency_key: str | None) -> None:
+        self._engine = engine
+        self._key = idempotency_key
+        self._token: Token[Transaction | None] | None = None
+        self._finished = False
+        self._conflict: ConflictError | None = None
+        self._draft: Draft | None = None
+        self._base = 0
+        self.staging = engine.staging()
+        self.message = message
+        self.lsn: int | None = None
+        self.replayed = False
+
+    @property
+    def txid(self) -> str:
+        """The transaction's id, for `tree.status`."""
+        return self.staging.txid
+
+    def __repr__(self) -> str:
+        state = f"lsn={self.lsn}" if self._finished else "open" if self._draft is not None else "new"
+        return f"<metatree.Transaction {self.message!r} {state}>"
+
+    def __enter__(self) -> Transaction:
+        if self._draft is not None or self._finished:
+            raise TransactionError("a transaction is used once; make a new one with tree.transaction()")
+        if self._engine.active.get() is not None:
+            raise TransactionError("transactions do not nest: this task is inside one already")
+        with translated(), self._engine.reader.lock:
+            self._engine.reader.refresh()
+            self._base = self._engine.reader.head
+            self._look_up_key()
+        self._draft = Draft(View(self._engine.reader), self._engine.levels, ReadSet())
+        self._token = self._engine.active.set(self)
+        return self
+
+    def _look_up_key(self) -> None:
+        """A key that is known to be used says so at once, so that the block can save its work."""
+        position = None if self._key is None else self._engine.committing.used(self._key)
+        if position is not None:
+            self.replayed, self.lsn = True, position.lsn
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finished = True
+        if self._token is not None:
+            self._engine.active.reset(self._token)
+        if error is not None or self._conflict is not None or self._draft is None:
+            self.staging.discard()
+            if error is None and self._conflict is not None:
+                raise self._conflict
+            return
+        with translated():
+            outcome = self._engine.committing.transaction(
+                self._draft, self._base, self.staging, self.message, self._key
+            )
+            self.replayed = outcome.replayed
+            self.lsn = outcome.position.lsn if outcome.position is not None else None
+            if not outcome.replayed:
+                self._engine.committed(outcome.position)
+
+    def run(self, verb: Callable[[Draft], T]) -> T:
+        """A verb of the draft, in the snapshot extended to now. Raises ConflictError."""
+        if self._finished or self._draft is None:
+            raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
+        draft = self._draft
+
+        def question() -> T:
+            self._extend(draft)
+            return verb(draft)
+
+        return self._engine.reader.ask(question)
+
+    def _extend(self, draft: Draft) -> None:
+        reader = self._engine.reader
+        if self._conflict is not None:
+            raise self._conflict
+        for _, header in reader.since(self._base):
+            found = draft.reads.conflict(header.changes)
+            if found:
+                self._conflict = conflict(found, header)
+                raise self._conflict
+        self._base = reader.head

@@ -1,0 +1,302 @@
+"""`Metatree`: the tree people hold. It opens, wires and delegates; the logic is in the modules it names."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import wal
+
+from . import check as checking
+from . import content, recovery
+from .clock import base_of
+from .copying import Copying
+from .draft import Draft
+from .engine import Engine
+from .errors import ConflictError, MetatreeError, translated
+from .location import Location
+from .reading import Reading
+from .root import open_root
+from .staging import Staging
+from .transaction import Transaction
+from .values import check_key, check_value, merge
+
+T = TypeVar("T")
+
+
+class Metatree(Reading):
+    """A tree of nodes, each a folder with a metadata.json and blobs; changed in transactions, on plain files.
+
+    Safe for threads; correct after a fork; picklable (the pickle carries `storage_options`, secrets included: the
+    engine itself stores none). Use it as a context manager, or call `close()`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | wal.Storage,
+        keys: tuple[str, ...] | list[str] | None = None,
+        *,
+        locking_enabled: bool = True,
+        read_only: bool = False,
+        apply: str = "sync",
+        consistency: str | float = "strong",
+        storage_options: Mapping[str, Any] | None = None,
+        **fs_kwargs: Any,
+    ) -> None:
+        """Create the tree if `root` is empty or absent (`keys` then names its levels), open it if it is one, adopt it
+        if metatreedb 0.2.3 wrote it, refuse any other folder.
+
+        `root`: a path or URL, or an open `wal.Storage`. `apply`: "sync" (files are in place when a call returns) or
+        "background" (they follow within 50 ms; readers through this library see every commit at once either way).
+        `consistency`: "strong"; a bounded staleness in seconds is for object stores, local reads are always strong.
+        `locking_enabled` is accepted for programs of metatreedb 0.2.3 and ignored. Other keywords are the
+        filesystem's storage options; a local root has none and refuses them, so that no misspelt keyword is lost.
+
+        Raises MetatreeError (no tree here, other levels), CorruptionError, FormatError, LockTimeoutError,
+        ReadOnlyError, UnsupportedStorageError, TypeError (unknown keyword).
+        """
+        del locking_enabled
+        if apply not in ("sync", "background"):
+            raise ValueError(f"apply is 'sync' or 'background', not {apply!r}")
+        if consistency != "strong" and not (isinstance(consistency, (int, float)) and consistency >= 0):
+            raise ValueError(f"consistency is 'strong' or a number of seconds, not {consistency!r}")
+        options = {**(storage_options or {}), **fs_kwargs}
+        self._arguments = {
+            "read_only": read_only,
+            "apply": apply,
+            "consistency": consistency,
+            "storage_options": options,
+        }
+        with translated():
+            storage, self._root = open_root(root, options, create=not read_only)
+            try:
+                self._engine = Engine(storage, keys, read_only=read_only, background=apply == "background")
+            except BaseException:
+                storage.close()
+                raise
+        weakref.finalize(self, self._engine.abandon).atexit = False
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the levels."""
+        return tuple(self._engine.levels)
+
+    @property
+    def lsn(self) -> int:
+        """The last committed LSN, 0 for a tree nobody has changed."""
+        with translated():
+            self._engine.require_usable()
+            return self._engine.log.head()
+
+    @property
+    def unapplied(self) -> int:
+        """How many commits' batches the files are behind; 0 when they show everything."""
+        with translated():
+            self._engine.require_usable()
+            return self._engine.committer.unapplied()
+
+    def __repr__(self) -> str:
+        return f"<metatree.Metatree {self._root} ({', '.join(self._engine.levels)})>"
+
+    # --- changing -----------------------------------------------------------------------------------------------------
+
+    def put(
+        self, location: Location, source: Any, *, name: str | None = None, force: bool = False, recursive: bool = False
+    ) -> bool:
+        """Store a blob in a node, creating the node and what is missing above it. Returns True.
+
+        `source`: a path, any fsspec URL, bytes, or a binary file object (the last two need `name`); a directory needs
+        `recursive=True`. The source is copied, never linked or renamed.
+        Raises BlobExistsError unless `force`, NodeExistsError, InvalidLocationError, and what the source raises.
+        """
+        segments = self._parse(location)
+        blob_name = content.source_name(source, name)
+        with translated():
+            staging = self._engine.staging()
+            self._read(lambda draft: draft.resolve(segments))  # what is wrong with the location, before the copying
+            try:
+                blobs = content.take_in(source, blob_name, staging, recursive=recursive)
+            except BaseException:
+                if self._engine.active.get() is None:
+                    staging.discard()
+                raise
+            self._engine.change(lambda draft: draft.put(draft.resolve(segments), blobs, force=force), staging)
+        return True
+
+    def update(
+        self,
+        location: Location | Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
+        /,
+        **more: Any,
+    ) -> None:
+        """Set keys of a node (default: where the cursor stands). JSON values keep their type.
+
+        `values` is a dict for keys that are no identifiers. Raises InvalidMetadataError, NodeNotFoundError.
+        """
+        checked = merge(values, more)
+        segments = self._parse_or_cursor(location)
+        if not checked:
+            self._read(lambda draft: draft.resolve_node(segments))
+            return
+        self._change(lambda draft: draft.update(draft.resolve(segments), checked))
+
+    def unset(self, location: Location | None, *keys: str) -> None:
+        """Remove keys of a node; those it does not have are passed over. Raises NodeNotFoundError."""
+        segments = self._parse_or_cursor(location)
+        names = [check_key(key) for key in keys]
+        self._change(lambda draft: draft.unset(draft.resolve(segments), names))
+
+    def compare_and_set(self, location: Location, key: str, expect: Any, value: Any) -> None:
+        """Set a key, only if its value is `expect` (None: absent or null). Raises ConflictError."""
+        segments = self._parse(location)
+        checked = check_value(key, value)
+        self._change(lambda draft: draft.compare_and_set(draft.resolve(segments), key, expect, checked))
+
+    def delete(self, location: Location, *, recursive: bool = False) -> None:
+        """Delete a node, or a blob. A node that has children or blobs, or a directory blob, needs `recursive`."""
+        segments = self._parse(location)
+
+        def change(draft: Draft) -> None:
+            path, name = draft.resolve_blob(segments)
+            if name:
+                draft.delete_blob(path, name, recursive=recursive)
+            else:
+                draft.delete_node(path, recursive=recursive)
+
+        self._change(change)
+
+    def move(self, src: Location, dst: Location) -> None:
+        """Rename a node with all below it, or a blob; `dst` is its whole new location and must not exist.
+
+        Raises NodeExistsError, BlobExistsError, NodeNotFoundError, BlobNotFoundError, InvalidLocationError.
+        """
+        self._copy(src, dst, move=True)
+
+    def copy(self, src: Location, dst: Location) -> None:
+        """Copy a node with all below it, or a blob; `dst` is the whole new location and must not exist."""
+        self._copy(src, dst, move=False)
+
+    def _copy(self, src: Location, dst: Location, *, move: bool) -> None:
+        source, target = self._parse(src), self._parse(dst)
+
+        def work(staging: Staging, draft: Draft) -> None:
+            found, place = draft.resolve_blob(source), draft.resolve_target(target)
+            Copying(self._engine.storage, draft, staging, move=move).run(found, place, len(self._engine.levels))
+
+        def body(txn: Transaction) -> None:
+            txn.run(lambda draft: work(txn.staging, draft))
+
+        with translated():
+            self._engine.require_writable()
+            active = self._engine.active.get()
+            if active is not None:
+                body(active)
+            else:
+                self.run(body)
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def transaction(self, message: str | None = None, *, idempotency_key: str | None = None) -> Transaction:
+        """A transaction for a `with` block: all its changes are committed when the block ends, or none.
+
+        Raises at the block's end: ConflictError (something it read was changed; nothing was applied),
+        CommitUnknownError (ask `status(error.txid)`), LockTimeoutError, UnavailableError.
+        """
+        for what, text in (("message", message), ("idempotency_key", idempotency_key)):
+            if text is not None and not (isinstance(text, str) and text.isprintable() and len(text) <= 10_000):
+                raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
+        with translated():
+            self._engine.require_writable()
+        return Transaction(self._engine, message, idempotency_key)
+
+    def run(self, fn: Callable[[Transaction], T], *, attempts: int = 10) -> T:
+        """`fn(txn)` in a transaction, again on ConflictError with jittered back-off; what `fn` returned.
+
+        `fn` may run `attempts` times; the last ConflictError is raised.
+        """
+        if attempts < 1:
+            raise ValueError(f"attempts is at least 1, not {attempts}")
+        for attempt in range(attempts):
+            try:
+                with self.transaction() as txn:
+                    result = fn(txn)
+                return result
+            except ConflictError:
+                if attempt + 1 == attempts:
+                    raise
+            self._engine.clock.sleep(self._engine.clock.jitter(attempt))
+        raise AssertionError("unreachable")
+
+    def status(self, txid: str) -> int | None:
+        """The LSN of a transaction's commit; None: it is not committed and, its process being gone, never will be.
+
+        For CommitUnknownError: what the failed flush left at the log's end is settled first. Raises ValueError (no
+        transaction id), UnavailableError (this handle's flush failed: reopen the tree, then ask).
+        """
+        base = base_of(txid)
+        with translated():
+            self._engine.require_writable()
+            position = self._engine.committing.find(txid, base)
+        return None if position is None else position.lsn
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+
+    def check(self, *, deep: bool = False) -> checking.Report:
+        """Verify every invariant, log against folders and folders against log; `deep` reads every blob as well."""
+        with translated():
+            self._engine.require_usable()
+            return checking.check(self._engine, deep=deep)
+
+    def recover(self, dry_run: bool = False) -> recovery.Recovered:
+        """What recovery did when this tree was opened, if it was the first to open it; the files are up to date but
+        for what its `failed` names. `dry_run`: what a replay from the redo mark would do; nothing is changed."""
+        with translated():
+            self._engine.require_usable()
+            if dry_run:
+                return recovery.plan(self._engine.storage, self._engine.log)
+            self._engine.require_writable()
+            head = self._engine.log.head()
+            done = self._engine.recovered or recovery.Recovered(head, head)
+            if not done.failed:
+                self._engine.committer.flush()
+            return done
+
+    def flush(self) -> None:
+        """Wait until the files show every commit. Raises UnavailableError saying which cannot."""
+        with translated():
+            self._engine.require_writable()
+            self._engine.committer.flush()
+
+    def checkpoint(self) -> int:
+        """Make the files durable and trim the log; the LSN up to which that is done."""
+        with translated():
+            self._engine.require_writable()
+            return self._engine.checkpointer.run()
+
+    def close(self) -> None:
+        """Bring the files up to date, make a checkpoint, release everything. A closed tree raises ClosedError."""
+        with translated():
+            self._engine.close()
+
+    def __enter__(self) -> Metatree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self._root, str) or self._root.startswith("memory"):
+            raise MetatreeError("only a tree that was opened by path or URL can be pickled")
+        return _reopen, (self._root, self.keys, self._arguments)
+
+
+def _reopen(root: str, keys: tuple[str, ...], arguments: dict[str, Any]) -> Metatree:
+    return Metatree(root, keys, **arguments)

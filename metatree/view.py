@@ -1,0 +1,154 @@
+"""What a tree looks like with changes laid over a reader's head: those of batch mates, those of a transaction itself.
+
+The lowest layer is the reader; above it lie effects, the last one on top. Questions go from the top down and stop at
+the first layer that knows. All answers belong to one state, given the reader's lock and `Reader.ask` around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .facts import BlobFact
+from .fold import Effect
+from .location import Path, fold_name
+from .reader import Reader
+
+
+class View:
+    """A readable state of the tree."""
+
+    def __init__(self, reader: Reader, layers: Sequence[Effect] = ()) -> None:
+        self.reader = reader
+        self.layers = tuple(layers)
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is a node at `path`."""
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None and effect.exists is not None:
+                return effect.exists
+            if covered:
+                return False
+        return self.reader.node(path) is not None
+
+    def keys(self, path: Path) -> dict[str, Any]:
+        """The node's keys; {} for no node. Not to be changed."""
+        return self._keys(path, len(self.layers))
+
+    def _keys(self, path: Path, depth: int) -> dict[str, Any]:
+        if depth == 0:
+            node = self.reader.node(path)
+            return {} if node is None else node.keys
+        effect, covered = self.layers[depth - 1].find(path)
+        if effect is None:
+            return {} if covered else self._keys(path, depth - 1)
+        below = {} if covered or effect.whole else self._keys(path, depth - 1)
+        return effect.over_keys(below)
+
+    def children(self, path: Path) -> dict[str, bool]:
+        """The node's children in order; {} for no node. Not to be changed."""
+        return self._children(path, len(self.layers))
+
+    def _children(self, path: Path, depth: int) -> dict[str, bool]:
+        if depth == 0:
+            node = self.reader.node(path)
+            return {} if node is None else node.children
+        effect, covered = self.layers[depth - 1].find(path)
+        if effect is None:
+            return {} if covered else self._children(path, depth - 1)
+        if effect.whole:
+            return effect.children
+        below = {} if covered else self._children(path, depth - 1)
+        return effect.over_children(below) if effect.children else below
+
+    def twin(self, path: Path, name: str) -> str | None:
+        """The child or top-level blob of the node that has this name, or the same name in another case or form."""
+        folded = fold_name(name)
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None:
+                taken, said = effect.name_taken(folded)
+                if said:
+                    return taken
+            if covered:
+                return None
+        node = self.reader.node(path)
+        return None if node is None else self.reader.names(path, node).get(folded)
+
+    def weight(self, path: Path) -> int:
+        """Roughly the bytes of the node's metadata.json."""
+        node = self.reader.node(path)
+        weight = 0 if node is None else node.weight
+        for layer in self.layers:
+            effect, _ = layer.find(path)
+            if effect is not None:
+                weight += sum(len(name) + 8 for name in effect.children)
+                weight += sum(len(key) + len(str(value)) + 8 for key, value in effect.keys.items())
+        return weight
+
+    def is_edited(self, path: Path) -> bool:
+        """Whether the node's file was changed by hand."""
+        node = self.reader.node(path)
+        return node is not None and node.edited
+
+    def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
+        """The blob's content as far as it is not in its file yet, and whether the file is out of date."""
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None:
+                fact, said = effect.blob(name)
+                if said:
+                    return fact, True
+            if covered:
+                return None, True
+        return self.reader.blob(path, name)
+
+    def has_blob(self, path: Path, name: str) -> bool:
+        """Whether a blob, or a directory blob, of this name exists."""
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None:
+                fact, said = effect.blob(name)
+                if fact is not None or any(f is not None and n.startswith(name + "/") for n, f in effect.blobs.items()):
+                    return True
+                if said:
+                    return False
+            if covered:
+                return False
+        return self.reader.has_blob(path, name)
+
+    def blobs(self, path: Path) -> list[str]:
+        """The names of the node's top-level blobs, sorted."""
+        names: set[str] = set()
+        start = self._visible_from(path)
+        node = self.reader.node(path) if start < 0 else None
+        if node is not None:
+            names = self.reader.blobs(path, node)
+        for layer in self.layers[max(start, 0) :]:
+            effect, _ = layer.find(path)
+            names = names if effect is None else effect.over_names(names)
+        children = self.children(path)
+        return sorted(name for name in names if name not in children)
+
+    def blob_files(self, path: Path, name: str) -> list[str]:
+        """The files of a directory blob, as blob names, sorted; empty if there is none."""
+        files: set[str] = set()
+        start = self._visible_from(path)
+        if start < 0:
+            files = self.reader.blob_files(path, name)
+        for layer in self.layers[max(start, 0) :]:
+            effect, _ = layer.find(path)
+            for other, fact in effect.blobs.items() if effect is not None else ():
+                if fact is None:
+                    files = {f for f in files if f != other and not f.startswith(other + "/")}
+                elif other.startswith(name + "/"):
+                    files.add(other)
+        return sorted(files)
+
+    def _visible_from(self, path: Path) -> int:
+        """The topmost layer that hides all below it; -1: the reader shows through."""
+        for depth in range(len(self.layers) - 1, -1, -1):
+            if self.layers[depth].find(path)[1]:
+                return depth
+        return -1

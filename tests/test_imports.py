@@ -1,0 +1,36 @@
+"""What an import costs: `import metatree` on a local disk must not pay for S3 or for a command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"s3fs", "fsspec", "aiobotocore", "aiohttp", "botocore", "click", "typer", "rich", "tqdm", "prompt_toolkit"}
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules that are loaded after `statement` in a new interpreter."""
+    program = f"{statement}\nimport sys, json\nprint(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names: list[str] = json.loads(done.stdout)
+    return set(names)
+
+
+@pytest.mark.parametrize("module", ["metatree", "metatreedb", "wal"])
+def test_importing_loads_no_filesystem_and_no_command_line_library(module: str) -> None:
+    assert imported_by(f"import {module}") & HEAVY == set()
+
+
+def test_the_log_does_not_load_the_tree() -> None:
+    assert "metatree" not in imported_by("import wal")
+
+
+def test_both_published_imports_give_the_same_class() -> None:
+    imported_by("import metatree, metatreedb; assert metatree.Metatree is metatreedb.Metatree")
+
+
+def test_opening_a_local_root_loads_no_filesystem_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = str(tmp_path_factory.mktemp("tree") / "root")
+    statement = f"from metatree import Metatree\nwith Metatree({root!r}, ('model',)) as t: t.put('m', b'x', name='f')"
+    assert imported_by(statement) & HEAVY == set()
