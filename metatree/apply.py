@@ -72,20 +72,23 @@ class _Application:
             for name, fact in effect.blobs.items():
                 if fact is None:
                     self._remove(layout.blob(path, name))
-            gone = []
-            for name, below in effect.below.items():
-                if below.exists is False:
-                    gone.append(name)
-                else:
-                    self.node((*path, name), below)
+            gone = [name for name, below in effect.below.items() if below.exists is False]
+            missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
             for fact in effect.blobs.values():
                 if fact is not None:
                     self._publish_blob(fact)
+            if missing:
+                return  # a child must not be listed before it is there; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
             for name in gone:
                 self._remove_node((*path, name), effect)
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
+
+    def _child(self, path: Path, parent: Effect) -> bool:
+        """Apply to a child; whether it is there."""
+        self.node(path, parent.below[path[-1]])
+        return join(path) not in self.outcome.failed or self._storage.entry(layout.metadata(path)) is not None
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 

@@ -102,10 +102,10 @@ class _Derivation:
                 "(check), then put the file back as it was or make your change through this library"
             )
         keys = {**{k: v for k, v in old.items() if k not in unset}, **values}
-        weight = self._view.weight(path) if stays else 0
-        if values and (weight > SMALL or not stays):
+        weight = (self._view.weight(path) if stays else 0) + sum(len(str(value)) for value in values.values())
+        if values and weight > SMALL:
             check_size(keys)
-        if stays and weight + sum(len(str(v)) for v in values.values()) > SMALL:
+        if stays and weight > SMALL:
             self._changed(path, values, unset, created, dropped)
             return
         gone = set(dropped)

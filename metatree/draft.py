@@ -108,6 +108,8 @@ class Draft:
 
         Raises BlobExistsError, NodeExistsError, InvalidLocationError; then nothing was changed.
         """
+        for name, *_ in blobs:
+            check_length((*path, *name.split("/")))
         self._check_creatable(path)
         tops = dict.fromkeys(name.partition("/")[0] for name, *_ in blobs)
         replaced = [top for top in tops if self._check_blob(path, top, force=force)]

@@ -124,8 +124,9 @@ class Effect:
 
     def drop_blob(self, name: str) -> None:
         """A blob, or a directory blob with all below it, is gone."""
-        for inner in [other for other in self.blobs if other.startswith(name + "/")]:
-            del self.blobs[inner]
+        if self._deep:
+            for inner in [other for other in self.blobs if other.startswith(name + "/")]:
+                del self.blobs[inner]
         self.blobs.pop(name, None)
         self.blobs[name] = None
         if "/" not in name:
@@ -191,6 +192,10 @@ class Effect:
                 return None, True
             parent = parent.rpartition("/")[0]
         return None, False
+
+    def blob_below(self, name: str) -> bool:
+        """Whether the window puts a file into the directory blob `name`."""
+        return self._deep and any(f is not None and n.startswith(name + "/") for n, f in self.blobs.items())
 
     def name_taken(self, folded: str) -> tuple[str | None, bool]:
         """The child or top-level blob whose folded name is `folded`, and whether the window says anything about it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
@@ -80,6 +80,7 @@ class NodeCache:
             case KeysFact() if node is not None:
                 kept = {name: value for name, value in node.keys.items() if name not in fact.unset}
                 node.keys = {**kept, **fact.set}
+                self.keep(fact.path, replace(node, weight=node.weight + sum(len(str(v)) for v in fact.set.values())))
             case ChildFact() if node is not None:
                 self._child(fact, node)
             case BlobFact() if node is not None and node.blobs is not None:

@@ -239,12 +239,15 @@ class Reader:
 
     def has_blob(self, path: Path, name: str) -> bool:
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
-        fact, said = self.blob(path, name)
-        if said:
-            return fact is not None or self._staged_below(path, name)
+        effect, covered = self._effect.find(path)
+        fact, said = effect.blob(name) if effect is not None else (None, False)
+        if fact is not None or (effect is not None and effect.blob_below(name)):
+            return True
+        if covered or said:
+            return False
         entry = self._storage.entry(layout.blob(path, name))
         self.settled()
-        return (entry is not None and entry.kind is not wal.Kind.OTHER) or self._staged_below(path, name)
+        return entry is not None and entry.kind is not wal.Kind.OTHER
 
     def blob_files(self, path: Path, name: str) -> set[str]:
         """The files of a directory blob at the head, as blob names; empty if it is none."""
@@ -281,8 +284,3 @@ class Reader:
                 raise Moved from None
             raise
         return handle, attribute
-
-    def _staged_below(self, path: Path, name: str) -> bool:
-        effect, _ = self._effect.find(path)
-        prefix = name + "/"
-        return effect is not None and any(n.startswith(prefix) and f is not None for n, f in effect.blobs.items())

@@ -69,8 +69,10 @@ class Reading:
     def list(self, location: Location | None = None) -> Names:
         """The names of a node's blobs (directory blobs included), sorted. Default: where the cursor stands."""
 
+        segments = self._parse_or_cursor(location)
+
         def question(draft: Draft) -> Names:
-            path = self._target(draft, location)
+            path = draft.resolve_node(segments)
             draft.reads.names(path)
             return draft.view.blobs(path)
 
@@ -79,8 +81,10 @@ class Reading:
     def children(self, location: Location | None = None) -> Names:
         """The names of a node's child nodes, in the order they were added. Default: where the cursor stands."""
 
+        segments = self._parse_or_cursor(location)
+
         def question(draft: Draft) -> Names:
-            path = self._target(draft, location)
+            path = draft.resolve_node(segments)
             draft.reads.names(path)
             return [*draft.view.children(path)]
 
@@ -91,7 +95,10 @@ class Reading:
 
         Inside a transaction: all in the transaction's state. A node deleted meanwhile is passed over.
         """
-        start = self._read(lambda draft: self._target(draft, location))
+        segments = self._parse_or_cursor(location)
+        return self._walk(self._read(lambda draft: draft.resolve_node(segments)))
+
+    def _walk(self, start: Path) -> Iterator[Node]:
         pending: list[Path] = [start]
         while pending:
             path = pending.pop()
@@ -150,9 +157,6 @@ class Reading:
     def _resolve(self, where: Location) -> Path:
         segments = self._parse(where)
         return self._read(lambda draft: draft.resolve_node(segments))
-
-    def _target(self, draft: Draft, where: Location | None) -> Path:
-        return draft.resolve_node(self._parse_or_cursor(where))
 
     def _node_at(self, path: Path) -> Node:
         return self._handle(self._resolve(path))

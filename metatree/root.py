@@ -24,7 +24,10 @@ def open_root(
     text = os.fspath(root)
     if not text or "\0" in text:
         raise InvalidLocationError(f"{text!r} is no root: pass a path or URL")
-    path = wal.local_path(text)
+    try:
+        path = wal.local_path(text)
+    except ValueError as error:
+        raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
         return wal.open_storage(text, options), text
     if options:

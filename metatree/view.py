@@ -110,7 +110,7 @@ class View:
             effect, covered = layer.find(path)
             if effect is not None:
                 fact, said = effect.blob(name)
-                if fact is not None or any(f is not None and n.startswith(name + "/") for n, f in effect.blobs.items()):
+                if fact is not None or effect.blob_below(name):
                     return True
                 if said:
                     return False
