@@ -10,7 +10,7 @@ write it again. One that is known only by its changes is flushed before its rena
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import wal
@@ -69,10 +69,10 @@ class _Application:
         try:
             if self._born_whole(path, effect):
                 return
-            for name, fact in effect.blobs.items():
-                if fact is None:
-                    self._remove(layout.blob(path, name))
             gone = [name for name, below in effect.below.items() if below.exists is False]
+            retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
+            self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None])
+            self._remove_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
             missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
             for fact in effect.blobs.values():
                 if fact is not None:
@@ -80,8 +80,7 @@ class _Application:
             if missing:
                 return  # a child must not be listed before it is there; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
-            for name in gone:
-                self._remove_node((*path, name), effect)
+            self._remove_all(path, [name for name in gone if name not in retyped])  # after it left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
 
@@ -165,12 +164,6 @@ class _Application:
             self._storage.publish(kept, old.data, old.attribute or b"", durable=True)
             self.outcome.edited.append(kept)
 
-    def _remove_node(self, path: Path, parent: Effect) -> None:
-        """A node went; a blob that took its name meanwhile stays."""
-        taken, _ = parent.blob(path[-1])
-        if taken is None:
-            self._remove(layout.folder(path))
-
     # --- blobs --------------------------------------------------------------------------------------------------------
 
     def _publish_blob(self, fact: BlobFact) -> None:
@@ -207,6 +200,10 @@ class _Application:
 
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()
+
+    def _remove_all(self, path: Path, names: Iterable[str]) -> None:
+        for name in names:
+            self._remove(layout.blob(path, name))
 
     def _remove(self, name: str, *, dropped: bool = True) -> None:
         """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.

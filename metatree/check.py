@@ -175,7 +175,7 @@ class _Check:
         for name, fact in shown.blobs.items() if shown is not None else ():
             self._blob_shown(path, name, fact)
         for name, below in shown.below.items() if shown is not None else ():
-            if below.exists is False and name in entries and shown is not None and shown.blob(name)[0] is None:
+            if below.exists is False and name in entries and shown is not None and not _is_blob(shown, name):
                 self._problem(layout.blob(path, name), "was deleted by the log, but is still there")
 
     def _entry(self, path: Path, name: str, entry: wal.Entry) -> None:
@@ -213,3 +213,7 @@ class _Check:
             self._problem(full, "is missing, though the log says it was applied")
         elif entry.size != fact.size:
             self._problem(full, f"has {entry.size} bytes, not the {fact.size} that were put")
+
+
+def _is_blob(effect: Effect, name: str) -> bool:
+    return effect.blob(name)[0] is not None or effect.blob_below(name)

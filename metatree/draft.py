@@ -141,17 +141,20 @@ class Draft:
 
     def _check_creatable(self, path: Path) -> None:
         """Raises if the first name that is no node yet is taken by a blob, or by a node in another case or form."""
-        for depth, name in enumerate(path):
-            parent = path[:depth]
-            self.reads.name(parent, name)
-            if self.view.exists((*parent, name)):
-                continue
-            twin = self.view.twin(parent, name)
-            if twin == name:
-                raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
-            if twin is not None:
-                raise NodeExistsError(f"{join((*parent, twin))!r} exists, and {name!r} differs only in case or form")
+        depth = 0
+        while depth < len(path) and self.view.exists(path[: depth + 1]):
+            self.reads.name(path[:depth], path[depth])
+            depth += 1
+        if depth == len(path):
             return
+        for missing in range(depth, len(path)):
+            self.reads.creatable(path[:missing], path[missing])
+        parent, name = path[:depth], path[depth]
+        twin = self.view.twin(parent, name)
+        if twin == name:
+            raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
+        if twin is not None:
+            raise NodeExistsError(f"{join((*parent, twin))!r} exists, and {name!r} differs only in case or form")
 
     def _ensure(self, path: Path) -> None:
         for depth in range(1, len(path) + 1):

@@ -179,6 +179,16 @@ class Effect:
                 result.discard(name)
         return result
 
+    def over_blob_files(self, name: str, files: set[str]) -> set[str]:
+        """The files of the directory blob `name` at the window's end, as blob names."""
+        result = set() if self.blob(name) == (None, True) else set(files)
+        for other, fact in self.blobs.items():
+            if fact is not None and other.startswith(name + "/"):
+                result.add(other)
+            elif fact is None and other.startswith(name + "/"):
+                result -= {file for file in result if file == other or file.startswith(other + "/")}
+        return result
+
     def blob(self, name: str) -> tuple[BlobFact | None, bool]:
         """What the window says of a blob: its content if it ends present; True if what was there before is gone."""
         if name in self.blobs:

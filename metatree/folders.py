@@ -12,7 +12,7 @@ import wal
 from . import jsontext, layout
 from .errors import CorruptionError
 from .location import Path, check_name
-from .values import CHILDREN
+from .values import CHILDREN, check_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
         if not isinstance(children, list) or len(set(children)) != len(children):
             raise ValueError("'children' is no list of different names")
         if not known:
+            check_values(value)
             for child in children:
                 check_name(child)
     except (ValueError, TypeError, RecursionError) as error:

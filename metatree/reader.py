@@ -260,12 +260,7 @@ class Reader:
             except (FileNotFoundError, NotADirectoryError):
                 files = set()
             self.settled()
-        for other, fact in effect.blobs.items() if effect is not None else ():
-            if fact is None:
-                files = {f for f in files if f != other and not f.startswith(other + "/")}
-            elif other.startswith(name + "/"):
-                files.add(other)
-        return files
+        return files if effect is None else effect.over_blob_files(name, files)
 
     def open_file(self, path: Path, name: str) -> tuple[BinaryIO, folders.Attribute | None]:
         """A blob's file, which no un-applied record touches, and its attribute. Raises FileNotFoundError, Moved."""

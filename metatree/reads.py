@@ -21,9 +21,7 @@ class ReadSet:
         self._lists: set[Path] = set()
         self._names: dict[Path, set[str]] = {}
         self._trees: set[Path] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._keys or self._all_keys or self._lists or self._names or self._trees)
+        self._creatable: dict[Path, set[str]] = {}
 
     def key(self, path: Path, key: str) -> None:
         """The value, or the absence, of one key."""
@@ -40,6 +38,10 @@ class ReadSet:
     def name(self, path: Path, name: str) -> None:
         """Whether a child or blob of this name exists, and the blob's content."""
         self._names.setdefault(path, set()).add(fold_name(name.partition("/")[0]))
+
+    def creatable(self, path: Path, name: str) -> None:
+        """Whether a node of this name can be there: a node that another commit creates does not matter, a twin does."""
+        self._creatable.setdefault(path, set()).add(name)
 
     def tree(self, path: Path) -> None:
         """Everything at and below the node."""
@@ -74,6 +76,17 @@ class ReadSet:
         if read:
             for name in named:
                 if fold_name(name.partition("/")[0]) in read:
+                    return _show((*path, name))
+        return self._in_way(path, change)
+
+    def _in_way(self, path: Path, change: dict[str, list[str]]) -> str | None:
+        for wanted in self._creatable.get(path, ()):
+            folded = fold_name(wanted)
+            for name in change.get("new", ()):
+                if name != wanted and fold_name(name) == folded:
+                    return _show((*path, name))
+            for name in change.get("put", ()):
+                if fold_name(name.partition("/")[0]) == folded:
                     return _show((*path, name))
         return None
 

@@ -64,12 +64,8 @@ class Metatree(Reading):
         if consistency != "strong" and not (isinstance(consistency, (int, float)) and consistency >= 0):
             raise ValueError(f"consistency is 'strong' or a number of seconds, not {consistency!r}")
         options = {**(storage_options or {}), **fs_kwargs}
-        self._arguments = {
-            "read_only": read_only,
-            "apply": apply,
-            "consistency": consistency,
-            "storage_options": options,
-        }
+        named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
+        self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # a storage object has no name
         with translated():
             storage, self._root = open_root(root, options, create=not read_only)
             try:
@@ -293,8 +289,8 @@ class Metatree(Reading):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not isinstance(self._root, str) or self._root.startswith("memory"):
-            raise MetatreeError("only a tree that was opened by path or URL can be pickled")
+        if self._arguments is None:
+            raise MetatreeError("a tree over a storage object cannot be pickled: open it by path or URL")
         return _reopen, (self._root, self.keys, self._arguments)
 
 

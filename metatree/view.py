@@ -139,11 +139,7 @@ class View:
             files = self.reader.blob_files(path, name)
         for layer in self.layers[max(start, 0) :]:
             effect, _ = layer.find(path)
-            for other, fact in effect.blobs.items() if effect is not None else ():
-                if fact is None:
-                    files = {f for f in files if f != other and not f.startswith(other + "/")}
-                elif other.startswith(name + "/"):
-                    files.add(other)
+            files = files if effect is None else effect.over_blob_files(name, files)
         return sorted(files)
 
     def _visible_from(self, path: Path) -> int:

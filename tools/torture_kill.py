@@ -200,7 +200,7 @@ def _simple(choose: random.Random, state: State, token: str, number: int) -> Cha
     return ("update", version, {"number": number})
 
 
-# --- a writer ---------------------------------------------------------------------------------------------------------
+# --- a writer -------------------------------------------------------------------------------------------------------
 
 
 def write(root: str, node: str, seed: str, journal: str) -> None:
@@ -244,7 +244,7 @@ def forked(work: Callable[[], None], report: str) -> int:
     os._exit(0)
 
 
-# --- what is expected, what is there ------------------------------------------------------------------------------------
+# --- what is expected, what is there --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,7 @@ def on_disk(folder: Path) -> dict[str, Any] | None:
     versions = {}
     for name in order:
         below, children, contents = read_folder(folder / name)
-        assert not children
-        versions[name] = {"keys": below, "blobs": contents}
+        versions[name] = {"keys": {**below, **({"children": children} if children else {})}, "blobs": contents}
     inside = sorted(set(blobs) - set(order))
     return {"keys": keys, "blobs": inside, "versions": versions, "order": order}
 
@@ -334,12 +333,14 @@ def differences(found: dict[str, Any] | None, states: Sequence[State]) -> str | 
     for name, version in last["versions"].items():
         there = found["versions"][name]
         if there != version:
-            wrong = [b for b in {*version["blobs"], *there["blobs"]} if version["blobs"].get(b) != there["blobs"].get(b)]
+            wrong = [
+                b for b in {*version["blobs"], *there["blobs"]} if version["blobs"].get(b) != there["blobs"].get(b)
+            ]
             return f"version {name}: keys {there['keys']}, not {version['keys']}; blobs that differ: {wrong}"
     return f"keys {found['keys']}, not {last['keys']}"
 
 
-# --- the run ------------------------------------------------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -158,6 +158,12 @@ def test_a_body_cut_anywhere_is_corruption_and_nothing_else() -> None:
             decode_facts(body[:cut])
 
 
+def test_a_length_field_that_promises_more_than_there_is_is_corruption_before_anything_is_made_of_it() -> None:
+    for length in (3, 2**32 - 1):
+        with pytest.raises(CorruptionError, match="length"):
+            decode_facts(struct.pack("<I", length) + b"[]")
+
+
 def test_a_header_cut_anywhere_is_corruption_and_nothing_else() -> None:
     header = golden("header")
     for cut in range(len(header)):

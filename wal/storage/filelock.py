@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import weakref
 
 from wal.clock import Clock
 from wal.storage.files import Handles
@@ -16,6 +17,7 @@ from wal.storage.kernel import describe_holders
 from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW
 from wal.storage.rooted import Rooted
 
+_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 _FIRST_PAUSE = 50e-6
 _LONGEST_PAUSE = 2e-3
 
@@ -35,6 +37,7 @@ class FileLock:
         self._fd = -1
         self._held = False
         self._pid = os.getpid()
+        _locks.add(self)
 
     def acquire(self, *, shared: bool = False, timeout: float | None = None) -> bool:
         """Take the lock, waiting up to `timeout` seconds (None: for ever, 0: not at all); False if not free in time."""
@@ -138,3 +141,12 @@ class FileLock:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._posix.close(fd)
+
+
+def _disown_all() -> None:
+    """In a forked child: without this, a child that never uses its locks would hold them beyond its parent's death."""
+    for lock in list(_locks):
+        lock.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)

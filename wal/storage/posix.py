@@ -97,7 +97,8 @@ class Posix:
 
     def writable(self, path: str) -> bool:
         """Whether this user may make entries in the folder, by permissions and mount (access(2))."""
-        return os.access(path, os.W_OK | os.X_OK)
+        effective = os.access in os.supports_effective_ids  # else the real user's rights are judged
+        return os.access(path, os.W_OK | os.X_OK, effective_ids=effective)
 
     def rename(self, source: str, target: str) -> None:
         """Atomic; replaces a file or an empty folder. Two links to one inode: does nothing (POSIX)."""

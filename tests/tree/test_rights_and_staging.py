@@ -1,0 +1,81 @@
+"""The two rights and their order (E14), and staged blobs that outlive other people's upkeep (E17)."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metatree import Metatree, UnavailableError
+
+LARGE = b"x" * 100_000  # staged, not inline
+
+
+def test_a_commit_in_the_background_waits_for_nobody_who_applies(make_tree: Callable[..., Metatree]) -> None:
+    tree, other = make_tree(apply="background"), make_tree(keys=None)
+    tree.put("m/v1", b"1", name="b")
+    tree.flush()
+    with other._engine.log.right():  # somebody applies, or makes a checkpoint, for as long as this block lasts
+        for number in range(20):
+            tree.update("m", n=number)
+        assert tree.find("m").metadata["n"] == 19
+        assert other.find("m").metadata["n"] == 19, "readers need no right either"
+        assert tree.unapplied > 0
+    tree.flush()
+    assert tree.unapplied == 0
+
+
+def test_checkpoints_and_commits_of_many_threads_never_block_each_other_for_good(
+    make_tree: Callable[..., Metatree],
+) -> None:
+    trees = [make_tree(), make_tree(keys=None)]
+    trees[0].put("m/v1", b"1", name="b")
+    failures: list[BaseException] = []
+
+    def work(tree: Metatree, name: str) -> None:
+        try:
+            for number in range(15):
+                tree.update("m", {name: number})
+                tree.checkpoint()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(trees[i % 2], f"k{i}")) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert dict(trees[0].find("m").metadata) == {f"k{i}": 14 for i in range(4)}
+
+
+def test_a_running_transactions_staged_blobs_outlive_other_openers_and_their_checkpoints(
+    make_tree: Callable[..., Metatree],
+) -> None:
+    tree = make_tree()
+    with tree.transaction():
+        tree.put("m/v1", LARGE, name="b")
+        other = make_tree(keys=None)
+        other.put("m/v2", LARGE, name="b")
+        other.recover()
+        other.checkpoint()
+        other.close()
+    assert b"".join(tree.get("m/v1/b")) == LARGE
+    assert b"".join(tree.get("m/v2/b")) == LARGE
+
+
+def test_a_commit_whose_staged_blobs_are_gone_is_refused_and_nothing_of_it_is_there(
+    make_tree: Callable[..., Metatree],
+) -> None:
+    tree = make_tree()
+    lsn = tree.lsn
+    with pytest.raises(UnavailableError, match="staged"), tree.transaction() as txn:
+        tree.put("m/v1", LARGE, name="b")
+        tree.update("m", a=1)
+        shutil.rmtree(Path(tree.root, ".wal", "staged", txn.txid))
+    assert tree.lsn == lsn
+    assert not tree.exists("m")
