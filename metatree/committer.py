@@ -53,20 +53,14 @@ class Committer:
     # --- after a commit -----------------------------------------------------------------------------------------------
 
     def committed(self, lsn: int) -> None:
-        """To be called after each commit: applies it now, or sees to it that it follows.
-
-        Never raises for trouble in applying: the commit is durable. Warns instead; `flush` raises.
-        """
+        """To be called after each commit: applies it now, or sees to it that it follows. Raises OSError, WalError."""
         if self.background:
             self._follow()
             return
-        try:
-            if not self._reached(lsn, small=True):
-                self.pass_(defer=True)
-            if not self._reached(lsn, small=False):
-                self._follow()
-        except (OSError, wal.WalError) as error:
-            self._note(f"{type(error).__name__}: {error}")
+        if not self._reached(lsn, small=True):
+            self.pass_(defer=True)
+        if not self._reached(lsn, small=False):
+            self._follow()
 
     def flush(self) -> None:
         """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
@@ -84,7 +78,8 @@ class Committer:
         mark = marks.APPLIED_SMALL if small else marks.APPLIED
         return max(self._log.load_mark(mark), self._log.trimmed()) >= lsn
 
-    def _note(self, failure: str) -> None:
+    def note(self, failure: str) -> None:
+        """Keep, and warn of, what leaves a commit un-applied."""
         self.failure = failure
         warnings.warn(
             f"the commit is durable, but its files are not in place yet: {failure}. flush() tries again",
@@ -138,7 +133,7 @@ class Committer:
         if outcome.failed:
             path, error = next(iter(outcome.failed.items()))
             self.fault()
-            self._note(f"{path or 'the root'}: {type(error).__name__}: {error}")
+            self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
             return outcome
         self.failure = None
         self._log.store_mark(marks.APPLIED_SMALL, head)

@@ -178,14 +178,22 @@ class Engine:
         return outcome.value
 
     def committed(self, position: wal.Position | None) -> None:
-        """What follows a commit: files, back-pressure, checkpoint."""
+        """What follows a commit: files, back-pressure, checkpoint. Whatever fails here, the commit is durable: it is a
+        warning, and `flush` raises it."""
         if position is None:
             return
-        self.committer.committed(position.lsn)
-        if self.committer.background and self.log.size_after(position.lsn - self.committer.unapplied()) > MAX_UNAPPLIED:
-            self.committer.flush()
-        if checkpoint.is_due(self.log):
-            self.checkpoint_quietly()
+        try:
+            self.committer.committed(position.lsn)
+            if self.committer.background and self._behind(position.lsn) > MAX_UNAPPLIED:
+                self.committer.flush()
+            if checkpoint.is_due(self.log):
+                self.checkpoint_quietly()
+        except (OSError, wal.WalError, MetatreeError) as error:
+            self.committer.note(f"{type(error).__name__}: {error}")
+
+    def _behind(self, lsn: int) -> int:
+        """Bytes of log that the files are behind."""
+        return self.log.size_after(lsn - self.committer.unapplied())
 
     def checkpoint_quietly(self) -> None:
         """A checkpoint nobody asked for: what keeps it from being made is kept for `flush` and the next one."""

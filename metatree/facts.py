@@ -13,9 +13,9 @@ from typing import Any
 
 import wal
 
-from . import jsontext
+from . import jsontext, layout
 from .errors import CorruptionError, FormatError
-from .location import Path, join, split
+from .location import Path, check_blob_name, check_name, check_path, join, split
 
 FORMAT = 1
 
@@ -181,7 +181,8 @@ def decode_header(data: bytes) -> Header:
 
 
 def decode_facts(body: bytes) -> list[Fact]:
-    """Parse a body. Raises FormatError for an unknown fact, CorruptionError."""
+    """Parse a body. Raises FormatError for an unknown fact, CorruptionError, also for names that no tree can have: a
+    log may come from a stranger, and no name in it leads out of the root."""
     try:
         (length,) = _PREFIX.unpack_from(body)
         start = _PREFIX.size + length
@@ -193,20 +194,20 @@ def decode_facts(body: bytes) -> list[Fact]:
 
 
 def _fact(row: list[Any], body: bytes, start: int) -> Fact:
-    kind, path = row[0], split(row[1])
+    kind, path = row[0], check_path(split(row[1]))
     match kind:
         case "node":
-            return NodeFact(path, row[2], tuple(row[3]))
+            return NodeFact(path, row[2], tuple(map(check_name, row[3])))
         case "gone":
             return NodeGone(path)
         case "keys":
             return KeysFact(path, row[2], tuple(row[3]))
         case "child":
-            return ChildFact(path, row[2], row[3])
+            return ChildFact(path, check_name(row[2]), row[3])
         case "unblob":
-            return BlobGone(path, row[2])
+            return BlobGone(path, check_blob_name(row[2]))
         case "blob":
-            return BlobFact(path, row[2], row[3], row[4], _source(row, body, start))
+            return BlobFact(path, check_blob_name(row[2]), row[3], row[4], _source(row, body, start))
         case _:
             raise FormatError(f"the log holds a fact of the unknown kind {kind!r}: written by a newer version, upgrade")
 
@@ -219,10 +220,8 @@ def _source(row: list[Any], body: bytes, start: int) -> Source:
         if len(data) != row[3]:
             raise ValueError("inline content is cut short")
         return Inline(data)
-    if kind == "staged":
-        return Slice(row[6])
-    if kind == "pack":
-        return Slice(row[6], row[7])
+    if kind in ("staged", "pack"):
+        return Slice(layout.check_staged(row[6]), row[7] if kind == "pack" else None)
     raise FormatError(f"the log holds content of the unknown kind {kind!r}: written by a newer version, upgrade")
 
 

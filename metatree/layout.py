@@ -52,6 +52,14 @@ def staged(txid: str, number: int) -> str:
     return f"{STAGED}/{txid}/{number}"
 
 
+def check_staged(name: str) -> str:
+    """`name` if it is that of a staged file. Raises ValueError."""
+    folder, slash, rest = name.removeprefix(STAGED + "/").partition("/")
+    if not name.startswith(STAGED + "/") or not slash or not folder.strip(".") or not rest.isalnum():
+        raise ValueError(f"{name!r} is no staged file")
+    return name
+
+
 def pack(txid: str) -> str:
     """A transaction's small blobs, one after the other."""
     return f"{STAGED}/{txid}/pack"

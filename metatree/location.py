@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .errors import InvalidLocationError
@@ -54,6 +55,7 @@ def check_name(name: object) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
 def _fault(name: str) -> str:
     if not name:
         return "it is empty"
@@ -89,6 +91,15 @@ def _reserved(name: str) -> str:
 def check_inner(name: object) -> str:
     """A segment below a directory blob: nothing there is the engine's, so names such as metadata.json are free."""
     return name if isinstance(name, str) and fold_name(name) in _RESERVED else check_name(name)
+
+
+def check_blob_name(name: str) -> str:
+    """A blob's name in its node, with `/` inside a directory blob."""
+    top, *inner = name.split("/")
+    check_name(top)
+    for segment in inner:
+        check_inner(segment)
+    return name
 
 
 def check_path(path: Path) -> Path:

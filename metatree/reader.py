@@ -148,10 +148,10 @@ class Reader:
 
     def _jump(self, batch: wal.Batch) -> None:
         """A trimmed record: what it did is in the files, and what was cached may be older."""
+        self.floor = batch.lsn
         self._window.clear()
         self._effect = Effect()
         self._nodes = NodeCache()
-        self.floor = batch.lsn
         for index, record in enumerate(batch.records):
             self._note(wal.Position(batch.lsn, index), record)
 
@@ -165,10 +165,11 @@ class Reader:
         """Drop the records up to `mark` from the window, once that is most of it (folding again costs the rest)."""
         if mark < self.head and self._window[len(self._window) // 2][0] > mark:
             return
+        # The floor first: interrupted between two of these steps, the reader claims to know too little, never too much.
+        self.floor = max(self.floor, min(mark, self.head))
         while self._window and self._window[0][0] <= mark:
             self._window.popleft()
         self._effect = fold(fact for _, facts in self._window for fact in facts)
-        self.floor = max(self.floor, min(mark, self.head))
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,281 @@
+"""The process dies before, after and in the middle of every call that changes something, in every public operation.
+
+Whatever was left is opened three times: by a reader that may change nothing, by a writer that recovers, and by `ls`
+and `cat`. All of them must find the state before the operation or the one after it, and the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import pytest
+
+from metatree import Metatree
+from tests.tree.model import (
+    LEVELS,
+    OPERATIONS,
+    ROOT,
+    Bench,
+    Camera,
+    DyingStorage,
+    State,
+    clone,
+    dump,
+    empty_disk,
+    open_tree,
+    plain,
+    write,
+)
+from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.testing import Boundary, Crash, Crashing
+
+When = Literal["before", "after", "torn"]
+WHENS: tuple[When, ...] = ("before", "after", "torn")
+
+PAIRS_SECONDS = float(os.environ.get("METATREE_PAIRS_SECONDS", "40"))
+PAIRS_SEED = int(os.environ.get("METATREE_PAIRS_SEED", str(random.randrange(1 << 32))))
+PAIRS_FLOOR = 600  # what the slowest machine must reach in that time; a quiet one makes thousands
+
+CREATE: State = {"": ({}, (), {})}
+ADOPTED: State = {
+    "": ({}, ("m", "other"), {}),
+    "m": ({"active": "v1"}, ("v2", "v1"), {}),
+    "m/v1": ({"auc": "0.93"}, (), {"b": b"small one"}),
+    "m/v2": ({}, (), {"b": b"small two", "c": b"third"}),
+    "other": ({}, (), {}),
+}
+
+
+# --- the disks an opening begins with -------------------------------------------------------------------------------
+
+
+def bare_disk() -> MemoryPosix:
+    """An empty root."""
+    disk = MemoryPosix()
+    disk.mkdir(ROOT)
+    return disk
+
+
+def old_disk() -> MemoryPosix:
+    """A tree as metatreedb 0.2.3 writes it: no log, no attributes, metadata.json in each node, keys in `.metatree`."""
+    disk = bare_disk()
+    write(disk, f"{ROOT}/.metatree", json.dumps({"keys": list(LEVELS), "locking_enabled": True}).encode())
+    for path, (keys, children, blobs) in ADOPTED.items():
+        folder = f"{ROOT}/{path}" if path else ROOT
+        if path:
+            disk.mkdir(folder)
+        content = {"children": list(children), **keys} if children else keys
+        write(disk, f"{folder}/metadata.json", json.dumps(content).encode())
+        for name, data in blobs.items():
+            write(disk, f"{folder}/{name}", data)
+    return disk
+
+
+def old_empty_disk() -> MemoryPosix:
+    """The same before its first put: the root's metadata.json is empty."""
+    disk = bare_disk()
+    write(disk, f"{ROOT}/.metatree", json.dumps({"keys": list(LEVELS), "locking_enabled": True}).encode())
+    write(disk, f"{ROOT}/metadata.json", b"")
+    return disk
+
+
+def unclean_disk() -> MemoryPosix:
+    """A tree whose process died with commits that no checkpoint had made durable: opening it is a recovery."""
+    disk = BENCH.disk()
+    posix = DyingStorage(Crashing(1 << 40, "before"), disk)
+    tree = BENCH.prepare(posix, OPERATIONS["update"], warm=True)
+    posix.plan = Crashing(posix.count + 5, "before")
+    with pytest.raises(Crash):
+        OPERATIONS["transaction of 20"].act(tree)
+    return disk
+
+
+BENCH = Bench()
+OPENINGS: dict[str, tuple[Callable[[], MemoryPosix], State | None]] = {
+    "create": (bare_disk, CREATE),
+    "create on a new log": (empty_disk, CREATE),
+    "adopt": (old_disk, ADOPTED),
+    "adopt an empty tree": (old_empty_disk, CREATE),
+    "recovery": (unclean_disk, None),  # None: whatever a reader finds there
+}
+
+
+# --- one crash --------------------------------------------------------------------------------------------------------
+
+
+def crash(name: str, call: int, when: When) -> MemoryPosix:
+    """The disk that a death leaves behind."""
+    disk = BENCH.disk()
+    posix = DyingStorage(Crashing(call, when), disk)
+    operation = OPERATIONS[name]
+    with dying(posix):
+        operation.act(BENCH.prepare(posix, operation, warm=False))
+    assert posix.crashed is not None, "the operation made fewer calls than the run that counted them"
+    return clone(disk)
+
+
+@contextmanager
+def dying(posix: DyingStorage) -> Iterator[None]:
+    """Whatever is raised once the process is dead reaches nobody."""
+    try:
+        yield
+    except (Crash, Exception):
+        if posix.crashed is None:
+            raise
+
+
+@contextmanager
+def noting(where: str) -> Iterator[None]:
+    """Say in a failure at which point it was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"at {where}")
+        raise
+
+
+def report(what: str, calls: int, covered: int, total: int) -> None:
+    print(f"crash points of {what}: {covered}/{total} moments of {calls} calls")
+
+
+def verify(disk: MemoryPosix, allowed: list[State]) -> State:
+    """Open what is left, in all ways; the state found."""
+    with open_tree(disk, read_only=True) as reader:
+        seen = dump(reader)
+    assert seen in allowed, "a reader finds neither the state before nor the one after"
+    return recovered(disk, [seen])
+
+
+def recovered(disk: MemoryPosix, allowed: list[State]) -> State:
+    """Open what is left for writing."""
+    with open_tree(disk) as tree:
+        found = dump(tree)
+        assert found in allowed, "recovery ends in neither the state before nor the one after, or not in a reader's"
+        assert plain(disk) == found, "the folders do not show what the library reads"
+        report = tree.check(deep=True)
+        assert report.ok, str(report)
+    assert plain(disk) == found
+    assert not left(disk, "tmp"), "unfinished files where the next opener would trip over them"
+    return found
+
+
+def left(disk: MemoryPosix, folder: str) -> list[str]:
+    try:
+        return disk.listdir(f"{ROOT}/.wal/{folder}")
+    except FileNotFoundError:
+        return []
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["checkpointed", "with-a-window"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_crash_at_any_call_leaves_the_state_before_or_after(name: str, warm: bool) -> None:
+    run = BENCH.run(OPERATIONS[name], warm=warm)
+    assert run.end > run.start, "an operation that changes nothing would prove nothing"
+    ends: list[State] = []
+    for image in run.images:
+        with noting(f"{name!r}, {'with a window' if warm else 'checkpointed'}, {image.moment}"):
+            ends.append(verify(image.disk, [run.before, run.after]))
+    # A returned call stays; before the first step nothing can have happened.
+    assert ends[0] == run.before and ends[-1] == run.after
+    report(f"{name} ({'window' if warm else 'checkpointed'})", run.end - run.start, len(ends), len(run.images))
+
+
+@pytest.mark.parametrize("name", ["put of a staged blob", "update", "delete of a node", "close"])
+def test_what_a_death_leaves_is_what_the_camera_kept(name: str) -> None:
+    """The other tests look at images taken in one life. Here the process really stops, and its locks are freed."""
+    run = BENCH.run(OPERATIONS[name], warm=False)
+    for call in range(1, run.end - run.start + 1):
+        for when in WHENS:
+            with noting(f"{name!r}, {when} call {call}"):
+                verify(crash(name, run.start + call, when), [run.before, run.after])
+
+
+@pytest.mark.parametrize("name", OPENINGS)
+def test_a_crash_at_any_call_of_opening_loses_nothing(name: str) -> None:
+    make, expected = OPENINGS[name]
+    if expected is None:
+        with open_tree(make(), read_only=True) as reader:
+            expected = dump(reader)
+    boundary = Boundary(make())
+    tree = open_tree(boundary)
+    calls = boundary.count
+    assert calls and dump(tree) == expected
+    tree.close()
+    points = 0
+    for call in range(1, calls + 1):
+        for when in WHENS:
+            disk = make()
+            posix = DyingStorage(Crashing(call, when), disk)
+            with dying(posix):
+                open_tree(posix)
+            assert posix.crashed is not None
+            with noting(f"{name!r}, {when} call {call}: {posix.crashed.method} {posix.crashed.path}"):
+                recovered(clone(disk), [expected])
+            points += 1
+    report(name, calls, points, 3 * calls)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "close", "put of a staged blob", "transaction with a pack"])
+def test_staged_files_and_trash_go_with_the_next_checkpoint(name: str) -> None:
+    """Forgotten ones would keep their blocks for ever, also after the blob itself is gone."""
+    for image in BENCH.run(OPERATIONS[name], warm=True).images:
+        with open_tree(image.disk) as tree:
+            tree.update("other", one="more")  # so that there is something to make a checkpoint of
+        with noting(f"{name!r}, {image.moment}"):
+            assert not left(image.disk, "staged")
+            assert not left(image.disk, "trash")
+
+
+def test_a_folder_is_a_tree_only_when_its_creation_was_complete() -> None:
+    """`.metatree` is born last: until then an opener without keys is told that there is no tree, never a half one."""
+    boundary = Boundary(bare_disk())
+    open_tree(boundary).close()
+    verdicts: list[bool] = []
+    for call in range(1, boundary.count + 1):
+        disk = bare_disk()
+        posix = DyingStorage(Crashing(call, "before"), disk)
+        with dying(posix):
+            open_tree(posix).close()
+        left_over = clone(disk)
+        whole = ".metatree" in left_over.listdir(ROOT)
+        if whole:
+            with Metatree(MemoryStorage(left_over)) as tree:
+                assert tree.keys == LEVELS and dump(tree) == CREATE
+        else:
+            with pytest.raises(Exception, match=r"holds no tree|is neither a tree nor empty"):
+                Metatree(MemoryStorage(left_over))
+        verdicts.append(whole)
+    assert verdicts == sorted(verdicts) and verdicts[-1], "once a tree, always a tree"
+
+
+# --- two crashes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either() -> None:
+    """For a sample of first crashes, every moment of the recovery that follows is a second one."""
+    chooser = random.Random(PAIRS_SEED)
+    print(f"seed {PAIRS_SEED}; to repeat: METATREE_PAIRS_SEED={PAIRS_SEED} pytest -s {__file__} -k second_crash")
+    runs = {name: BENCH.run(operation, warm=True) for name, operation in OPERATIONS.items()}
+    pairs = 0
+    end = time.monotonic() + PAIRS_SECONDS
+    while time.monotonic() < end:
+        name = chooser.choice(list(runs))
+        first = chooser.choice(runs[name].images)
+        with open_tree(first.disk, read_only=True) as reader:
+            seen = dump(reader)
+        assert seen in (runs[name].before, runs[name].after)
+        camera = Camera(clone(first.disk))
+        camera.start()
+        open_tree(camera).close()
+        for second in camera.finish():
+            with noting(f"{name!r}, {first.moment}, then {second.moment}"):
+                recovered(second.disk, [seen])
+            pairs += 1
+    print(f"{pairs} pairs of crashes in {PAIRS_SECONDS} s")
+    assert pairs >= PAIRS_FLOOR

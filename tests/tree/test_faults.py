@@ -1,0 +1,281 @@
+"""The system fails at every call: once or from then on, with every error a disk knows, or by writing only a part.
+
+The promise: an error was raised or the result is right. Before the commit point an error means "not done"; after it
+there is none, but a warning, and the files follow once the fault is gone. Only CommitUnknownError says "ask".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, MetatreeError, UnavailableError
+from metatree.engine import Engine
+from tests.tree.model import LEVELS, OPERATIONS, Bench, Run, State, clone, dump, open_tree, plain
+from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.testing import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Failing, FaultyStorage
+
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE)
+SECONDS = float(os.environ.get("METATREE_FAULTS_SECONDS", "40"))
+SEED = int(os.environ.get("METATREE_FAULTS_SEED", str(random.randrange(1 << 32))))
+FLOOR = 600
+
+BENCH = Bench()
+FAULTED = [name for name in OPERATIONS if name != "close"]  # closing is the end of every one of them
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Printed by a failing test."""
+
+    operation: str
+    call: int  # of the operation, from 1
+    error: int
+    lasting: bool
+    short: bool = False
+
+    def __str__(self) -> str:
+        how = "short write, then " if self.short else ""
+        often = "lasting" if self.lasting else "once"
+        return f"{self.operation!r}, call {self.call}: {how}{errno.errorcode[self.error]}, {often}"
+
+
+class SwitchableStorage(FaultyStorage):
+    """Fails as planned until `heal`; nothing fails before `plan` is set."""
+
+    def __init__(self, inner: MemoryPosix, counted: frozenset[str]) -> None:
+        super().__init__(Failing(0), inner, counted=counted)
+
+    def heal(self) -> None:
+        self.plan = Failing(0)
+
+
+@contextmanager
+def noting(where: object) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"at {where}")
+        raise
+
+
+def provoke(fault: Fault, run: Run, counted: frozenset[str]) -> list[Call]:
+    """Fail the operation as planned, then look at everything it promises. The calls that failed."""
+    disk = BENCH.disk()
+    posix = SwitchableStorage(disk, counted)
+    operation = OPERATIONS[fault.operation]
+    tree = BENCH.prepare(posix, operation, warm=False)
+    posix.plan = Failing(posix.count + fault.call, fault.error, fault.lasting, fault.short)
+    raised: Exception | None = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            operation.act(tree)
+        except Exception as error:  # noqa: BLE001  what it is is looked at below
+            raised = error
+    failed = list(posix.failed)
+    posix.heal()
+    pending = [w for w in caught if issubclass(w.category, ApplyPendingWarning)]
+    assert len(pending) == len(caught), [str(w.message) for w in caught]
+    assert raised is None or isinstance(raised, MetatreeError), f"a raw {raised!r}"
+    expected = outcome(raised, run)
+    if pending:
+        assert raised is None or fault.operation == "checkpoint", "a warning says committed, the error says not"
+    after_death(clone(disk), expected)
+    go_on(tree, expected, raised)
+    assert_recovered(disk, [*expected, *(with_more(state) for state in expected)])
+    return failed
+
+
+def outcome(raised: Exception | None, run: Run) -> list[State]:
+    """What may be there."""
+    if raised is None:
+        return [run.after]
+    if isinstance(raised, CommitUnknownError):
+        return [run.before, run.after]
+    return [run.before]
+
+
+def after_death(disk: MemoryPosix, expected: list[State]) -> None:
+    """The process dies right after the call: what it was told must hold."""
+    assert_recovered(disk, expected)
+
+
+def assert_recovered(disk: MemoryPosix, expected: list[State]) -> None:
+    with open_tree(disk) as tree:
+        found = dump(tree)
+        assert found in expected
+        assert plain(disk) == found
+        report = tree.check(deep=True)
+        assert report.ok, str(report)
+
+
+def with_more(state: State) -> State:
+    keys, children, blobs = state["other"]
+    return {**state, "other": ({**keys, "more": True}, children, blobs)}
+
+
+def go_on(tree: Metatree, expected: list[State], raised: Exception | None) -> None:
+    """The same process, once the fault is gone: it reads and writes rightly, or says that it cannot."""
+    try:
+        assert dump(tree) in expected
+        tree.update("other", more=True)
+        assert dump(tree) in [with_more(state) for state in expected]
+        tree.flush()
+        tree.checkpoint()
+        assert tree.unapplied == 0
+    except (UnavailableError, CommitUnknownError) as error:
+        # After a failed flush nothing may be appended by this handle; it says so, whatever it is asked.
+        assert "open" in str(error) or raised is not None, f"refused without a reason to: {error}"
+    try:
+        tree.close()
+    except UnavailableError:
+        assert raised is not None
+
+
+def calls_of(name: str, counted: frozenset[str]) -> tuple[Run, int]:
+    run = BENCH.run(OPERATIONS[name], warm=False)
+    boundary = Boundary(BENCH.disk(), counted=counted)
+    tree = BENCH.prepare(boundary, OPERATIONS[name], warm=False)
+    start = boundary.count
+    OPERATIONS[name].act(tree)
+    calls = boundary.count - start
+    tree.close()
+    return run, calls
+
+
+@pytest.mark.parametrize("name", FAULTED)
+def test_an_error_at_any_changing_call_is_raised_or_the_result_is_right(name: str) -> None:
+    run, calls = calls_of(name, MUTATING_CALLS)
+    points = 0
+    for call in range(1, calls + 1):
+        for lasting in (False, True):
+            fault = Fault(name, call, ERRORS[(call + lasting) % len(ERRORS)], lasting)
+            with noting(fault):
+                assert provoke(fault, run, MUTATING_CALLS)
+            points += 1
+    print(f"faults of {name}: {points} at {calls} calls")
+
+
+@pytest.mark.parametrize("name", FAULTED)
+def test_a_write_that_takes_only_a_part_changes_nothing(name: str) -> None:
+    """The rest is written, or, the disk being full, the error is raised and the part is taken back."""
+    run, calls = calls_of(name, MUTATING_CALLS)
+    cut = 0
+    for call in range(1, calls + 1):
+        fault = Fault(name, call, errno.ENOSPC, lasting=False, short=True)
+        with noting(fault):
+            cut += bool(provoke(fault, run, MUTATING_CALLS))
+    assert cut
+    print(f"short writes of {name}: {cut}")
+
+
+def test_any_error_at_any_call_reading_ones_included() -> None:
+    """A sample of all (operation, call, error, lasting), for as long as there is time."""
+    chooser = random.Random(SEED)
+    print(f"seed {SEED}; to repeat: METATREE_FAULTS_SEED={SEED} pytest -s {__file__} -k reading_ones")
+    counts = {name: calls_of(name, ALL_CALLS) for name in FAULTED}
+    points = 0
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        name = chooser.choice(list(counts))
+        run, calls = counts[name]
+        fault = Fault(name, chooser.randint(1, calls), chooser.choice(ERRORS), chooser.random() < 0.5)
+        with noting(f"{fault}, seed {SEED}"):
+            provoke(fault, run, ALL_CALLS)
+        points += 1
+    print(f"{points} faults in {SECONDS} s")
+    assert points >= FLOOR
+
+
+# --- E15: errors after the commit point -------------------------------------------------------------------------------
+
+
+class Refusing(Boundary):
+    """Refuses to rename anything onto paths that `refuse` picks."""
+
+    def __init__(self, inner: MemoryPosix) -> None:
+        super().__init__(inner)
+        self.refuse: Callable[[str], bool] = lambda path: False
+
+    def rename(self, source: str, target: str) -> None:
+        if self.refuse(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+        super().rename(source, target)
+
+
+@pytest.mark.parametrize("size", [10, 100_000], ids=["inline", "staged"])
+def test_a_commit_whose_files_cannot_follow_returns_with_a_warning(size: int) -> None:
+    disk = BENCH.disk()
+    posix = Refusing(disk)
+    tree = open_tree(posix)
+    before = plain(disk)
+    posix.refuse = lambda path: path.endswith("/m/v9")
+    with pytest.warns(ApplyPendingWarning, match="m/v9"):
+        assert tree.put("m/v9", b"9" * size, name="b") is True
+    assert tree.unapplied > 0
+    assert b"".join(tree.get("m/v9/b")) == b"9" * size, "readers of the library see the commit all the same"
+    assert plain(disk)["m"] == before["m"], "m does not list what is not there"
+    with pytest.warns(ApplyPendingWarning), pytest.raises(UnavailableError, match="m/v9"):
+        tree.flush()
+    # A later commit to other nodes goes its way; only the mark waits.
+    with pytest.warns(ApplyPendingWarning):
+        tree.update("other", later=1)
+    assert plain(disk)["other"][0] == {"later": 1}
+    # The log must keep what the files do not have.
+    with pytest.warns(ApplyPendingWarning), pytest.raises(UnavailableError):
+        tree.checkpoint()
+    with open_tree(clone(disk)) as survivor:
+        assert b"".join(survivor.get("m/v9/b")) == b"9" * size
+    posix.refuse = lambda path: False
+    tree.flush()
+    assert tree.unapplied == 0
+    assert plain(disk) == dump(tree)
+    tree.close()
+    assert_recovered(disk, [plain(disk)])
+
+
+def test_a_held_right_to_apply_delays_the_files_and_not_the_commit() -> None:
+    disk = BENCH.disk()
+    holder = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False)
+    writer = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.05)
+    with holder.log.right():
+        with pytest.warns(ApplyPendingWarning, match="LockBusyError"):
+            writer.change(lambda draft: draft.update(("m",), {"busy": True}))
+        assert writer.committer.unapplied() == 1
+        assert "busy" not in plain(disk)["m"][0]
+    writer.committer.flush()
+    assert writer.committer.unapplied() == 0
+    assert plain(disk)["m"][0]["busy"] is True
+    writer.close()
+    holder.close()
+    assert_recovered(disk, [plain(disk)])
+
+
+def test_an_unknown_outcome_is_answered_by_status_after_reopening() -> None:
+    """The flush fails: the same handle refuses to append, a new one knows."""
+    disk = BENCH.disk()
+    posix = SwitchableStorage(disk, frozenset({"fdatasync"}))
+    tree = open_tree(posix)
+    posix.plan = Failing(posix.count + 1, errno.EIO)
+    with pytest.raises(CommitUnknownError) as raised:
+        tree.update("m", n=2)
+    with pytest.raises(UnavailableError, match="open"):
+        tree.update("m", n=3)
+    assert tree.find("m").metadata["n"] in (1, 2), "reads go on"
+    with open_tree(disk) as again:
+        lsn = again.status(raised.value.txid)
+        assert (again.find("m").metadata["n"] == 2) == (lsn is not None)
+        again.update("m", n=4)
+    tree.close()
+    with open_tree(disk) as last:
+        assert last.find("m").metadata["n"] == 4
+        assert last.check(deep=True).ok

@@ -1,0 +1,547 @@
+"""The replay cases of the hostile review, one by one: what goes wrong when a record is an operation, when apply eats
+its source, when a mark outlives the files it vouches for, when a checkpoint believes a sync that lied.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metatree import ApplyPendingWarning, Metatree, UnavailableError
+from metatree.engine import Engine
+from metatree.facts import ChildFact, Fact, KeysFact, NodeFact
+from metatree.fold import fold
+from tests.tree.model import (
+    BIG,
+    LEVELS,
+    OPERATIONS,
+    OTHER_BIG,
+    ROOT,
+    Bench,
+    Camera,
+    DyingStorage,
+    State,
+    clone,
+    dump,
+    open_tree,
+    plain,
+    read,
+)
+from wal import LockBusyError
+from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.testing import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Crash, Crashing
+
+T = TypeVar("T")
+Step = Callable[[Metatree], object]
+
+BENCH = Bench()
+
+
+@contextmanager
+def noting(where: object) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"at {where}")
+        raise
+
+
+def recovered(disk: MemoryPosix, allowed: Sequence[State]) -> State:
+    """What the first opener makes of a disk; checked, and the same for `ls` and `cat`."""
+    with open_tree(disk) as tree:
+        found = dump(tree)
+        assert found in allowed
+        assert plain(disk) == found
+        report = tree.check(deep=True)
+        assert report.ok, str(report)
+    return found
+
+
+# --- E1, E2, E3: windows that a replay of operations would get wrong --------------------------------------------------
+
+
+def put(location: str, name: str, content: bytes, *, force: bool = False) -> Step:
+    return lambda tree: tree.put(location, content, name=name, force=force)
+
+
+def delete(location: str) -> Step:
+    return lambda tree: tree.delete(location, recursive=True)
+
+
+def move(source: str, target: str) -> Step:
+    return lambda tree: tree.move(source, target)
+
+
+def copy(source: str, target: str) -> Step:
+    return lambda tree: tree.copy(source, target)
+
+
+def folder(location: str, name: str, content: bytes) -> Step:
+    """A directory blob."""
+
+    def act(tree: Metatree) -> None:
+        with tempfile.TemporaryDirectory(prefix="metatree-test-") as made:
+            Path(made, "inner").mkdir()
+            Path(made, "inner", "file").write_bytes(content)
+            tree.put(location, made, name=name, recursive=True)
+
+    return act
+
+
+CASES: dict[str, list[Step]] = {
+    "E1 drop B, then move A to B": [delete("m/v2"), move("m/v1", "m/v2")],
+    "E1 move A to B, then put A again": [move("m/v1", "m/v5"), put("m/v1", "b", b"the new one")],
+    "E1 move A to B, put A, move B back elsewhere": [
+        move("m/v1", "m/v5"),
+        put("m/v1", "big", OTHER_BIG),
+        move("m/v5", "m/v6"),
+        delete("m/v6/big"),
+    ],
+    "E1 copy a to b, then force-put a": [
+        copy("m/v1/big", "m/v2/big"),
+        put("m/v1", "big", OTHER_BIG, force=True),
+    ],
+    "E1 swap two nodes through a third": [move("m/v1", "m/t"), move("m/v2", "m/v1"), move("m/t", "m/v2")],
+    "E1 swap two staged blobs": [
+        put("m/v2", "big", OTHER_BIG),
+        move("m/v1/big", "m/v1/t"),
+        move("m/v2/big", "m/v1/big"),
+        move("m/v1/t", "m/v2/big"),
+    ],
+    "E1 a moved blob and its copy are two": [
+        copy("m/v1/big", "m/v1/c"),
+        move("m/v1/big", "m/v1/d"),
+        put("m/v1", "d", b"replaced", force=True),
+    ],
+    "E2 drop a blob, put it from a staged file": [delete("m/v1/big"), put("m/v1", "big", OTHER_BIG)],
+    "E2 delete the model, then put the version": [delete("m"), put("m/v1", "big", OTHER_BIG)],
+    "E2 put staged, delete the model, put staged": [
+        put("m/v9", "big", BIG),
+        delete("m"),
+        put("m/v9", "big", OTHER_BIG),
+        put("m/v9", "b", b"beside it"),
+    ],
+    "E2 force-put twice": [
+        put("m/v1", "big", OTHER_BIG, force=True),
+        put("m/v1", "big", BIG[:90_000], force=True),
+    ],
+    "E2 force-put staged, small, staged": [
+        put("m/v1", "big", OTHER_BIG, force=True),
+        put("m/v1", "big", b"small", force=True),
+        put("m/v1", "big", BIG[:90_000], force=True),
+    ],
+}
+
+# E3: one name, four kinds; every change from one to another, and on to a third
+KINDS: dict[str, Step] = {
+    "node": put("m/x", "b", b"in a node"),
+    "small blob": put("m", "x", b"a blob"),
+    "staged blob": put("m", "x", BIG),
+    "folder": folder("m", "x", b"in a folder"),
+}
+CASES |= {
+    f"E3 {first}, {second}, {third}": [KINDS[first], delete("m/x"), KINDS[second], delete("m/x"), KINDS[third]]
+    for first in KINDS
+    for second in KINDS
+    for third in KINDS
+    if first != second and second != third and third != "small blob"
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_window_replays_to_the_same_tree_from_wherever_it_was_cut(name: str) -> None:
+    """Every commit of the window has been applied, or some have, or half of one: replay begins at its first."""
+    disk = BENCH.disk()
+    camera = Camera(disk)
+    tree = open_tree(camera)
+    states = [dump(tree)]
+    for number, step in enumerate(CASES[name]):
+        camera.start()
+        step(tree)
+        images = camera.finish()
+        states.append(dump(tree))
+        assert plain(disk) == states[-1]
+        if name.startswith("E3"):  # these are many: the death right after a step, and a few in the middle of the last
+            stride = max(1, len(images) // 4) if number + 1 == len(CASES[name]) else len(images)
+            images = images[::-1][::stride][::-1]
+        for image in images:
+            with noting(f"{name}, step {number + 1}, {image.moment}"):
+                recovered(image.disk, states[-1:] if image is images[-1] else states[-2:])
+    tree.close()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("E3")])
+def test_a_replay_that_is_cut_short_is_replayed_again(name: str) -> None:
+    disk = BENCH.disk()
+    tree = open_tree(disk)
+    for step in CASES[name]:
+        step(tree)
+    expected = dump(tree)
+    image = clone(disk)
+    tree.close()
+    camera = Camera(image)
+    camera.start()
+    open_tree(camera).close()
+    images = camera.finish()
+    for second in images[:: max(1, len(images) // 12)]:
+        with noting(f"{name}, recovery cut {second.moment}"):
+            recovered(second.disk, [expected])
+
+
+# --- E1b: a window laid over a file that is ahead of it ---------------------------------------------------------------
+
+NAMES = st.sampled_from(["x", "y", "z", "w", "v"])
+EVENTS = st.one_of(
+    st.tuples(st.just("create"), NAMES),
+    st.tuples(st.just("drop"), NAMES),
+    st.tuples(st.just("set"), NAMES),
+    st.tuples(st.just("unset"), NAMES),
+    st.tuples(st.just("whole"), NAMES),
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(start=st.lists(NAMES, unique=True), events=st.lists(EVENTS, max_size=12), data=st.data())
+def test_any_window_over_any_file_inside_it_gives_the_state_at_its_end(
+    start: list[str], events: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    facts: list[Fact] = []
+    states: list[tuple[dict[str, object], list[str]]] = [({}, start)]
+    for number, (what, name) in enumerate(events):
+        keys, children = dict(states[-1][0]), list(states[-1][1])
+        if (what == "create") == (name in children) and what in ("create", "drop"):
+            continue  # facts are effective: creating what is there is none
+        if what == "create":
+            children.append(name)
+            facts.append(ChildFact(("m",), name, True))
+        elif what == "drop":
+            children.remove(name)
+            facts.append(ChildFact(("m",), name, False))
+        elif what == "set":
+            keys[name] = number
+            facts.append(KeysFact(("m",), {name: number}, ()))
+        elif what == "unset":
+            keys.pop(name, None)
+            facts.append(KeysFact(("m",), {}, (name,)))
+        else:
+            facts.append(NodeFact(("m",), dict(keys), tuple(children)))
+        states.append((keys, children))
+    ahead = data.draw(st.integers(0, len(facts)), label="records the file shows")
+    begin = data.draw(st.integers(0, ahead), label="where the window begins")
+    effect, _ = fold(facts[begin:]).find(("m",))
+    file_keys, file_children = states[ahead]
+    if effect is None:
+        assert begin == len(facts)
+        return
+    assert list(effect.over_children(file_children)) == states[-1][1]
+    assert effect.over_keys(file_keys) == states[-1][0]
+    # Two folds in a row are the fold of both: what a reader does as it goes on.
+    split = data.draw(st.integers(begin, len(facts)), label="where the second half begins")
+    again, _ = fold(facts[split:], fold(facts[begin:split])).find(("m",))
+    assert again is not None
+    assert list(again.over_children(file_children)) == states[-1][1]
+    assert again.over_keys(file_keys) == states[-1][0]
+
+
+# --- E3b: what somebody who only has `ls` and `cat` can ever see ------------------------------------------------------
+
+
+class Onlooker(Boundary):
+    """Looks at the folders around every single call, as Triton or a shell script would."""
+
+    def __init__(self, disk: MemoryPosix, look: Callable[[], None]) -> None:
+        super().__init__(disk, counted=ALL_CALLS)
+        self.look: Callable[[], None] | None = None
+        self._look = look
+
+    def start(self) -> None:
+        self.look = self._look
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        result = run()
+        if self.look is not None and call.number and call.method in MUTATING_CALLS:
+            with noting(f"{call.method} {call.path}"):
+                self.look()
+        return result
+
+
+ONLOOKED = [name for name in OPERATIONS if name not in ("put of a directory",)]
+
+
+@pytest.mark.parametrize("name", ONLOOKED)
+def test_a_node_is_never_seen_before_it_is_complete_nor_listed_when_it_is_not(name: str) -> None:
+    run = BENCH.run(OPERATIONS[name], warm=False)
+    whole = [run.before, run.after]
+    disk = BENCH.disk()
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        try:
+            shown = plain(disk)  # each child that is listed is there and its metadata.json parses
+        except FileNotFoundError as error:
+            # Dropped and made anew in one transaction: for an instant there is neither the old folder nor the new one.
+            assert name == "transaction of 20" and error.filename in (f"{ROOT}/m/v2", f"{ROOT}/m/v3")
+            return
+        for model in [n for n in disk.listdir(ROOT) if n not in (".wal", ".lock", ".metatree", "metadata.json")]:
+            assert any(model in state for state in whole), f"a temporary name: {model}"
+            for version in [n for n in disk.listdir(f"{ROOT}/{model}") if n != "metadata.json"]:
+                path = f"{model}/{version}"
+                known = [state for state in whole if path in state]
+                if not known:
+                    assert any(version in state.get(model, ({}, (), {}))[2] for state in whole), f"a temporary {path}"
+                    continue
+                if path in run.after and path not in run.before:
+                    assert complete(disk, path, run.after), f"{path} is visible, but not complete"
+        for path, (_, _, blobs) in shown.items():
+            for blob, content in blobs.items():
+                if any(f"{path}/{blob.partition('/')[0]}".lstrip("/") in state for state in whole):
+                    continue  # the folder of a node that its parent does not list yet, or any more
+                assert any(content == state[path][2].get(blob) for state in whole if path in state), f"{path}/{blob}"
+
+    posix = Onlooker(disk, look)
+    tree = BENCH.prepare(posix, OPERATIONS[name], warm=False)
+    posix.start()
+    OPERATIONS[name].act(tree)
+    tree.close()
+    assert looks
+
+
+def complete(disk: MemoryPosix, path: str, state: State) -> bool:
+    keys, children, blobs = state[path]
+    value = json.loads(read(disk, f"{ROOT}/{path}/metadata.json"))
+    names = set(disk.listdir(f"{ROOT}/{path}"))
+    return (
+        value == ({"children": list(children), **keys} if children else keys)
+        and names == {"metadata.json", *blobs, *children}
+        and all(read(disk, f"{ROOT}/{path}/{blob}") == content for blob, content in blobs.items())
+    )
+
+
+# --- E5, E6, E8: power cuts, checkpoints, syncs that fail -------------------------------------------------------------
+
+
+class ForgetfulDisk(MemoryPosix):
+    """Knows what was not flushed since it was written. A power cut takes it back; the names stay, and so
+    does the head file: the kernel may have written any page back, and the marks being ahead of the files is the worse
+    case.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dirty: set[int] = set()
+        self.flushed: dict[int, bytes] = {}  # content as of the last flush of files written since
+
+    @classmethod
+    def of(cls, disk: MemoryPosix) -> ForgetfulDisk:
+        made, copied = cls(), clone(disk)
+        made._top, made._numbers = copied._top, copied._numbers
+        if isinstance(disk, ForgetfulDisk):
+            made.dirty, made.flushed = set(disk.dirty), dict(disk.flushed)
+        return made
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        inode = self._opened(fd)
+        if inode.number not in self.dirty:
+            self.flushed[inode.number] = bytes(inode.data)
+            self.dirty.add(inode.number)
+        return super().pwrite(fd, data, offset)
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self.dirty.discard(self.fstat(fd).st_ino)
+
+    fdatasync = fsync
+
+    def syncfs(self, fd: int) -> None:
+        super().syncfs(fd)
+        self.dirty.clear()
+
+    def lose(self) -> None:
+        """Writeback fails: what was not flushed is gone, and its pages are clean now."""
+        head = self.stat(f"{ROOT}/.wal/head").st_ino
+        for path in self._paths(ROOT):
+            inode = self._find(path)
+            if inode.number in self.dirty and inode.number != head:
+                inode.data[:] = self.flushed[inode.number]
+        self.dirty.clear()
+
+    def _paths(self, folder: str) -> Iterator[str]:
+        for name in self.listdir(folder):
+            path = f"{folder}/{name}"
+            if self._find(path).folder:
+                yield from self._paths(path)
+            else:
+                yield path
+
+    def cut(self) -> MemoryPosix:
+        """The disk after a power cut now."""
+        other = ForgetfulDisk.of(self)
+        other.lose()
+        return other
+
+
+class At(Boundary):
+    """Does something before the calls that `when` picks."""
+
+    def __init__(self, inner: MemoryPosix, when: Callable[[Call], bool], act: Callable[[Call], None]) -> None:
+        super().__init__(inner)
+        self.armed = False
+        self._when = when
+        self._act = act
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.armed and call.number and self._when(call):
+            self.armed = False
+            self._act(call)
+            self.armed = True
+        return run()
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *(n for n in CASES if not n.startswith("E3"))])
+def test_files_lost_in_a_power_cut_come_back_from_the_log(name: str) -> None:
+    """E5: the applied mark survived, the files it speaks of did not. Every file since the redo mark is replayed."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    cuts: list[tuple[str, MemoryPosix]] = []
+    posix = At(disk, lambda call: True, lambda call: cuts.append((f"{call.method} {call.path}", disk.cut())))
+    if name in OPERATIONS:
+        tree = BENCH.prepare(posix, OPERATIONS[name], warm=True)
+        steps = [OPERATIONS[name].act]
+    else:
+        tree, steps = open_tree(posix), CASES[name]
+    for step in steps:
+        before = dump(tree)
+        posix.armed = True
+        step(tree)
+        posix.armed = False
+        cuts.append(("the end", disk.cut()))
+        after = plain(disk)
+        for moment, cut in cuts:
+            with noting(f"{name}: power cut before {moment}"):
+                found = recovered(cut, [before, after])
+        assert found == after, "what was acknowledged is there"
+        cuts.clear()
+    assert disk.dirty or name in ("checkpoint", "close"), "nothing was at risk: the test would prove nothing"
+    tree.close()
+
+
+def test_a_commit_beside_a_running_checkpoint_survives_whatever_the_checkpoint_trims() -> None:
+    """E6: another process commits to the very node the checkpoint is making durable, at each of its calls."""
+    moments = At(ForgetfulDisk.of(BENCH.disk()), lambda call: True, lambda call: None)
+    tree = BENCH.prepare(moments, OPERATIONS["checkpoint"], warm=True)
+    start = moments.count
+    tree.checkpoint()
+    calls = moments.count - start
+    tree.close()
+    beside = 0
+    for chosen in range(1, calls + 1):
+        disk = ForgetfulDisk.of(BENCH.disk())
+        other: list[Engine] = []
+
+        def commit(call: Call, other: list[Engine] = other) -> None:
+            # It cannot apply while the checkpoint holds the right, and need not: the commit is what counts.
+            with suppress(LockBusyError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ApplyPendingWarning)
+                other[0].change(lambda draft: draft.update(("m",), {"beside": call.number}))
+
+        target = [0]
+        posix = At(disk, lambda call, target=target: call.number == target[0], commit)  # type: ignore[misc]
+        tree = BENCH.prepare(posix, OPERATIONS["checkpoint"], warm=True)
+        other.append(Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.0))
+        target[0] = posix.count + chosen
+        before = dump(tree)
+        posix.armed = True
+        tree.checkpoint()
+        posix.armed = False
+        expected = dump(tree)
+        if expected != before:
+            beside += 1
+        with noting(f"call {chosen} of the checkpoint"):
+            recovered(disk.cut(), [expected])
+            tree.checkpoint()
+            recovered(disk.cut(), [expected])
+        other[0].close()
+        tree.close()
+    assert beside > calls // 2, "hardly any commit came through: the test would prove little"
+
+
+def test_after_a_failed_sync_the_window_is_written_again_before_it_is_trimmed() -> None:
+    """E8: the first sync fails, and the kernel has dropped the pages; the second one says "ok" and means nothing."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    failing = True
+
+    def fail(call: Call) -> None:
+        if failing:
+            disk.lose()
+            raise OSError(5, "writeback failed", call.path)
+
+    posix = At(disk, lambda call: call.method == "syncfs", fail)
+    tree = open_tree(posix)
+    tree.put("m/v9", BIG, name="big")
+    tree.put("m/v8", b"eight", name="b")
+    tree.update("m", n=8)
+    expected = plain(disk)
+    assert disk.dirty
+    posix.armed = True
+    with pytest.raises(UnavailableError):
+        tree.checkpoint()
+    recovered(disk.cut(), [expected])  # nothing was trimmed
+    failing = False
+    tree.checkpoint()
+    assert plain(disk) == expected, "trimmed, but the files do not hold it"
+    recovered(disk.cut(), [expected])
+    tree.close()
+
+
+def test_a_checkpointer_that_opened_later_writes_the_window_again_first() -> None:
+    """E8: somebody else was told of the failed writeback, and the storage opened later cannot be told any more."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    first = open_tree(disk)
+    first.put("m/v9", b"nine", name="b")
+    first.update("m", n=9)
+    expected = plain(disk)
+    disk.lose()  # told to nobody who still lives
+    later = open_tree(disk)
+    later.checkpoint()
+    assert plain(disk) == expected
+    recovered(disk.cut(), [expected])
+    later.close()
+    first.close()
+
+
+def test_whoever_takes_over_from_a_dead_committer_writes_the_window_again() -> None:
+    """E6: a process died while it held the right to apply; another one lives on and makes the checkpoint."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    survivor = open_tree(disk)
+    survivor.update("m", n=5)
+    applying = 0
+    for call in range(1, 40):
+        posix = DyingStorage(Crashing(1 << 40, "before"), disk)
+        with suppress(Crash):
+            victim = open_tree(posix)
+            posix.plan = Crashing(posix.count + call, "before")
+            victim.put(f"m/k{call}", b"k", name="b")
+        if posix.crashed is None:
+            break
+        if "/.wal/" not in posix.crashed.path or "/.wal/tmp/" in posix.crashed.path:
+            disk.lose()  # it died in mid-apply, and with it the only one who would have heard of a failed writeback
+            applying += 1
+        survivor.checkpoint()
+        survivor.flush()  # a record that was complete but not acknowledged is adopted by the trim: it is applied now
+        with noting(f"victim died before call {call}: {posix.crashed.method} {posix.crashed.path}"):
+            assert plain(disk) == dump(survivor)
+            recovered(disk.cut(), [dump(survivor)])
+    else:
+        raise AssertionError("the victim never lived to the end of its put")
+    assert applying >= 5
+    survivor.close()
