@@ -19,7 +19,7 @@ from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, Invalid
 from .facts import BlobFact, Inline, Slice, Source
 from .location import Path, check_inner, check_length, check_name, fold_name, join
 from .reader import Moved
-from .staging import CHUNK, Readable, Staging
+from .staging import CHUNK, Staging
 
 NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content is
 
@@ -46,16 +46,34 @@ def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> lis
             raise SourceError(
                 TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
             )
-        return [(name, *staging.add(cast(Readable, source)))]
+        return [(name, *staging.add(_Source(source)))]
     files = _list(source)
     if files is None:
         with _open(source) as stream:
-            return [(name, *staging.add(stream))]
+            return [(name, *staging.add(_Source(stream)))]
     if not recursive:
         raise SourceError(
             IsADirectoryError(f"{os.fspath(source)} is a directory: pass recursive=True to put all of it")
         )
     return _take_directory(name, files, staging)
+
+
+class _Source:
+    """A caller's stream; what it raises is the caller's own."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raises SourceError."""
+        try:
+            data = self._stream.read(size)
+        except Exception as error:
+            raise SourceError(error) from error
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            kind = type(data).__name__
+            raise SourceError(TypeError(f"the source must yield bytes, not {kind}: open it in binary mode"))
+        return bytes(data)
 
 
 def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Staging) -> list[NewBlob]:
@@ -66,7 +84,7 @@ def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Stagin
     for inner, file in files:
         check_length((name, *map(check_inner, inner.split("/"))))
         with _open(file) as stream:
-            blobs.append((f"{name}/{inner}", *staging.add(stream)))
+            blobs.append((f"{name}/{inner}", *staging.add(_Source(stream))))
     return blobs
 
 

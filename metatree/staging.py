@@ -14,7 +14,6 @@ from typing import Protocol
 import wal
 
 from . import layout
-from .errors import SourceError
 from .facts import Inline, Slice, Source
 from .folders import Attribute, digest
 
@@ -51,10 +50,10 @@ class Staging:
         return self._txid
 
     def add(self, source: Readable) -> Content:
-        """Take a blob in, chunk by chunk. Raises SourceError around what `source` raises, OSError of the storage."""
-        head = _read(source, INLINE_BLOB + 1)
+        """Take a blob in, chunk by chunk. Raises what `source` raises, and OSError of the storage."""
+        head = source.read(INLINE_BLOB + 1)
         while 0 < len(head) <= INLINE_BLOB:
-            more = _read(source, INLINE_BLOB + 1 - len(head))
+            more = source.read(INLINE_BLOB + 1 - len(head))
             if not more:
                 break
             head += more
@@ -121,18 +120,6 @@ class Staging:
                 file.write(chunk)
                 hasher.update(chunk)
                 size += len(chunk)
-                chunk = _read(source, CHUNK) if source is not None else b""
+                chunk = source.read(CHUNK) if source is not None else b""
             file.finish(Attribute(0, hasher.hexdigest()).encode())
         return size, hasher.hexdigest(), Slice(name)
-
-
-def _read(source: Readable, size: int) -> bytes:
-    try:
-        data = source.read(size)
-    except BaseException as error:
-        if isinstance(error, Exception):
-            raise SourceError(error) from error
-        raise
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise SourceError(TypeError(f"the source must yield bytes, not {type(data).__name__}: open it in binary mode"))
-    return bytes(data)

@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from torture_verify import Journal, differences, expected, on_disk, shown, wanted
+from torture_work import LEVELS, State, make, plan
 
 from metatree import Metatree
 from tests.tree.conftest import assert_clean
-from tools.torture_kill import LEVELS, Journal, State, differences, expected, make, on_disk, plan, shown, wanted
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "torture_kill.py"
 KILLS = 200

@@ -60,8 +60,8 @@ class FileLock:
         try:
             self._posix.funlock(self._fd)
         except OSError:
-            self._close_fd()  # closing releases too; a lock must not stay held because unlocking failed
-            raise
+            # Closing releases too, so nothing failed: an error from here would hide that of the work just done.
+            self._close_fd()
         finally:
             self._held = False
             self._thread.release()
