@@ -10,6 +10,7 @@ write it again. One that is known only by its changes is flushed before its rena
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from .errors import CorruptionError
 from .facts import BlobFact, Inline, Slice
 from .fold import Effect
 from .location import Path, join
+
+_READ_TO_COMPARE = 1 << 20  # bytes of a blob
 
 
 @dataclass(slots=True)
@@ -34,13 +37,22 @@ class Outcome:
     failed: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be applied
 
 
-def apply(storage: wal.Storage, effect: Effect, lsn: int, *, defer: bool = False, rewrite: bool = False) -> Outcome:
+class Mode(enum.Enum):
+    """What is known of the files before an application."""
+
+    FOLLOW = enum.auto()  # they show the state at the window's beginning, or anything since: the ordinary case
+    REWRITE = enum.auto()  # they show the window's end, but their content may not have reached the disk
+    REPLAY = enum.auto()  # a crash came in between: any part of the window may have been lost, nobody reads meanwhile
+
+
+def apply(storage: wal.Storage, effect: Effect, lsn: int, *, defer: bool = False, mode: Mode = Mode.FOLLOW) -> Outcome:
     """Make the folders show `effect`, the net effect of records up to `lsn`. Holder of the log's right only.
 
-    `defer`: put off large metadata.json files. `rewrite`: write also what the files already hold, since earlier
-    writes may have been lost. What fails is noted by node and does not keep the others from being applied.
+    `defer`: put off large metadata.json files. A REWRITE writes again what is there and takes nothing away, so that
+    nobody who reads the files meanwhile misses anything. What fails is noted by node and does not keep the others
+    from being applied.
     """
-    application = _Application(storage, lsn, rewrite=rewrite, defer=defer)
+    application = _Application(storage, lsn, mode, defer=defer)
     application.node((), effect)
     return application.outcome
 
@@ -57,10 +69,10 @@ def may_defer(effect: Effect) -> bool:
 
 
 class _Application:
-    def __init__(self, storage: wal.Storage, lsn: int, *, rewrite: bool, defer: bool) -> None:
+    def __init__(self, storage: wal.Storage, lsn: int, mode: Mode, *, defer: bool) -> None:
         self._storage = storage
         self._lsn = lsn
-        self._rewrite = rewrite
+        self._mode = mode
         self._defer = defer
         self.outcome = Outcome()
 
@@ -95,15 +107,17 @@ class _Application:
         """Bring a new node, with all below it, into being in one step; False if it is there and must be merged."""
         if not path or not effect.whole or not all(e.whole or e.exists is False for _, e in effect.walk()):
             return False
-        folder = layout.folder(path)
+        folder, aside = layout.folder(path), None
         entry = self._storage.entry(folder)
         if entry is not None:
-            if not effect.reset and entry.kind is wal.Kind.FOLDER:
+            if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
-            self._remove(folder, dropped=effect.reset)
+            aside = self._remove(folder, dropped=effect.reset)
         files = list(self._files(path, effect))
         if not self._storage.publish_folder(folder, files):
             return False
+        if aside is not None and aside.startswith(layout.QUARANTINE):
+            self._give_back(aside, folder)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
@@ -142,11 +156,15 @@ class _Application:
             keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
         data = folders.render(keys, children)
         if old is not None:
-            if old.data == data and not self._rewrite:
+            if old.data == data and self._mode is Mode.FOLLOW:
                 return
             self._keep_edited(name, old)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
         self.outcome.nodes += 1
+
+    def _note_edited(self, kept: str | None) -> None:
+        if kept is not None:
+            self.outcome.edited.append(kept)
 
     def _old(self, name: str) -> wal.Stored | None:
         try:
@@ -162,13 +180,15 @@ class _Application:
         if folders.is_edited(old):
             kept = layout.quarantine("edited", f"{self._lsn}/{name}")
             self._storage.publish(kept, old.data, old.attribute or b"", durable=True)
-            self.outcome.edited.append(kept)
+            self._note_edited(kept)
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
     def _publish_blob(self, fact: BlobFact) -> None:
         name = layout.blob(fact.path, fact.name)
         self._clear_way(fact)
+        if self._mode is not Mode.FOLLOW:
+            self._keep_foreign_blob(name, fact)
         publication = self._publication(fact)
         self._storage.publish(name, publication.content, publication.attribute, durable=False)
         if "/" in fact.name:
@@ -188,6 +208,24 @@ class _Application:
                 self._remove(name, dropped=False)
                 return
 
+    def _keep_foreign_blob(self, name: str, fact: BlobFact) -> None:
+        """In a replay: a file that somebody put in the place of what was applied, or wrote into, is kept.
+
+        A large file that was written into without a change of its size is not noticed: replays do not read those.
+        """
+        entry = self._storage.entry(name)
+        if entry is None:
+            return
+        attribute = folders.Attribute.decode(self._storage.attribute(name))
+        if attribute is not None and attribute.sha256 != fact.sha256:
+            return  # what stood here before
+        edited = attribute is None or entry.size != fact.size
+        if not edited and entry.size <= _READ_TO_COMPARE:
+            edited = folders.digest(self._storage.read(name).data) != fact.sha256
+        kept = layout.quarantine("edited", f"{self._lsn}/{name}")
+        if edited and self._storage.capabilities.attributes:
+            self._note_edited(self._storage.set_aside(name, kept))
+
     def _mark_folders(self, path: Path, name: str) -> None:
         """The top of a directory blob is marked as ours, so that `list` knows it from a foreign folder."""
         top = layout.blob(path, name.partition("/")[0])
@@ -202,20 +240,29 @@ class _Application:
         return folders.Attribute(self._lsn, sha256).encode()
 
     def _remove_all(self, path: Path, names: Iterable[str]) -> None:
-        for name in names:
+        for name in names if self._mode is not Mode.REWRITE else ():
             self._remove(layout.blob(path, name))
 
-    def _remove(self, name: str, *, dropped: bool = True) -> None:
+    def _give_back(self, aside: str, folder: str) -> None:
+        """A node that is made again by a replay keeps the foreign files that came into it since."""
+        for entry in self._storage.list(aside) if self._storage.capabilities.attributes else ():
+            foreign = entry.kind is wal.Kind.FILE and self._storage.attribute(f"{aside}/{entry.name}") is None
+            if foreign and self._storage.entry(f"{folder}/{entry.name}") is None:
+                self._storage.set_aside(f"{aside}/{entry.name}", f"{folder}/{entry.name}")
+
+    def _remove(self, name: str, *, dropped: bool = True) -> str | None:
         """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
 
         Where it may hold files that are not the log's to delete, it goes to the quarantine: something that nobody
         dropped, but whose name is needed, and in a replay also what came after the removal was first applied.
+        Returns where it went, None if there was nothing.
         """
         aside = layout.trash(self._lsn, name)
-        if (self._rewrite or not dropped) and folders.holds_foreign(self._storage, name):
+        if (self._mode is Mode.REPLAY or not dropped) and folders.holds_foreign(self._storage, name):
             aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
-        if self._storage.set_aside(name, aside):
-            self.outcome.removed += 1
+        went = self._storage.set_aside(name, aside)
+        self.outcome.removed += int(went is not None)
+        return went
 
 
 def read_source(storage: wal.Storage, fact: BlobFact) -> wal.Content:

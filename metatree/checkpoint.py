@@ -57,8 +57,10 @@ class Checkpointer:
         redo = self._log.trimmed()
         fault = self._log.load_mark(marks.FAULT)
         doubtful = fault != self._log.load_mark(marks.FAULT_SEEN) or redo < self._vouches_from
-        outcome = self._committer.pass_held(rewrite_from=redo if doubtful else None)
+        outcome = self._committer.pass_held()
         head = self._log.load_mark(marks.APPLIED)
+        if doubtful and not outcome.failed and head > redo:
+            outcome = self._committer.rewrite_held(redo, head)
         if outcome.failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         if head <= redo:

@@ -96,26 +96,29 @@ class Committer:
                 self.fault()
             return self.pass_held(defer=defer)
 
-    def pass_held(self, *, defer: bool = False, rewrite_from: int | None = None) -> apply.Outcome:
-        """The same for one who holds the right. `rewrite_from`: write again all that the records since then did."""
-        redo = self._log.trimmed()
-        applied = max(self._log.load_mark(marks.APPLIED), redo)
+    def pass_held(self, *, defer: bool = False) -> apply.Outcome:
+        """The same for one who holds the right."""
+        applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
         head = self._log.head()
-        rewrite = rewrite_from is not None
-        if rewrite_from is None and defer and small < head:
+        if defer and small < head:
             effect = self._effect(small, head)
             if apply.may_defer(effect):
                 outcome = apply.apply(self._storage, effect, head, defer=True)
-                self._advance(outcome, head, small_only=True)
-                return outcome
+                return self._advance(outcome, head, small_only=True)
             if small == applied:
                 return self._advance(apply.apply(self._storage, effect, head), head)
-        start = applied if rewrite_from is None else rewrite_from
-        if start >= head:
+        if applied >= head:
             return apply.Outcome()
-        outcome = apply.apply(self._storage, self._effect(start, head), head, rewrite=rewrite)
-        return self._advance(outcome, head)
+        return self._advance(apply.apply(self._storage, self._effect(applied, head), head), head)
+
+    def rewrite_held(self, redo: int, applied: int) -> apply.Outcome:
+        """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
+        effect = self._effect(redo, applied)
+        outcome = apply.apply(self._storage, effect, applied, mode=apply.Mode.REWRITE)
+        if outcome.failed:
+            self._failed(outcome)
+        return outcome
 
     def fault(self) -> None:
         """Note that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
@@ -131,15 +134,18 @@ class Committer:
 
     def _advance(self, outcome: apply.Outcome, head: int, *, small_only: bool = False) -> apply.Outcome:
         if outcome.failed:
-            path, error = next(iter(outcome.failed.items()))
-            self.fault()
-            self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
+            self._failed(outcome)
             return outcome
         self.failure = None
         self._log.store_mark(marks.APPLIED_SMALL, head)
         if not small_only:
             self._log.store_mark(marks.APPLIED, head)
         return outcome
+
+    def _failed(self, outcome: apply.Outcome) -> None:
+        path, error = next(iter(outcome.failed.items()))
+        self.fault()
+        self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
 
     def _effect(self, after: int, head: int) -> Effect:
         """The net effect of (after, head], from what the reader holds if it holds all of that."""

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -197,13 +197,13 @@ def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> Open
     return OpenBlob(shown, stream, None, attribute.sha256 if attribute is not None else None)
 
 
-def open_all(storage: wal.Storage, draft: Draft, path: Path, name: str) -> list[tuple[str, OpenBlob]]:
-    """Open the files of a directory blob: (name inside it, blob). Raises BlobNotFoundError, Moved."""
+def directory_files(draft: Draft, path: Path, name: str) -> list[str]:
+    """The files of a directory blob, as blob names. Raises BlobNotFoundError, Moved."""
     draft.reads.name(path, name)
     files = draft.view.blob_files(path, name) if name else []
     if not files:
         raise BlobNotFoundError(f"{join((*path, name))} is no directory blob")
-    return [(file[len(name) + 1 :], open_blob(storage, draft, path, file)) for file in files]
+    return files
 
 
 def _open_fact(storage: wal.Storage, draft: Draft, fact: BlobFact) -> BinaryIO:
@@ -239,7 +239,7 @@ def download(blob: OpenBlob, target: str) -> None:
             os.unlink(temporary)
 
 
-def download_all(blobs: Sequence[tuple[str, OpenBlob]], target: str) -> None:
+def download_all(blobs: Iterable[tuple[str, OpenBlob]], target: str) -> None:
     """Write the files of a directory blob (relative name, blob) to a new folder: all of it or nothing."""
     temporary = tempfile.mkdtemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
     try:

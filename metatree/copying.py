@@ -7,8 +7,9 @@ import wal
 from . import layout
 from .content import open_blob
 from .draft import Draft
-from .errors import BlobExistsError, BlobNotFoundError, InvalidLocationError, NodeExistsError
+from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, NodeExistsError
 from .facts import BlobFact
+from .folders import Attribute
 from .location import Path, check_path, join
 from .staging import INLINE_BLOB, Staging
 
@@ -41,10 +42,11 @@ class Copying:
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
+        emptied = self._draft.emptied(path, name)
         facts = [self._stage(path, inner, parent, top + inner[len(name) :]) for inner in names]
         self._draft.put(parent, [(f.name, f.size, f.sha256, f.source) for f in facts], force=False)
         if self._move:
-            self._draft.drop_blob(path, name)
+            self._draft.drop_blob(path, emptied)
 
     def _names(self, path: Path, name: str) -> list[str]:
         self._draft.reads.name(path, name)
@@ -58,6 +60,7 @@ class Copying:
         draft = self._draft
         if target[: len(path)] == path:
             raise InvalidLocationError(f"{join(path)!r} cannot be copied or moved into itself ({join(target)!r})")
+        draft.reads.name(target[:-1], target[-1])  # and not only that it can be created: it must not exist
         if draft.view.exists(target):
             raise NodeExistsError(f"{join(target)!r} exists")
         draft.reads.tree(path)
@@ -93,12 +96,22 @@ class Copying:
         return facts
 
     def _stage(self, path: Path, name: str, new_path: Path, new_name: str) -> BlobFact:
-        """Bring a blob's content into this transaction's staging: large files on the storage's side."""
-        fact, said = self._draft.view.blob(path, name)
+        """Bring a blob's content into this transaction's staging: large files on the storage's side.
+
+        Raises CorruptionError if the content is not what was put: a copy would make the damage look right.
+        """
+        known, said = self._draft.view.blob(path, name)
         file = layout.blob(path, name)
-        if fact is None and not said:
-            entry = self._storage.entry(file)
-            if entry is not None and entry.kind is wal.Kind.FILE and entry.size > INLINE_BLOB:
-                return BlobFact(new_path, new_name, *self._staging.add_existing(file, entry.size, share=self._move))
-        with open_blob(self._storage, self._draft, path, name).stream as stream:
-            return BlobFact(new_path, new_name, *self._staging.add(stream))
+        entry = self._storage.entry(file) if known is None and not said else None
+        if entry is not None and entry.kind is wal.Kind.FILE and entry.size > INLINE_BLOB:
+            attribute = Attribute.decode(self._storage.attribute(file))
+            wanted = attribute.sha256 if attribute is not None else None
+            fact = BlobFact(new_path, new_name, *self._staging.add_existing(file, entry.size, share=self._move))
+        else:
+            blob = open_blob(self._storage, self._draft, path, name)
+            wanted = blob.sha256
+            with blob.stream as stream:
+                fact = BlobFact(new_path, new_name, *self._staging.add(stream))
+        if wanted and wanted != fact.sha256:
+            raise CorruptionError(f"{file}: its content is not what was put; nothing was moved or copied")
+        return fact

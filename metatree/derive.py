@@ -41,8 +41,8 @@ class _Derivation:
         if delta.exists is False or not (stays or delta.exists):
             return
         change: dict[str, list[str]] = {}
-        self._blobs(path, delta, change, stays=stays)
         created, dropped = self._children(path, delta, change, stays=stays)
+        self._blobs(path, delta, change, stays=stays)
         self._metadata(path, delta, change, created, dropped, stays=stays)
         if change:
             self.changes[join(path)] = change
@@ -108,8 +108,9 @@ class _Derivation:
         if stays and weight > SMALL:
             self._changed(path, values, unset, created, dropped)
             return
-        gone = set(dropped)
-        children = [name for name in self._view.children(path) if name not in gone] if stays else []
+        children = dict.fromkeys(self._view.children(path), True) if stays else {}
+        for name in dropped:
+            del children[name]
         self.facts.append(NodeFact(path, keys, (*children, *created)))
 
     def _changed(

@@ -210,7 +210,21 @@ class Draft:
             raise BlobExistsError(
                 f"{join((*path, name))!r} is a folder; use recursive=True to delete it with its files"
             )
-        self.drop_blob(path, name)
+        self.drop_blob(path, self.emptied(path, name))
+
+    def emptied(self, path: Path, name: str) -> str:
+        """What goes with a file of a directory blob: the uppermost folder that holds nothing else, or the file itself.
+
+        Else an empty folder would stay or not, as the committer happens to work: a directory blob is its files.
+        """
+        parts = name.split("/")
+        rest = self.view.blob_files(path, parts[0]) if len(parts) > 1 else []
+        rest = [file for file in rest if file != name and not file.startswith(name + "/")]
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if not any(file.startswith(folder + "/") for file in rest):
+                return folder
+        return name
 
     def drop_blob(self, path: Path, name: str) -> None:
         """Drop a blob whose existence the caller has checked."""

@@ -181,7 +181,7 @@ class Effect:
 
     def over_blob_files(self, name: str, files: set[str]) -> set[str]:
         """The files of the directory blob `name` at the window's end, as blob names."""
-        result = set() if self.blob(name) == (None, True) else set(files)
+        result = set() if self.blob(name)[1] else set(files)
         for other, fact in self.blobs.items():
             if fact is not None and other.startswith(name + "/"):
                 result.add(other)
@@ -211,23 +211,26 @@ class Effect:
         """The child or top-level blob whose folded name is `folded`, and whether the window says anything about it."""
         if self._names is None:
             self._names = {}
-            for name, below in self.below.items():
-                if below.exists is False:
-                    self._note(name, None)
-            for name, created in self.children.items():
-                self._note(name, name if created else None)
-            for name, fact in self.blobs.items():
-                if fact is not None:
-                    self._note(name.partition("/")[0], name.partition("/")[0])
-                elif "/" not in name:
-                    self._note(name, None)
+            for name in (*self.below, *self.children, *self.blobs):
+                top = name.partition("/")[0]
+                if self._present(top):
+                    self._names[fold_name(top)] = top
+                elif self.children.get(top) is False or self.blobs.get(top, "") is None or self._dropped(top):
+                    self._names.setdefault(fold_name(top), None)
         if folded in self._names:
             return self._names[folded], True
         return None, False
 
     def _note(self, name: str, actual: str | None) -> None:
-        if self._names is not None:
+        """A name came, or went: unless what went had changed its kind, and the other kind is there."""
+        if self._names is not None and (actual is not None or not self._present(name)):
             self._names[fold_name(name)] = actual
+
+    def _dropped(self, name: str) -> bool:
+        return name in self.below and self.below[name].exists is False
+
+    def _present(self, name: str) -> bool:
+        return self.children.get(name) is True or self.blobs.get(name) is not None or self.blob_below(name)
 
 
 def fold(facts: Iterable[Fact], effect: Effect | None = None) -> Effect:

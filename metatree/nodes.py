@@ -29,7 +29,7 @@ class NodeState:
         """A node whose metadata is known, though not from its file."""
         node = NodeState(keys, dict.fromkeys(children, True), 0)
         node.weight = 64 + sum(len(key) + len(str(value)) + 8 for key, value in keys.items())
-        node.weight += sum(len(name) + 8 for name in node.children)
+        node.weight += sum(map(len, node.children)) + 8 * len(node.children)
         return node
 
     def add_name(self, name: str) -> None:
@@ -38,8 +38,9 @@ class NodeState:
             self.names[fold_name(name)] = name
 
     def drop_name(self, name: str) -> None:
-        """A child or top-level blob went."""
-        self.names.pop(fold_name(name), None)
+        """A child or top-level blob went; the name may have changed its kind meanwhile."""
+        if name not in self.children and not (self.blobs and name in self.blobs):
+            self.names.pop(fold_name(name), None)
 
 
 class NodeCache:
@@ -89,25 +90,22 @@ class NodeCache:
                 node.add_name(top)
             case BlobGone() if node is not None and node.blobs is not None and "/" not in fact.name:
                 node.blobs.discard(fact.name)
-                if fact.name not in node.children:
-                    node.drop_name(fact.name)
+                node.drop_name(fact.name)
             case _:
                 pass
 
     def _gone(self, path: Path) -> None:
         for other in [other for other in self._nodes if other[: len(path)] == path]:
             self._drop(other)
-        parent = self._nodes.get(path[:-1])
-        if parent is not None:
-            parent.drop_name(path[-1])
 
     def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
         node = NodeState.of(fact.keys, fact.children)
         if old is not None and old.blobs is not None:
             node.blobs, node.names = old.blobs, old.names
-            for name in fact.children:
-                if name not in old.children:
-                    node.add_name(name)
+            for name in node.children.keys() - old.children.keys():
+                node.add_name(name)
+            for name in old.children.keys() - node.children.keys():
+                node.drop_name(name)
         self.keep(fact.path, node)
 
     def _child(self, fact: ChildFact, node: NodeState) -> None:

@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from . import content
 from .draft import Draft
 from .engine import Engine
-from .errors import InvalidLocationError, translated
+from .errors import InvalidLocationError, UnavailableError, translated
 from .location import Location, Path, Segment, parse
 from .metadata import Metadata
 from .node import Node
+from .reads import ReadSet
 
 if TYPE_CHECKING:
     from .tree import Metatree
 
 T = TypeVar("T")
 Names = list[str]  # under another name, since `list` is a verb here
+
+
+_PATIENCE = 100  # restarts of one download; each needs a commit by somebody else in between
+
+
+class _ChangedMeanwhile(Exception):
+    """A directory blob changed between two of its files."""
 
 
 class Reading:
@@ -176,8 +184,30 @@ class Reading:
         return Node(cast("Metatree", self), path)
 
     def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
-        storage = self._engine.storage
-        content.download_all(
-            self._read(lambda draft: content.open_all(storage, draft, *draft.resolve_blob(segments))), target
-        )
-        return iter(())
+        for _ in range(_PATIENCE):
+            try:
+                content.download_all(self._directory(segments), target)
+                return iter(())
+            except _ChangedMeanwhile:
+                continue
+        raise UnavailableError("the directory blob changes faster than it can be downloaded; try again")
+
+    def _directory(self, segments: tuple[Segment, ...]) -> Iterator[tuple[str, content.OpenBlob]]:
+        """The files of a directory blob, opened one by one, all in one committed state: else _ChangedMeanwhile."""
+        reader, storage = self._engine.reader, self._engine.storage
+        reads = ReadSet()
+
+        def begin(draft: Draft) -> tuple[Path, str, list[str], int]:
+            path, name = draft.resolve_blob(segments)
+            return path, name, content.directory_files(draft, path, name), reader.head
+
+        path, name, files, base = self._read(begin)
+        reads.name(path, name)
+
+        def open_one(draft: Draft, file: str) -> content.OpenBlob:
+            if any(reads.conflict(header.changes) for _, header in reader.since(base)):
+                raise _ChangedMeanwhile
+            return content.open_blob(storage, draft, path, file)
+
+        for file in files:
+            yield file[len(name) + 1 :], self._read(lambda draft, file=file: open_one(draft, file))  # type: ignore[misc]

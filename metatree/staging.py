@@ -7,6 +7,7 @@ pack file. Larger blobs are staged one by one. Nothing here is visible to reader
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -40,6 +41,7 @@ class Staging:
         self._count = 0
         self._pack: wal.StagedFile | None = None
         self._pack_size = 0
+        self._pid = os.getpid()
         self.used = False  # something lies in the staging area
 
     @property
@@ -96,7 +98,12 @@ class Staging:
             self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def discard(self) -> None:
-        """The transaction will not be committed: remove what was staged. Never raises OSError."""
+        """The transaction will not be committed: remove what was staged. Never raises OSError.
+
+        Not in a forked child: the transaction is its parent's, which may commit it yet.
+        """
+        if self._pid != os.getpid():
+            return
         pack, self._pack = self._pack, None
         with suppress(OSError):  # what stays behind is found by recovery
             if pack is not None:

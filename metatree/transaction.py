@@ -6,6 +6,7 @@ nothing that it has read so far was changed in between; otherwise ConflictError,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import Token
 from types import TracebackType
@@ -31,7 +32,10 @@ class Transaction:
     to be used says so from the block's beginning.
     """
 
-    def __init__(self, engine: Engine, message: str | None, idempotency_key: str | None) -> None:
+    def __init__(self, engine: Engine, message: str | None, idempotency_key: str | None, tree: object) -> None:
+        """`tree`: kept alive as long as the transaction is."""
+        self._tree = tree
+        self._pid = os.getpid()
         self._engine = engine
         self._key = idempotency_key
         self._token: Token[Transaction | None] | None = None
@@ -78,6 +82,10 @@ class Transaction:
         self._finished = True
         if self._token is not None:
             self._engine.active.reset(self._token)
+        if self._pid != os.getpid():
+            if error is None:
+                raise TransactionError("the transaction is the parent process's: a forked child cannot commit it")
+            return
         if error is not None or self._conflict is not None or self._draft is None:
             self.staging.discard()
             if error is None and self._conflict is not None:

@@ -209,7 +209,7 @@ class Metatree(Reading):
                 raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
         with translated():
             self._engine.require_writable()
-        return Transaction(self._engine, message, idempotency_key)
+        return Transaction(self._engine, message, idempotency_key, self)
 
     def run(self, fn: Callable[[Transaction], T], *, attempts: int = 10) -> T:
         """`fn(txn)` in a transaction, again on ConflictError with jittered back-off; what `fn` returned.

@@ -83,7 +83,7 @@ class View:
         for layer in self.layers:
             effect, _ = layer.find(path)
             if effect is not None:
-                weight += sum(len(name) + 8 for name in effect.children)
+                weight += sum(map(len, effect.children)) + 8 * len(effect.children)
                 weight += sum(len(key) + len(str(value)) + 8 for key, value in effect.keys.items())
         return weight
 

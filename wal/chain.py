@@ -103,6 +103,7 @@ class Chain:
         What another process trimmed under us is skipped: the chain then begins anew at its redo mark.
         """
         with self._mutex:
+            number = self.tail.number
             while limit is None or self.tail.lsn < limit:
                 before = self.tail
                 try:
@@ -111,7 +112,15 @@ class Chain:
                     self._after_trim(before.lsn, before.number)
                     continue
                 if not sealed:
-                    return
+                    break
+            if self.tail.number != number:
+                self._look_for_trim()
+
+    def _look_for_trim(self) -> None:
+        """Once a segment, also for one who never trims: an open file would keep what others freed on the disk."""
+        checkpoint = self.load_checkpoint()
+        if self.checkpoint.redo < checkpoint.redo <= self.tail.lsn:
+            self.moved(checkpoint)
 
     def reach(self, limit: LSN) -> None:
         """`follow` to a batch that was flushed. Raises LogCorruptionError if it is not there."""
@@ -220,3 +229,4 @@ class Chain:
         with self._mutex:
             self.checkpoint = checkpoint
             self.index.drop(checkpoint.redo)
+            self.shelf.retire_before(min(checkpoint.segment, self.tail.number))

@@ -20,6 +20,7 @@ class Names:
         self.checkpoint = f"{folder}/checkpoint.json"
         self.apply = f"{folder}/apply"
         self.alive = f"{folder}/alive"
+        self.opening = f"{folder}/opening"
         self.history_folder = f"{folder}/history"
         self.quarantine_folder = f"{folder}/quarantine"
 

@@ -130,23 +130,33 @@ def _enter_reader(log: AppendLog) -> TailReport:
 
 
 def _enter_writer(log: AppendLog, recover: Callable[[WriteAheadLog], None] | None) -> TailReport:
-    log.alive = alive = log.settings.storage.lock(log.names.alive)
-    if not alive.acquire(timeout=0):
-        _come_alive(log, alive)
-        return _enter_later(log)
-    report = log.report(_enter_first(log))
-    if recover is not None:
-        recover(log)
-    alive.release()
-    _come_alive(log, alive)
-    return report
+    """One opener at a time. Who finds no living writer is the first and recovers; who finds one may believe the marks.
+
+    The lock around it all is what makes that true: an opener that merely waited for a first one to let go of `alive`
+    could not tell whether that one had finished or died, and would build on files that nobody has recovered.
+    """
+    opening = make_right(log.settings, log.names.opening, "the right to open the log")
+    try:
+        with opening:
+            log.alive = alive = log.settings.storage.lock(log.names.alive)
+            if not alive.acquire(timeout=0):
+                _come_alive(log, alive)
+                return _enter_later(log)
+            report = log.report(_enter_first(log))
+            if recover is not None:
+                recover(log)
+            alive.release()
+            _come_alive(log, alive)
+            return report
+    finally:
+        opening.close()
 
 
 def _come_alive(log: AppendLog, alive: Lock) -> None:
     limit = log.settings.lock_timeout
     if not alive.acquire(shared=True, timeout=limit):
         where = f"{log.settings.storage.url}/{log.names.alive}"
-        raise LockBusyError(f"{where} was not free within {limit} s: recovery by {alive.holder()}")
+        raise LockBusyError(f"{where} was not free within {limit} s, held by {alive.holder()}")
 
 
 def _enter_first(log: AppendLog) -> TailReport:

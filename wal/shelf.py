@@ -108,6 +108,11 @@ class Shelf:
             if held is not None:
                 self._retire(held)
 
+    def retire_before(self, number: int) -> None:
+        """Close the segments before `number`, which were trimmed or may be."""
+        for other in [other for other in self._open if other < number]:
+            self.retire(other)
+
     def close(self) -> None:
         """Close all; later reads raise LogClosedError."""
         with self._mutex:

@@ -118,7 +118,7 @@ def test_each_lost_file_is_noticed() -> None:
         files, whole = made(trim=trim)
         for name in files:
             rest = {other: data for other, data in files.items() if other != name}
-            if name.endswith(("head", "apply", "alive")):
+            if name.endswith(("head", "apply", "alive", "opening")):
                 assert outcome(rest) == whole
             elif name.endswith(".hdr"):
                 found = outcome(rest)

@@ -101,7 +101,7 @@ class TestLinksAndSpecialFiles:
         assert {found.name: found.kind for found in storage.list("m")} == {"link": Kind.OTHER}
         assert storage.create("link", b"") is False
         assert storage.publish_folder("link", []) is False
-        assert storage.set_aside("link", ".wal/trash/link") is True
+        assert storage.set_aside("link", ".wal/trash/link") == ".wal/trash/link"
         storage.erase("m")
         storage.erase(".wal/trash")
         assert (outside / "x").read_bytes() == b"keep"

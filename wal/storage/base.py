@@ -190,9 +190,9 @@ class Storage(Protocol):
         Not durable before `sync`. False, and nothing done, if `name` exists."""
         ...
 
-    def set_aside(self, name: str, aside: str) -> bool:
-        """Rename a file or folder to `aside` (missing parents are created), atomic. False if `name` does not exist.
-        If `aside` exists, a number is added to it."""
+    def set_aside(self, name: str, aside: str) -> str | None:
+        """Rename a file or folder to `aside` (missing parents are created), atomic; if that exists, a number is added.
+        The name it got, or None if `name` does not exist."""
         ...
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:

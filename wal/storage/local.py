@@ -180,24 +180,24 @@ class LocalStorage:
             raise
         return True
 
-    def set_aside(self, name: str, aside: str) -> bool:
+    def set_aside(self, name: str, aside: str) -> str | None:
         if not name:
             raise ValueError("the root itself cannot be set aside")
         try:
             path = self._rooted.path(name)
             self._posix.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return None
         target, _ = self._rooted.make_parents(aside)
-        free, number = target, 0
-        while self._rooted.look(free) is not None:
+        ending, number = "", 0
+        while self._rooted.look(target + ending) is not None:
             number += 1
-            free = f"{target}.{number}"
+            ending = f".{number}"
         try:
-            self._posix.rename(path, free)
+            self._posix.rename(path, target + ending)
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return aside + ending
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
         path = self._rooted.make_folder(name)

@@ -1,0 +1,194 @@
+"""Names that change their kind, copies that meet other commits, directory blobs: what a hostile reader broke once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metatree import BlobExistsError, ConflictError, CorruptionError, Metatree, NodeExistsError
+
+
+def content(tree: Metatree, location: str) -> bytes:
+    return b"".join(tree.get(location))
+
+
+@pytest.fixture
+def warm(tree: Metatree) -> Metatree:
+    """A tree whose reader knows the names of m."""
+    tree.put("m/x", b"1", name="f")
+    tree.put("m", b"1", name="other")
+    return tree
+
+
+# --- a name that changes its kind stays taken -------------------------------------------------------------------------
+
+
+def test_a_blob_that_took_a_dropped_nodes_name_keeps_it(warm: Metatree) -> None:
+    with warm.transaction():
+        warm.delete("m/x", recursive=True)
+        warm.put("m", b"precious", name="x")
+    with pytest.raises(BlobExistsError):
+        warm.put("m/x", b"2", name="g")
+    with pytest.raises(BlobExistsError, match="case"):
+        warm.put("m", b"2", name="X")
+    assert content(warm, "m/x") == b"precious"
+
+
+def test_a_node_that_took_a_dropped_blobs_name_keeps_it(warm: Metatree) -> None:
+    with warm.transaction():
+        warm.delete("m/other")
+        warm.put("m/other", b"precious", name="f")
+    for name in ("other", "Other"):
+        with pytest.raises((NodeExistsError, BlobExistsError)):
+            warm.put("m", b"2", name=name)
+    assert content(warm, "m/other/f") == b"precious"
+
+
+def test_a_name_that_changes_its_kind_twice_in_one_transaction_is_what_it_became_last(warm: Metatree) -> None:
+    with warm.transaction():
+        warm.delete("m/x", recursive=True)
+        warm.put("m", b"a", name="x")
+        warm.delete("m/x")
+        warm.put("m/x", b"b", name="f")
+        with pytest.raises(NodeExistsError):
+            warm.put("m", b"c", name="x")
+    assert warm.children("m") == ["x"] and warm.list("m") == ["other"]
+
+
+@pytest.mark.parametrize("children", [1, 2_000], ids=["small parent", "large parent"])
+def test_a_name_that_changed_its_kind_is_taken_for_batch_mates_too(tree: Metatree, children: int) -> None:
+    with tree.transaction():
+        for number in range(children):
+            tree.put(f"m/child-{number:04}-of-many", b"", name="f")
+    tree.put("m/x", b"1", name="f")
+    tree.list("m")
+    with tree.transaction():
+        tree.delete("m/x", recursive=True)
+        tree.put("m", b"precious", name="x")
+    with pytest.raises(BlobExistsError):
+        tree.put("m/x", b"2", name="g")
+    assert "x" not in tree.children("m") and content(tree, "m/x") == b"precious"
+
+
+# --- copies and moves -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(tree: Metatree, make_tree: Callable[..., Metatree]) -> Metatree:
+    return make_tree(keys=None)
+
+
+def test_a_copy_whose_target_another_commit_creates_meanwhile_conflicts(tree: Metatree, other: Metatree) -> None:
+    tree.put("a", b"a", name="blob")
+    tree.put("b", b"b", name="blob")
+    with pytest.raises(ConflictError), tree.transaction():
+        tree.copy("a", "n")
+        other.copy("b", "n")
+    assert content(tree, "n/blob") == b"b"
+
+
+def test_a_move_whose_target_another_commit_creates_meanwhile_conflicts(tree: Metatree, other: Metatree) -> None:
+    tree.put("a", b"a", name="blob")
+    with pytest.raises(ConflictError), tree.transaction():
+        tree.move("a", "n")
+        other.put("n", b"precious", name="blob")
+    assert content(tree, "n/blob") == b"precious" and content(tree, "a/blob") == b"a"
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.parametrize("size", [100, 100_000], ids=["small", "staged"])
+def test_damage_is_not_laundered_by_a_move_or_copy(
+    make_tree: Callable[..., Metatree], request: pytest.FixtureRequest, verb: str, size: int
+) -> None:
+    tree = make_tree()
+    tree.put("m/v", b"x" * size, name="b")
+    tree.checkpoint()
+    file = Path(tree.root, "m", "v", "b")
+    with file.open("r+b") as stream:
+        stream.write(b"y")
+    with pytest.raises(CorruptionError, match="m/v/b"):
+        getattr(tree, verb)("m/v", "m/w")
+    assert not tree.exists("m/w")
+    assert not tree.check(deep=True).ok
+    with file.open("r+b") as stream:  # mended, for the check at the end
+        stream.write(b"x")
+
+
+# --- directory blobs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "d"
+    (source / "sub").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    (source / "sub" / "b").write_bytes(b"b")
+    return source
+
+
+def test_a_directory_blob_is_its_files(tree: Metatree, folder: Path) -> None:
+    tree.put("m/v", folder, recursive=True)
+    tree.delete("m/v/d/sub/b")
+    assert tree.exists("m/v/d/a") and not tree.exists("m/v/d/sub")
+    tree.delete("m/v/d/a")
+    assert tree.list("m/v") == [] and not tree.exists("m/v/d")
+    tree.put("m/v", b"now a file", name="d")
+    tree.flush()
+    assert content(tree, "m/v/d") == b"now a file"
+
+
+def test_a_file_put_over_a_directory_blob_is_a_file_at_once(tree: Metatree, folder: Path) -> None:
+    tree.put("m/v", folder, recursive=True)
+    tree.flush()
+    with tree.transaction():
+        tree.put("m/v", b"file", name="d", force=True)
+        tree.copy("m/v/d", "m/v/e")
+        tree.delete("m/v/d")
+    assert tree.list("m/v") == ["e"] and content(tree, "m/v/e") == b"file"
+
+
+def test_a_directory_blob_of_more_files_than_may_be_open_is_downloaded(
+    make_tree: Callable[..., Metatree], tmp_path: Path
+) -> None:
+    import resource
+
+    tree = make_tree()
+    source = tmp_path / "many"
+    source.mkdir()
+    for number in range(300):
+        (source / f"f{number:03}").write_bytes(b"%d" % number)
+    tree.put("m/v", source, recursive=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        tree.get("m/v/many", tmp_path / "out", recursive=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {f.name: f.read_bytes() for f in (tmp_path / "out").iterdir()} == {
+        f.name: f.read_bytes() for f in source.iterdir()
+    }
+
+
+def test_a_directory_blob_that_changes_while_it_is_downloaded_comes_out_whole(
+    make_tree: Callable[..., Metatree], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, writer = make_tree(), make_tree(keys=None)
+    for version in ("1", "2"):
+        (tmp_path / version / "d").mkdir(parents=True)
+        for name in "ab":
+            (tmp_path / version / "d" / name).write_text(version)
+    tree.put("m/v", tmp_path / "1" / "d", recursive=True)
+    from metatree import content as edge
+
+    download = edge.download
+
+    def between(blob: edge.OpenBlob, target: str) -> None:
+        monkeypatch.setattr(edge, "download", download)
+        download(blob, target)
+        writer.put("m/v", tmp_path / "2" / "d", recursive=True, force=True)
+
+    monkeypatch.setattr(edge, "download", between)
+    tree.get("m/v/d", tmp_path / "out", recursive=True)
+    assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["2", "2"]

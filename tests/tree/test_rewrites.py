@@ -1,0 +1,182 @@
+"""Checkpoints that write a window again, and replays: nothing that is there may be missed, nothing foreign lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import wal
+from metatree import Metatree, TransactionError
+from tests.tree.conftest import LEVELS, assert_clean
+from wal.testing import Boundary
+
+
+class Watching(Boundary):
+    """Calls `look` after each renaming."""
+
+    look: Callable[[], None] | None = None
+
+    def rename(self, source: str, target: str) -> None:
+        super().rename(source, target)
+        if self.look is not None:
+            look, self.look = self.look, None
+            look()
+            self.look = look
+
+
+def test_a_checkpoint_that_writes_again_takes_nothing_away_meanwhile(fast_path: Path, tmp_path: Path) -> None:
+    """Every second handle's first checkpoint is one: files applied before it opened may not have reached the disk."""
+    root = str(fast_path / "tree")
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"a")
+    with Metatree(root, LEVELS) as tree:
+        tree.put("m/v", b"1", name="b")
+        tree.delete("m/v", recursive=True)
+        tree.put("m/v", b"2", name="b")
+        for _ in range(2):
+            tree.put("m/w", folder, recursive=True, force=True)
+        posix = Watching(wal.Posix())
+        with Metatree(wal.LocalStorage(root, posix=posix)) as second:
+            looks = []
+
+            def look() -> None:
+                assert b"".join(tree.get("m/v/b")) == b"2" == Path(root, "m", "v", "b").read_bytes()
+                assert b"".join(tree.get("m/w/d/a")) == b"a"
+                assert os.path.exists(os.path.join(root, "m", "v", "metadata.json"))
+                looks.append(True)
+
+            posix.look = look
+            second.checkpoint()
+            posix.look = None
+            assert len(looks) > 3
+    assert_clean(root)
+
+
+def test_a_blob_that_was_replaced_by_hand_is_kept_when_a_checkpoint_writes_again(fast_path: Path) -> None:
+    root = fast_path / "tree"
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v", b"original", name="b")
+        own = root / "own"
+        own.write_bytes(b"by hand!")
+        own.rename(root / "m" / "v" / "b")
+        Metatree(str(root)).close()
+    kept = [p.read_bytes() for p in (root / ".wal" / "quarantine" / "edited").rglob("*") if p.is_file()]
+    assert kept == [b"by hand!"]
+    assert (root / "m" / "v" / "b").read_bytes() == b"original"
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["another handle's checkpoint", "recovery"])
+def test_foreign_files_in_a_node_that_was_made_again_stay_where_they_are(fast_path: Path, dies: bool) -> None:
+    root = fast_path / "tree"
+    program = f"""
+import os
+from metatree import Metatree
+tree = Metatree({str(root)!r}, {LEVELS!r})
+tree.put("m/v", b"1", name="b")
+tree.delete("m/v", recursive=True)
+tree.put("m/v", b"2", name="b")
+open({str(root / "m" / "v" / "notes.txt")!r}, "w").write("mine")
+if {dies}:
+    os._exit(0)
+Metatree({str(root)!r}).close()
+tree.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with Metatree(str(root)) as tree:
+        assert tree.list("m/v") == ["b", "notes.txt"]
+        assert b"".join(tree.get("m/v/notes.txt")) == b"mine"
+        assert b"".join(tree.get("m/v/b")) == b"2"
+
+
+def test_an_opener_that_waited_for_one_that_died_recovers_by_itself(fast_path: Path) -> None:
+    root = str(fast_path / "tree")
+    program = f"""
+import os
+from metatree import Metatree
+tree = Metatree({root!r}, {LEVELS!r})
+for n in range(3):
+    tree.update("", n=n)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    Path(root, "metadata.json").write_bytes(b"{}\n")  # a power cut: the file had not reached the disk ...
+    os.removexattr(os.path.join(root, "metadata.json"), "user.metatree")
+    storage = wal.LocalStorage(root)  # ... and the first to open died before it had recovered anything
+    opening, alive = storage.lock(".wal/opening"), storage.lock(".wal/alive")
+    assert opening.acquire(timeout=0) and alive.acquire(timeout=0)
+    seen: list[object] = []
+
+    def wait() -> None:
+        with Metatree(root) as tree:
+            tree.update("", m=1)
+            seen.append(dict(tree.find("").metadata))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    storage.close()
+    thread.join()
+    assert seen == [{"n": 2, "m": 1}]
+
+
+def test_a_child_forked_inside_a_transaction_neither_commits_it_nor_takes_its_blobs_away(fast_path: Path) -> None:
+    large = b"x" * 100_000
+    for ending in ("raise SystemExit", "pass"):
+        root = str(fast_path / ending.replace(" ", "-"))
+        with Metatree(root, LEVELS, apply="background") as tree:
+            read, write = os.pipe()
+            try:
+                with tree.transaction() as txn:
+                    tree.put("m/v", large, name="b")
+                    pid = os.fork()
+                    if pid == 0:
+                        os.close(write)
+                        os.read(read, 1)  # until the parent has committed
+                        exec(ending)  # noqa: S102
+            except (SystemExit, TransactionError):
+                os._exit(7)
+            os.close(write)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            os.close(read)
+            assert tree.lsn == txn.lsn == 1
+            assert b"".join(tree.get("m/v/b")) == large
+        assert_clean(root)
+
+
+def test_a_transaction_keeps_its_tree_alive(fast_path: Path) -> None:
+    with Metatree(str(fast_path / "tree"), LEVELS).transaction() as txn:
+        txn._engine.change(lambda draft: draft.ensure(("m",)))
+    assert txn.lsn == 1
+
+
+def test_a_handle_that_never_trims_lets_go_of_the_segments_that_others_trimmed(fast_path: Path) -> None:
+    from metatree.engine import Engine
+
+    root = str(fast_path / "tree")
+    with Metatree(root, LEVELS):
+        pass
+    engine = Engine(wal.LocalStorage(root), None, read_only=False, background=False, segment_size=4096)
+    with Metatree(root) as idle, Metatree(root, read_only=True) as reader:
+        staging = engine.staging()
+        for number in range(60):
+            engine.change(lambda draft, n=number: draft.update((), {"n": "x" * 2000 + str(n)}), staging)
+            staging = engine.staging()
+            engine.checkpointer.run()
+            assert str(idle.find("").metadata["n"]).endswith(str(number))
+            assert str(reader.find("").metadata["n"]).endswith(str(number))
+        gone = [t for t in map(_target, os.listdir("/proc/self/fd")) if t.startswith(root) and "(deleted)" in t]
+        assert len(gone) <= 6, gone
+    engine.close()
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
