@@ -32,7 +32,6 @@ class Outcome:
     nodes: int = 0  # metadata.json files written
     blobs: int = 0  # blobs written
     removed: int = 0  # nodes and blobs moved to the trash
-    deferred: bool = False  # a large metadata.json was put off
     edited: list[str] = field(default_factory=list)  # quarantined copies of files that were changed by hand
     failed: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be applied
 
@@ -142,7 +141,6 @@ class _Application:
             return
         name = layout.metadata(path)
         if not effect.whole and self._defer:
-            self.outcome.deferred = True
             return
         old = self._old(name)
         if effect.whole:
@@ -162,10 +160,6 @@ class _Application:
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
         self.outcome.nodes += 1
 
-    def _note_edited(self, kept: str | None) -> None:
-        if kept is not None:
-            self.outcome.edited.append(kept)
-
     def _old(self, name: str) -> wal.Stored | None:
         try:
             return self._storage.read(name)
@@ -178,9 +172,16 @@ class _Application:
     def _keep_edited(self, name: str, old: wal.Stored) -> None:
         """The log wins over an edit by hand, but the edit is kept for a person to look at."""
         if folders.is_edited(old):
-            kept = layout.quarantine("edited", f"{self._lsn}/{name}")
-            self._storage.publish(kept, old.data, old.attribute or b"", durable=True)
-            self._note_edited(kept)
+            self._keep(name, old.data)
+
+    def _keep(self, name: str, content: wal.Content) -> None:
+        """A copy in the quarantine: the file itself stays until it is replaced, so that nobody misses it meanwhile."""
+        kept, number = layout.quarantine("edited", f"{self._lsn}/{name}"), 0
+        while self._storage.entry(kept if not number else f"{kept}.{number}") is not None:
+            number += 1
+        kept = kept if not number else f"{kept}.{number}"
+        self._storage.publish(kept, content, b"", durable=True)
+        self.outcome.edited.append(kept)
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
@@ -222,9 +223,8 @@ class _Application:
         edited = attribute is None or entry.size != fact.size
         if not edited and entry.size <= _READ_TO_COMPARE:
             edited = folders.digest(self._storage.read(name).data) != fact.sha256
-        kept = layout.quarantine("edited", f"{self._lsn}/{name}")
         if edited and self._storage.capabilities.attributes:
-            self._note_edited(self._storage.set_aside(name, kept))
+            self._keep(name, wal.Staged(name))
 
     def _mark_folders(self, path: Path, name: str) -> None:
         """The top of a directory blob is marked as ours, so that `list` knows it from a foreign folder."""
