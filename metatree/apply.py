@@ -77,6 +77,7 @@ class _Application:
 
     def node(self, path: Path, effect: Effect) -> None:
         """Apply to a node that exists, and below it; the caller removes nodes that do not."""
+        wal.safe_point()  # what is not applied yet stays in the log
         try:
             if self._born_whole(path, effect):
                 return

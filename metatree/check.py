@@ -136,6 +136,7 @@ class _Check:
     # --- the folders --------------------------------------------------------------------------------------------------
 
     def _node(self, path: Path, shown: Effect | None) -> None:
+        wal.safe_point()
         name = layout.metadata(path)
         self.report.nodes += 1
         try:
@@ -199,6 +200,7 @@ class _Check:
             with self._storage.open(name) as stream:
                 while chunk := stream.read(1 << 20):
                     hasher.update(chunk)
+                    wal.safe_point()
             if hasher.hexdigest() != attribute.sha256:
                 self._problem(name, "its content is not what was put: damaged, or edited by hand")
 

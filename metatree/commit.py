@@ -20,7 +20,7 @@ from .clock import Clock
 from .committer import Committer
 from .derive import derive
 from .draft import Draft
-from .errors import CommitUnknownError, ConflictError
+from .errors import CommitUnknownError, ConflictError, MetatreeError
 from .facts import Header, decode_facts, decode_header, encode
 from .fold import Effect, fold
 from .reader import Reader
@@ -115,8 +115,11 @@ class Committing:
                 "Reopen the tree and ask tree.status(txid) before doing it again",
                 staging.txid,
             ) from error
-        except Exception:  # and not an interrupt: that may have come just after the commit point
-            staging.discard()
+        except (MetatreeError, wal.WalError, OSError) as error:
+            # Only what the log and `prepare` raise. Anything else, such as an interrupt or a program's own time-out,
+            # may have come just after the commit point; what stays behind then is found by recovery.
+            if not isinstance(error, TimeoutError) or isinstance(error, wal.LockBusyError):
+                staging.discard()
             raise
         if replay:
             staging.discard()

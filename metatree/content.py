@@ -125,6 +125,7 @@ class OpenBlob:
     stream: BinaryIO
     size: int | None  # bytes, if known
     sha256: str | None  # None: a file the engine did not publish, so nothing to verify against
+    in_place: bool = False  # the stream reads the blob's own file
 
     def chunks(self) -> Iterator[bytes]:
         """A generator of bytes; raises CorruptionError at the end if they are not what was put."""
@@ -194,7 +195,7 @@ def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> Open
     except FileNotFoundError:
         hint = " is a folder: use recursive=True" if draft.view.blob_files(path, name) else ": there is no such blob"
         raise BlobNotFoundError(f"{shown}{hint}") from None
-    return OpenBlob(shown, stream, None, attribute.sha256 if attribute is not None else None)
+    return OpenBlob(shown, stream, None, attribute.sha256 if attribute is not None else None, in_place=True)
 
 
 def directory_files(draft: Draft, path: Path, name: str) -> list[str]:

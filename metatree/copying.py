@@ -1,117 +1,153 @@
-"""`move` and `copy`: the log knows neither. They become puts and drops in one record, whose bytes were staged first."""
+"""`move` and `copy`: the log knows neither. They become puts and drops in one record, whose bytes were staged first.
+
+Three steps: ask what there is to copy, in one state; bring the bytes into the staging area, which may take long and
+holds nothing up; change the draft. The read set sees to it that nothing of the first step was changed meanwhile.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import wal
 
 from . import layout
-from .content import open_blob
+from .content import OpenBlob, open_blob
 from .draft import Draft
 from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, NodeExistsError
 from .facts import BlobFact
 from .folders import Attribute
-from .location import Path, check_path, join
+from .location import Path, Segment, check_path, join
 from .staging import INLINE_BLOB, Staging
+
+Ask = Callable[[Callable[[Draft], Any]], Any]  # runs a verb of a transaction's draft
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    """One file to copy."""
+
+    path: Path
+    name: str
+    new_path: Path
+    new_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What there is to copy."""
+
+    source: Path  # a node, or the node of a blob
+    name: str  # of the blob; '' for a node
+    target: Path
+    nodes: tuple[tuple[Path, dict[str, Any]], ...]  # new path, keys
+    blobs: tuple[_Blob, ...]
 
 
 class Copying:
-    """Copies within one draft. `move`: the source goes away in the same record, so that files may be shared."""
+    """Copies within one transaction. `move`: the source goes away in the same record, so that files may be shared."""
 
-    def __init__(self, storage: wal.Storage, draft: Draft, staging: Staging, *, move: bool) -> None:
+    def __init__(self, storage: wal.Storage, ask: Ask, staging: Staging, *, move: bool, depth: int) -> None:
+        """`depth`: the tree's levels."""
         self._storage = storage
-        self._draft = draft
+        self._ask = ask
         self._staging = staging
         self._move = move
+        self._depth = depth
 
-    def run(self, source: tuple[Path, str], target: Path, depth: int) -> None:
-        """Copy a node, or a blob (path, name), to `target`, which must not exist. `depth`: the tree's levels."""
-        path, name = source
+    def run(self, source: Sequence[Segment], target: Sequence[Segment]) -> None:
+        """Copy a node, with all below it, or a blob to `target`, which must not exist."""
+        plan: _Plan = self._ask(lambda draft: self._plan(draft, source, target))
+        facts = [self._stage(blob) for blob in plan.blobs]
+        self._ask(lambda draft: self._change(draft, plan, facts))
+
+    # --- what there is to copy ----------------------------------------------------------------------------------------
+
+    def _plan(self, draft: Draft, source: Sequence[Segment], target: Sequence[Segment]) -> _Plan:
+        path, name = draft.resolve_blob(source)
+        new = draft.resolve_target(target)
         if not path and not name:
             raise InvalidLocationError("the root cannot be copied or moved")
-        if name:
-            self._blob(path, name, target, depth)
-        else:
-            self._node(path, target, depth)
+        return self._plan_blob(draft, path, name, new) if name else self._plan_node(draft, path, new)
 
-    # --- a blob -------------------------------------------------------------------------------------------------------
-
-    def _blob(self, path: Path, name: str, target: Path, depth: int) -> None:
-        if not 1 <= len(target) <= depth + 1:
+    def _plan_blob(self, draft: Draft, path: Path, name: str, target: Path) -> _Plan:
+        if not 1 <= len(target) <= self._depth + 1:
             raise InvalidLocationError(f"{join(target)!r} is no place for a blob: it needs a node and a name")
-        names = self._names(path, name)
+        draft.reads.name(path, name)
+        if not draft.view.has_blob(path, name):
+            raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
-        emptied = self._draft.emptied(path, name)
-        facts = [self._stage(path, inner, parent, top + inner[len(name) :]) for inner in names]
-        self._draft.put(parent, [(f.name, f.size, f.sha256, f.source) for f in facts], force=False)
-        if self._move:
-            self._draft.drop_blob(path, emptied)
+        files = draft.view.blob_files(path, name) or [name]
+        blobs = tuple(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
+        return _Plan(path, name, target, (), blobs)
 
-    def _names(self, path: Path, name: str) -> list[str]:
-        self._draft.reads.name(path, name)
-        if not self._draft.view.has_blob(path, name):
-            raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
-        return self._draft.view.blob_files(path, name) or [name]
-
-    # --- a node -------------------------------------------------------------------------------------------------------
-
-    def _node(self, path: Path, target: Path, depth: int) -> None:
-        draft = self._draft
+    def _plan_node(self, draft: Draft, path: Path, target: Path) -> _Plan:
         if target[: len(path)] == path:
             raise InvalidLocationError(f"{join(path)!r} cannot be copied or moved into itself ({join(target)!r})")
+        if not target:
+            raise NodeExistsError("the root exists")
         draft.reads.name(target[:-1], target[-1])  # and not only that it can be created: it must not exist
         if draft.view.exists(target):
             raise NodeExistsError(f"{join(target)!r} exists")
         draft.reads.tree(path)
-        nodes = list(self._walk(path))
-        if max(len(node) for node in nodes) - len(path) + len(target) > depth:
-            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
-        copies = [
-            (self._moved(node, path, target), draft.view.keys(node), self._stage_blobs(node, path, target))
-            for node in nodes
-        ]
-        draft.ensure(target)
-        for new, keys, facts in copies:
-            draft.graft(new, keys, facts)
-        if self._move:
-            draft.drop_node(path)
-
-    def _walk(self, path: Path) -> list[Path]:
         nodes = [path]
         for node in nodes:
-            nodes.extend((*node, child) for child in self._draft.view.children(node))
-        return nodes
+            nodes.extend((*node, child) for child in draft.view.children(node))
+        if max(len(node) for node in nodes) - len(path) + len(target) > self._depth:
+            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
+        new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
+        blobs = [_Blob(node, file, new[node], file) for node in nodes for file in _files(draft, node)]
+        return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), tuple(blobs))
 
-    @staticmethod
-    def _moved(node: Path, source: Path, target: Path) -> Path:
-        return check_path((*target, *node[len(source) :]))
+    # --- its bytes ----------------------------------------------------------------------------------------------------
 
-    def _stage_blobs(self, node: Path, source: Path, target: Path) -> list[BlobFact]:
-        new = self._moved(node, source, target)
-        facts = []
-        for top in self._draft.view.blobs(node):
-            for name in self._draft.view.blob_files(node, top) or [top]:
-                facts.append(self._stage(node, name, new, name))
-        return facts
-
-    def _stage(self, path: Path, name: str, new_path: Path, new_name: str) -> BlobFact:
-        """Bring a blob's content into this transaction's staging: large files on the storage's side.
+    def _stage(self, blob: _Blob) -> BlobFact:
+        """Bring a blob's content into the transaction's staging: large files on the storage's side.
 
         Raises CorruptionError if the content is not what was put: a copy would make the damage look right.
         """
-        known, said = self._draft.view.blob(path, name)
-        file = layout.blob(path, name)
-        entry = self._storage.entry(file) if known is None and not said else None
-        if entry is not None and entry.kind is wal.Kind.FILE and entry.size > INLINE_BLOB:
-            attribute = Attribute.decode(self._storage.attribute(file))
-            wanted = attribute.sha256 if attribute is not None else None
-            fact = BlobFact(new_path, new_name, *self._staging.add_existing(file, entry.size, share=self._move))
-        else:
-            blob = open_blob(self._storage, self._draft, path, name)
-            wanted = blob.sha256
-            with blob.stream as stream:
-                fact = BlobFact(new_path, new_name, *self._staging.add(stream))
-        if wanted and wanted != fact.sha256:
-            raise CorruptionError(f"{file}: its content is not what was put; nothing was moved or copied")
+        file = layout.blob(blob.path, blob.name)
+        found: OpenBlob = self._ask(lambda draft: open_blob(self._storage, draft, blob.path, blob.name))
+        with found.stream as stream:
+            if found.in_place and stream.seek(0, 2) > INLINE_BLOB:
+                content = self._staging.add_existing(file, share=self._move)
+            else:
+                stream.seek(0)
+                content = self._staging.add(stream)
+        fact = BlobFact(blob.new_path, blob.new_name, *content)
+        if found.sha256 and found.sha256 != fact.sha256:
+            attribute = Attribute.decode(self._storage.attribute(file)) if found.in_place else None
+            if (
+                attribute is None or attribute.sha256 != fact.sha256
+            ):  # else replaced meanwhile: the commit will conflict
+                raise CorruptionError(f"{file}: its content is not what was put; nothing was moved or copied")
         return fact
+
+    # --- the change ---------------------------------------------------------------------------------------------------
+
+    def _change(self, draft: Draft, plan: _Plan, facts: Sequence[BlobFact]) -> None:
+        if plan.name:
+            emptied = draft.emptied(plan.source, plan.name)
+            draft.put(plan.target[:-1], [(f.name, f.size, f.sha256, f.source) for f in facts], force=False)
+            if self._move:
+                draft.drop_blob(plan.source, emptied)
+            return
+        blobs: dict[Path, list[BlobFact]] = {}
+        for fact in facts:
+            blobs.setdefault(fact.path, []).append(fact)
+        draft.ensure(plan.target)
+        for path, keys in plan.nodes:
+            draft.graft(path, keys, blobs.get(path, []))
+        if self._move:
+            draft.drop_node(plan.source)
+
+
+def _files(draft: Draft, node: Path) -> list[str]:
+    """The files of a node's blobs."""
+    files: list[str] = []
+    for top in draft.view.blobs(node):
+        files.extend(draft.view.blob_files(node, top) or [top])
+    return files

@@ -166,7 +166,7 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.run(question)
-        return self.reader.ask(lambda: question(Draft(View(self.reader), self.levels)))
+        return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
 
     def change(self, change: Callable[[Draft], T], staging: Staging | None = None) -> T:
         """Make a change: in the running transaction, or as a commit of its own."""
@@ -190,6 +190,9 @@ class Engine:
                 self.checkpoint_quietly()
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(f"{type(error).__name__}: {error}")
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"the commit with LSN {position.lsn} is durable; its files will follow")
+            raise
 
     def _behind(self, lsn: int) -> int:
         """Bytes of log that the files are behind."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import takewhile
 from typing import BinaryIO, TypeVar
 
@@ -18,16 +19,11 @@ import wal
 
 from . import folders, layout, marks
 from .errors import CorruptionError, UnavailableError
-from .facts import (
-    BlobFact,
-    Fact,
-    Header,
-    decode_facts,
-    decode_header,
-)
+from .facts import BlobFact, Fact, Header, decode_facts, decode_header
 from .fold import Effect, fold
 from .location import Path, fold_name, join
 from .nodes import NodeCache, NodeState
+from .reads import ReadSet
 
 T = TypeVar("T")
 
@@ -44,8 +40,8 @@ class Reader:
     """Reads a tree. One per open tree, shared by its threads under `lock`."""
 
     def __init__(self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool) -> None:
-        """`depth`: number of levels. `trust_applied`: whether a writer is known to live (this one), so that the
-        volatile applied mark may be believed; a mere reader starts from the redo mark (E18)."""
+        """`depth`: number of levels. `trust_applied`: a writer lives (this one), so the applied mark may be believed; a
+        mere reader starts from the redo mark (E18)."""
         self.lock = threading.RLock()
         self._storage = storage
         self._log = log
@@ -53,6 +49,7 @@ class Reader:
         self._trust_applied = trust_applied
         self.floor = 0  # what is known begins after this LSN ...
         self.head = 0  # ... and ends with this one
+        self._reads: ReadSet | None = None  # of the question that is being answered
         self.restart()
 
     @property
@@ -79,15 +76,21 @@ class Reader:
 
     # --- following the log --------------------------------------------------------------------------------------------
 
-    def ask(self, question: Callable[[], T]) -> T:
-        """The answer of `question` in one committed state, at least as new as the call. `question` may run often."""
+    def ask(self, question: Callable[[ReadSet], T], reads: ReadSet | None = None) -> T:
+        """The answer of `question` in one committed state, at least as new as the call.
+
+        `question` notes what it reads in the set it is given: `reads`, or else a new one. It may run often.
+        """
         with self.lock:
             for _ in range(_PATIENCE):
-                self.refresh()
+                self._reads = ReadSet() if reads is None else reads
                 try:
-                    return question()
+                    self.refresh()
+                    return question(self._reads)
                 except Moved:
                     continue
+                finally:
+                    self._reads = None
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
     def refresh(self) -> None:
@@ -98,8 +101,16 @@ class Reader:
             self._forget(mark)
 
     def settled(self) -> None:
-        """To be called after reading a file: raises Moved if the log grew meanwhile."""
-        if self._extend():
+        """To be called after a file was read: extend the log, since the file may be ahead. Raises Moved if that touched
+        what the question has read so far, or passed the window by."""
+        before, floor = self.head, self.floor
+        if not self._extend():
+            return
+        if (
+            self.floor != floor
+            or self._reads is None
+            or any(self._reads.conflict(header.changes) for _, header in self.since(before))
+        ):
             raise Moved
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
@@ -187,6 +198,7 @@ class Reader:
             node = NodeState.of(dict(effect.keys), effect.children)
         else:
             file = self._read(path)
+            effect, _ = self._effect.find(path)  # again, since the log may have been extended
             node = NodeState(file.keys, dict.fromkeys(file.children, True), file.size, file.edited)
             if effect is not None:
                 node.keys, node.children = effect.over_keys(node.keys), effect.over_children(node.children)
@@ -213,8 +225,9 @@ class Reader:
                 if effect is None:
                     raise
             self.settled()
-        names = effect.over_names(names) if effect is not None else names
-        return {name for name in names if name not in node.children}
+        effect, _ = self._effect.find(path)
+        names = names if effect is None else effect.over_names(names)
+        return names - node.children.keys()
 
     def _read(self, path: Path) -> folders.NodeFile:
         try:
@@ -233,34 +246,37 @@ class Reader:
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
         """What the un-applied records say of a blob: its fact, and whether the file, if any, is out of date."""
         effect, covered = self._effect.find(path)
-        if effect is None:
-            return None, covered
-        fact, said = effect.blob(name)
+        fact, said = (None, False) if effect is None else effect.blob(name)
         return fact, covered or said
 
     def has_blob(self, path: Path, name: str) -> bool:
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
-        effect, covered = self._effect.find(path)
-        fact, said = effect.blob(name) if effect is not None else (None, False)
+        known = self._knows_blob(path, name)
+        if known is None:
+            entry = self._storage.entry(layout.blob(path, name))
+            self.settled()
+            known = self._knows_blob(path, name)
+            if known is None:
+                known = entry is not None and entry.kind is not wal.Kind.OTHER
+        return known
+
+    def _knows_blob(self, path: Path, name: str) -> bool | None:
+        """What the window says of a blob's existence; None if nothing."""
+        effect, _ = self._effect.find(path)
+        fact, said = self.blob(path, name)
         if fact is not None or (effect is not None and effect.blob_below(name)):
             return True
-        if covered or said:
-            return False
-        entry = self._storage.entry(layout.blob(path, name))
-        self.settled()
-        return entry is not None and entry.kind is not wal.Kind.OTHER
+        return False if said else None
 
     def blob_files(self, path: Path, name: str) -> set[str]:
         """The files of a directory blob at the head, as blob names; empty if it is none."""
-        effect, _ = self._effect.find(path)
         _, said = self.blob(path, name)
         files: set[str] = set()
         if not said:
-            try:
+            with suppress(FileNotFoundError, NotADirectoryError):
                 files = set(folders.files_below(self._storage, path, name))
-            except (FileNotFoundError, NotADirectoryError):
-                files = set()
             self.settled()
+        effect, _ = self._effect.find(path)
         return files if effect is None else effect.over_blob_files(name, files)
 
     def open_file(self, path: Path, name: str) -> tuple[BinaryIO, folders.Attribute | None]:

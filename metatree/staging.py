@@ -79,14 +79,15 @@ class Staging:
         self._pack_size += len(data)
         return len(data), sha256, Slice(layout.pack(self.txid), offset)
 
-    def add_existing(self, file: str, size: int, *, share: bool) -> Content:
+    def add_existing(self, file: str, *, share: bool) -> Content:
         """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
         name = self._next()
         self._storage.stage_existing(file, name, share=share)
-        hasher = hashlib.sha256()
+        hasher, size = hashlib.sha256(), 0
         with self._storage.open(name) as stream:
             while chunk := stream.read(CHUNK):
                 hasher.update(chunk)
+                size += len(chunk)
         return size, hasher.hexdigest(), Slice(name)
 
     def seal(self) -> None:

@@ -106,11 +106,11 @@ class Transaction:
             raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
         draft = self._draft
 
-        def question() -> T:
+        def question(_: ReadSet) -> T:
             self._extend(draft)
             return verb(draft)
 
-        return self._engine.reader.ask(question)
+        return self._engine.reader.ask(question, draft.reads)
 
     def _extend(self, draft: Draft) -> None:
         reader = self._engine.reader

@@ -20,7 +20,6 @@ from .errors import ConflictError, MetatreeError, translated
 from .location import Location
 from .reading import Reading
 from .root import open_root
-from .staging import Staging
 from .transaction import Transaction
 from .values import check_key, check_value, merge
 
@@ -181,12 +180,9 @@ class Metatree(Reading):
     def _copy(self, src: Location, dst: Location, *, move: bool) -> None:
         source, target = self._parse(src), self._parse(dst)
 
-        def work(staging: Staging, draft: Draft) -> None:
-            found, place = draft.resolve_blob(source), draft.resolve_target(target)
-            Copying(self._engine.storage, draft, staging, move=move).run(found, place, len(self._engine.levels))
-
         def body(txn: Transaction) -> None:
-            txn.run(lambda draft: work(txn.staging, draft))
+            storage, depth = self._engine.storage, len(self._engine.levels)
+            Copying(storage, txn.run, txn.staging, move=move, depth=depth).run(source, target)
 
         with translated():
             self._engine.require_writable()

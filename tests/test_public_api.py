@@ -85,6 +85,7 @@ WAL = {
     "open_log",
     "open_source",
     "open_storage",
+    "safe_point",
 }
 
 # class -> what it also is, so that programs which know only Python's own classes catch it

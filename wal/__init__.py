@@ -17,6 +17,7 @@ from wal.errors import (
     UnsupportedError,
     WalError,
 )
+from wal.interrupts import safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Verification, WriteAheadLog
 from wal.opening import open_log
 from wal.storage import (
@@ -83,4 +84,5 @@ __all__ = [
     "open_log",
     "open_source",
     "open_storage",
+    "safe_point",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,10 +18,11 @@ from wal.errors import LogClosedError, UnsupportedError
 from wal.group import Group
 from wal.head import HeadFile
 from wal.history import History
+from wal.interrupts import DeferredInterrupt
 from wal.leader import Leader
 from wal.log import LSN, Batch, Position, Prepare, TailReport, Verification
 from wal.names import Names
-from wal.rights import Right
+from wal.rights import Holding, Right
 from wal.shelf import Shelf
 from wal.storage.base import Lock, Storage
 from wal.verify import verify_log
@@ -164,7 +165,8 @@ class AppendLog:
         """Append what `prepare` returns; None if it returned None. See WriteAheadLog."""
         if self._closed or self.settings.read_only:
             self._refuse()
-        return self._group.submit(prepare)
+        with DeferredInterrupt():
+            return self._group.submit(prepare)
 
     def _refuse(self) -> NoReturn:
         if self._closed:
@@ -186,22 +188,12 @@ class AppendLog:
         """Set a consumer's mark. Not durable."""
         self._writable_head().store_mark(index, value)
 
-    @contextmanager
-    def right(self, timeout: float | None = None) -> Iterator[bool]:
+    def right(self, timeout: float | None = None) -> AbstractContextManager[bool]:
         """The right to carry the log out; True if its holder before died with it. None: the handle's time limit."""
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
-        self._apply_right.acquire(timeout)
-        try:
-            self._look_for_trim()
-            died = head_file.take()
-            try:
-                yield died
-            finally:
-                head_file.give_back()
-        finally:
-            self._apply_right.release()
+        return Holding(self._apply_right, head_file, self._look_for_trim, timeout)
 
     def _look_for_trim(self) -> None:
         """Learn of a redo mark that another handle has raised: what lies before it may be gone."""

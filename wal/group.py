@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
+from wal.interrupts import is_deferred, safe_point
 from wal.log import Position, Prepare, Record
 
 _POLL = 0.05  # seconds between looks, only after a Ctrl-C met an entry that is being written
@@ -79,17 +80,20 @@ class Group:
         if self.leading():
             raise RuntimeError("append was called inside a prepare")
         entry = Entry(prepare)
-        with self._mutex:
-            self._queue.append(entry)
-            if self._leader is None:
-                self._leader = entry.thread
-                entry.leads = True
-            else:
+        try:
+            with self._mutex:
                 entry.gate.acquire()
-        if not entry.leads:
-            self._wait(entry)
-        if entry.leads:
-            self._lead(entry)
+                self._queue.append(entry)
+                if self._leader is None:
+                    entry.leads = True
+                    self._leader = entry.thread
+            if not entry.leads:
+                self._wait(entry)
+            if entry.leads:
+                self._lead(entry)
+        except BaseException:
+            self._abandon(entry)
+            raise
         if entry.error is not None:
             raise entry.error
         return entry.position
@@ -116,13 +120,19 @@ class Group:
                 entry.gate.release()
 
     def _lead(self, entry: Entry) -> None:
-        try:
-            while not entry.done:
-                self._work.flush(self)
-        finally:
-            with self._mutex:
-                if not entry.done and entry in self._queue:
-                    self._queue.remove(entry)
+        while not entry.done:
+            self._work.flush(self)
+        with self._mutex:
+            entry.leads = False
+            self._hand_over()
+
+    def _abandon(self, entry: Entry) -> None:
+        """However its caller was interrupted: nobody writes this entry any more, and nobody waits for its lead."""
+        with self._mutex:
+            if entry in self._queue:
+                self._queue.remove(entry)
+            if entry.leads:
+                entry.leads = False
                 self._hand_over()
 
     def _hand_over(self) -> None:
@@ -135,23 +145,22 @@ class Group:
         first.gate.release()
 
     def _wait(self, entry: Entry) -> None:
+        """For the outcome, or for the lead. Interrupted: out of the queue, unless the entry is being written already;
+        then its outcome is waited for, and said with the interrupt."""
         try:
-            entry.gate.acquire()
+            while not entry.gate.acquire(timeout=_POLL if is_deferred() else -1):
+                safe_point()
         except BaseException as error:
-            self._withdraw(entry)
+            while self._is_written(entry):
+                entry.gate.acquire(timeout=_POLL)
             if entry.position is not None:
                 error.add_note(f"the record was committed at LSN {entry.position.lsn} before the interrupt")
             raise
 
-    def _withdraw(self, entry: Entry) -> None:
-        """After a Ctrl-C: out of the queue; or, when the entry is being written already, wait for its outcome."""
-        while True:
-            with self._mutex:
-                if entry.done:
-                    return
-                if not entry.taken:
-                    self._queue.remove(entry)
-                    if entry.leads:
-                        self._hand_over()
-                    return
-            entry.gate.acquire(timeout=_POLL)
+    def _is_written(self, entry: Entry) -> bool:
+        with self._mutex:
+            if entry.taken and not entry.done:
+                return True
+            if entry in self._queue:
+                self._queue.remove(entry)
+            return False

@@ -1,4 +1,9 @@
-"""Ctrl-C during a flush: delivered after it, so that it never leaves a commit half known."""
+"""Ctrl-C, delivered where it does no harm.
+
+Python raises KeyboardInterrupt between any two instructions of the main thread: also between taking a lock and noting
+that it is held, or between a commit and the news of it. Inside a `DeferredInterrupt` it is only noted. It is raised at
+the next `safe_point()`, which long waits and long work pass all the time, or else when the outermost block ends.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +19,69 @@ _SIGINT = int(signal.SIGINT)
 _default = signal.default_int_handler
 
 
+class _MainThread:
+    """What is deferred now. Only the main thread ever changes it, as only there Python delivers signals."""
+
+    depth = 0  # DeferredInterrupt blocks that are open
+    swapped = False  # our handler is installed
+    noted = False  # an interrupt is waiting
+    done = ""  # what was done nevertheless, to be said with it
+
+
 class DeferredInterrupt:
-    """Within the block, SIGINT is noted; `deliver` raises it afterwards.
+    """Within the block, SIGINT is noted. Blocks nest; the outermost one counts.
 
     Does something only in the main thread, and only if Python's own handler is installed: a program that handles
-    SIGINT itself knows better.
+    SIGINT itself, or lets other signals raise exceptions, knows better.
     """
 
-    __slots__ = ("_noted", "_swapped")
-
-    def __init__(self) -> None:
-        self._noted = False
+    __slots__ = ("_ours",)
 
     def __enter__(self) -> DeferredInterrupt:
-        self._swapped = threading.get_ident() == threading.main_thread().ident and _raw.getsignal(_SIGINT) is _default
-        if self._swapped:
-            _raw.signal(_SIGINT, self._note)
+        self._ours = threading.get_ident() == threading.main_thread().ident
+        if self._ours:
+            if _MainThread.depth == 0 and _raw.getsignal(_SIGINT) is _default:
+                _MainThread.done = ""
+                _raw.signal(_SIGINT, _note)
+                _MainThread.swapped = True
+            _MainThread.depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._swapped:
+        if not self._ours:
+            return
+        _MainThread.depth -= 1
+        if _MainThread.depth == 0 and _MainThread.swapped:
+            _MainThread.swapped = False
             _raw.signal(_SIGINT, _default)
+            _deliver()
 
-    def deliver(self, note: str) -> None:
-        """Raise the KeyboardInterrupt that was held back, if any, with a note saying what was done nevertheless."""
-        if self._noted:
-            self._noted = False
-            interrupt = KeyboardInterrupt()
-            interrupt.add_note(note)
-            raise interrupt
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._noted = True
+def tell(done: str) -> None:
+    """Something was done that an interrupt waiting now will not undo: it is said in a note of the exception."""
+    if _MainThread.swapped and threading.get_ident() == threading.main_thread().ident:
+        _MainThread.done = done
+
+
+def safe_point() -> None:
+    """Raise the interrupt that is waiting, if any. To be called where an exception leaves everything in order."""
+    if _MainThread.noted and threading.get_ident() == threading.main_thread().ident:
+        _deliver()
+
+
+def is_deferred() -> bool:
+    """Whether this thread's interrupts wait for a safe point, so that it must pass one while it waits for others."""
+    return _MainThread.swapped and threading.get_ident() == threading.main_thread().ident
+
+
+def _deliver() -> None:
+    if _MainThread.noted:
+        _MainThread.noted = False
+        interrupt = KeyboardInterrupt()
+        if _MainThread.done:
+            interrupt.add_note(_MainThread.done)
+        raise interrupt
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    _MainThread.noted = True

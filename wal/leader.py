@@ -7,7 +7,7 @@ import threading
 
 from wal.chain import Chain
 from wal.group import Entry, Queue
-from wal.interrupts import DeferredInterrupt
+from wal.interrupts import tell
 from wal.log import LSN, Deferred, Position, Record
 from wal.rights import Right
 from wal.writer import Writer
@@ -27,28 +27,23 @@ class Leader:
     def flush(self, queue: Queue) -> None:
         """By the leader: one batch, from taking the right to waking its callers."""
         entries: list[Entry] = []
-        interrupt = DeferredInterrupt()
-        outcome = "nothing was appended"
         try:
             with self._right:
                 self._writer.catch_up()
                 entries = queue.take(_BATCH_RECORDS)
                 accepted = self._prepare(entries)
                 if accepted:
-                    with interrupt:
-                        lsn = self._commit(accepted)
-                        outcome = f"batch {lsn} was committed before the interrupt"
+                    tell(f"batch {self._commit(accepted)} was committed before the interrupt")
                 for entry in entries:
                     if entry.taken and not entry.done:
                         entry.settle()
         except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
-            outcome = f"the append failed before the interrupt: {error}"
+            tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
             _fail(entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)  # deferred, or the leader was interrupted
             queue.wake(entry for entry in entries if entry.done)
-        interrupt.deliver(outcome)
 
     def _prepare(self, entries: list[Entry]) -> list[Entry]:
         """Ask each in queue order; the accepted ones. The rest is settled, or stays for the next batch."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError
+from wal.head import HeadFile
+from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import Lock
+
+_POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
 
 
 class Right:
@@ -19,16 +24,19 @@ class Right:
         self._timeout = timeout
         self._clock = clock
         self._closed = False
+        self._deferred = DeferredInterrupt()  # of the holder
         self._mutex = threading.Lock()  # one storage lock used by two threads would not exclude them
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take it within `timeout` seconds (None: the handle's limit). Raises LockBusyError."""
         limit = self._timeout if timeout is None else timeout
         if not self._mutex.acquire(blocking=False):
-            started = self._clock.monotonic()
-            if not self._mutex.acquire(timeout=max(0.0, limit)):
-                raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process holds it")
-            limit = max(0.0, limit - (self._clock.monotonic() - started))
+            deadline = self._clock.monotonic() + limit
+            while not self._mutex.acquire(timeout=max(0.0, min(_POLL, deadline - self._clock.monotonic()))):
+                safe_point()
+                if self._clock.monotonic() >= deadline:
+                    raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
+            limit = max(0.0, deadline - self._clock.monotonic())
         try:
             if self._closed:
                 raise LogClosedError("the log was closed")
@@ -48,12 +56,27 @@ class Right:
             self._mutex.release()
 
     def __enter__(self) -> None:
-        self.acquire()
+        self.enter(None)
+
+    def enter(self, timeout: float | None) -> None:
+        """`acquire`, with interrupts deferred until `__exit__` has released it."""
+        deferred = DeferredInterrupt()
+        deferred.__enter__()
+        try:
+            self.acquire(timeout)
+        except BaseException:
+            deferred.__exit__()
+            raise
+        self._deferred = deferred
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        deferred = self._deferred
+        try:
+            self.release()
+        finally:
+            deferred.__exit__()
 
     def disown(self) -> None:
         """In a forked child: leave the parent's lock alone."""
@@ -66,3 +89,30 @@ class Right:
         self._lock.close()
         if held:
             self._mutex.release()
+
+
+class Holding:
+    """The right to apply, held for a `with` block; the head file knows, so that the next holder learns of a death."""
+
+    def __init__(self, right: Right, head: HeadFile, begin: Callable[[], None], timeout: float | None) -> None:
+        self._right = right
+        self._head = head
+        self._begin = begin
+        self._timeout = timeout
+
+    def __enter__(self) -> bool:
+        self._right.enter(self._timeout)
+        try:
+            self._begin()
+            return self._head.take()
+        except BaseException as error:
+            self._right.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._head.give_back()
+        finally:
+            self._right.__exit__(kind, error, trace)

@@ -12,6 +12,7 @@ import threading
 import weakref
 
 from wal.clock import Clock
+from wal.interrupts import safe_point
 from wal.storage.files import Handles
 from wal.storage.kernel import describe_holders
 from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW
@@ -96,6 +97,7 @@ class FileLock:
         while (left := deadline - self._clock.monotonic()) > 0:
             jitter = 0.5 + self._clock.token(1)[0] / 512  # waiters that started together must not stay together
             self._clock.sleep(min(pause * jitter, left))
+            safe_point()
             if self._take(shared, block=False):
                 return True
             pause = min(pause * 2, _LONGEST_PAUSE)
