@@ -43,4 +43,6 @@ def _open_local(path: str, *, create: bool) -> tuple[wal.Storage, str]:
     try:
         return wal.open_storage(path, {}), path
     except FileNotFoundError as error:
-        raise MetatreeError(f"{path} does not exist") from error
+        raise MetatreeError(
+            f"{path} does not exist; to create a tree there, name its levels: keys=('model', …)"
+        ) from error
