@@ -36,10 +36,10 @@ def open_root(
 
 
 def _open_local(path: str, *, create: bool) -> tuple[wal.Storage, str]:
-    if create and not os.path.isdir(path):
-        if os.path.lexists(path):
-            raise MetatreeError(f"{path} is no folder; a tree needs one of its own")
-        wal.LocalStorage.make_root(path)
+    if create and not os.path.lexists(path):
+        wal.LocalStorage.make_root(path)  # no error if another process makes it at the same time
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise MetatreeError(f"{path} is no folder; a tree needs one of its own")
     try:
         return wal.open_storage(path, {}), path
     except FileNotFoundError as error:
