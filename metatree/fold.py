@@ -222,9 +222,12 @@ class Effect:
         return None, False
 
     def _note(self, name: str, actual: str | None) -> None:
-        """A name came, or went: unless what went had changed its kind, and the other kind is there."""
-        if self._names is not None and (actual is not None or not self._present(name)):
-            self._names[fold_name(name)] = actual
+        """A name came, or went: unless it changed its kind and is there as the other, or a twin of it is there."""
+        if self._names is None:
+            return
+        folded = fold_name(name)
+        if actual is not None or (not self._present(name) and self._names.get(folded) in (None, name)):
+            self._names[folded] = actual
 
     def _dropped(self, name: str) -> bool:
         return name in self.below and self.below[name].exists is False

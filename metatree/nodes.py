@@ -38,9 +38,10 @@ class NodeState:
             self.names[fold_name(name)] = name
 
     def drop_name(self, name: str) -> None:
-        """A child or top-level blob went; the name may have changed its kind meanwhile."""
-        if name not in self.children and not (self.blobs and name in self.blobs):
-            self.names.pop(fold_name(name), None)
+        """A child or top-level blob went; the name may have changed its kind, or gone to a twin in another case."""
+        gone = name not in self.children and not (self.blobs and name in self.blobs)
+        if gone and self.names.get(fold_name(name)) == name:
+            del self.names[fold_name(name)]
 
 
 class NodeCache:

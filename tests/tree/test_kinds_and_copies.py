@@ -74,6 +74,31 @@ def test_a_name_that_changed_its_kind_is_taken_for_batch_mates_too(tree: Metatre
     assert "x" not in tree.children("m") and content(tree, "m/x") == b"precious"
 
 
+@pytest.mark.parametrize("becomes", ["blob", "node"])
+@pytest.mark.parametrize("children", [1, 2_000], ids=["small parent", "large parent"])
+def test_a_name_that_went_to_its_twin_in_another_case_is_the_twins(tree: Metatree, becomes: str, children: int) -> None:
+    with tree.transaction():
+        for number in range(children):
+            tree.put(f"m/child-{number:04}-of-many", b"", name="f")
+    tree.put("m/X", b"1", name="f")
+    tree.put("m", b"1", name="other")
+    for _ in range(2):
+        with tree.transaction():
+            tree.delete("m/X", recursive=True)
+            if becomes == "blob":
+                tree.put("m", b"precious", name="x")
+            else:
+                tree.put("m/x", b"precious", name="f")
+            with pytest.raises((BlobExistsError, NodeExistsError)):
+                tree.put("m", b"2", name="X")
+        for location, name in (("m/X", "g"), ("m", "X")):
+            with pytest.raises((BlobExistsError, NodeExistsError)):
+                tree.put(location, b"2", name=name)
+        assert content(tree, "m/x" if becomes == "blob" else "m/x/f") == b"precious"
+        tree.delete("m/x", recursive=True)
+        tree.put("m/X", b"1", name="f")
+
+
 # --- copies and moves -------------------------------------------------------------------------------------------------
 
 
