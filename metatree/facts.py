@@ -7,7 +7,7 @@ in order, any number of times, from any state in between, ends in the same tree.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,8 +223,3 @@ def _source(row: list[Any], body: bytes, start: int) -> Source:
     if kind in ("staged", "pack"):
         return Slice(layout.check_staged(row[6]), row[7] if kind == "pack" else None)
     raise FormatError(f"the log holds content of the unknown kind {kind!r}: written by a newer version, upgrade")
-
-
-def touched_nodes(facts: Iterable[Fact]) -> set[Path]:
-    """The paths of the nodes that facts speak of."""
-    return {fact.path for fact in facts}

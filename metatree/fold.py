@@ -32,17 +32,6 @@ class Effect:
         self._deep = False  # some blob's name leads into a directory blob
         self._names: dict[str, str | None] | None = None  # folded -> actual name, None: free again
 
-    def __bool__(self) -> bool:
-        return bool(
-            self.reset
-            or self.exists is not None
-            or self.keys
-            or self.unset
-            or self.children
-            or self.blobs
-            or self.below
-        )
-
     # --- finding ----------------------------------------------------------------------------------------------------
 
     def at(self, path: Path) -> Effect:
