@@ -202,7 +202,8 @@ class Reader:
             node = NodeState(file.keys, dict.fromkeys(file.children, True), file.size, file.edited)
             if effect is not None:
                 node.keys, node.children = effect.over_keys(node.keys), effect.over_children(node.children)
-        self._nodes.keep(path, node)
+        if not node.edited:  # who edited it may put it back
+            self._nodes.keep(path, node)
         return node
 
     def names(self, path: Path, node: NodeState) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import wal
-from metatree import Metatree, TransactionError
+from metatree import CorruptionError, Metatree, TransactionError
 from tests.tree.conftest import LEVELS, assert_clean
 from wal.testing import Boundary
 
@@ -180,3 +180,19 @@ def _target(descriptor: str) -> str:
         return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:
         return ""
+
+
+def test_an_edit_that_was_put_back_is_forgotten_by_the_handle_that_saw_it(fast_path: Path) -> None:
+    with Metatree(str(fast_path / "tree"), LEVELS) as tree:
+        tree.put("m/v", b"", name="b")
+        tree.update("m/v", auc=1)
+        file = Path(tree.root, "m", "v", "metadata.json")
+        original = file.read_bytes()
+        with Metatree(tree.root) as second:
+            file.write_bytes(b'{"auc": 0.5}')
+            assert second.find("m/v").metadata["auc"] == 0.5
+            with pytest.raises(CorruptionError, match="by hand"):
+                second.update("m/v", x=1)
+            file.write_bytes(original)
+            second.update("m/v", x=1)
+            assert dict(second.find("m/v").metadata) == {"auc": 1, "x": 1}
