@@ -157,7 +157,7 @@ class _Application:
         if old is not None:
             if old.data == data and self._mode is Mode.FOLLOW:
                 return
-            self._keep_edited(name, old)
+            self._keep_edited(name, old, data)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
         self.outcome.nodes += 1
 
@@ -170,9 +170,15 @@ class _Application:
             self._remove(name, dropped=False)
             return None
 
-    def _keep_edited(self, name: str, old: wal.Stored) -> None:
-        """The log wins over an edit by hand, but the edit is kept for a person to look at."""
-        if folders.is_edited(old):
+    def _keep_edited(self, name: str, old: wal.Stored, data: bytes) -> None:
+        """The log wins over an edit by hand, but the edit is kept for a person to look at.
+
+        A file without our mark may be an edit, or from before adoption: it is kept where `data` should stand already.
+        """
+        unmarked = (
+            old.attribute is None and self._storage.capabilities.attributes and old.data != folders.render({}, [])
+        )
+        if folders.is_edited(old) or (unmarked and self._mode is not Mode.FOLLOW and old.data != data):
             self._keep(name, old.data)
 
     def _keep(self, name: str, content: wal.Content) -> None:

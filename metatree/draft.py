@@ -151,6 +151,8 @@ class Draft:
             self.reads.creatable(path[:missing], path[missing])
         parent, name = path[:depth], path[depth]
         twin = self.view.twin(parent, name)
+        if twin is not None:
+            self.reads.name(parent, name)  # the refusal is something the caller may build on
         if twin == name:
             raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
         if twin is not None:

@@ -48,6 +48,7 @@ class Effect:
         """The effect on a node if there is one, and whether the node's earlier state is gone (reset here or above)."""
         effect, covered = self, self.reset
         for name in path:
+            covered = covered or name in effect.blobs  # the name was, or is, a blob's: nothing of a node was there
             below = effect.below.get(name)
             if below is None:
                 return None, covered

@@ -104,19 +104,33 @@ def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool)
             continue
         if not path and entry.name in layout.ENGINE_NAMES:
             continue
-        if entry.kind is wal.Kind.FILE or (
-            entry.kind is wal.Kind.FOLDER and (leaf or storage.attribute(layout.blob(path, entry.name)) is not None)
-        ):
+        ours = entry.kind is wal.Kind.FOLDER and (leaf or _is_marked(storage, layout.blob(path, entry.name)))
+        if entry.kind is wal.Kind.FILE or ours:
             names.add(entry.name)
     return names
 
 
+def _is_marked(storage: wal.Storage, folder: str) -> bool:
+    """Whether the engine made a folder. One that went since it was listed is no reason to lose the rest of the list."""
+    try:
+        return storage.attribute(folder) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
-    """The files of a directory blob, as blob names ('dir/sub/file'), in no order. Nothing if it is no folder."""
+    """The files of a directory blob, as blob names ('dir/sub/file'), in no order; of folders inside it that go while it
+    is walked, none. Raises FileNotFoundError, NotADirectoryError if it is no folder itself."""
     pending = [name]
     while pending:
         folder = pending.pop()
-        for entry in storage.list(layout.blob(path, folder)):
+        try:
+            entries = storage.list(layout.blob(path, folder))
+        except (FileNotFoundError, NotADirectoryError):
+            if folder == name:
+                raise
+            continue
+        for entry in entries:
             inner = f"{folder}/{entry.name}"
             if entry.kind is wal.Kind.FOLDER:
                 pending.append(inner)
@@ -132,3 +146,12 @@ def holds_foreign(storage: wal.Storage, name: str) -> bool:
     if entry.kind is wal.Kind.FILE:
         return storage.attribute(name) is None
     return any(holds_foreign(storage, f"{name}/{inner.name}") for inner in storage.list(name))
+
+
+def is_foreign_file(storage: wal.Storage, name: str) -> bool:
+    """Whether a file stands there that is not ours; one of ours may only not be removed yet."""
+    entry = storage.entry(name)
+    try:
+        return entry is not None and entry.kind is wal.Kind.FILE and storage.attribute(name) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -68,8 +68,7 @@ class Reader:
             before = self.floor
             self.floor = self.head = max(self._mark(), self._log.trimmed(fresh=True))
             self._window: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of the records after `floor`
-            self._effect = Effect()
-            self._nodes = NodeCache()
+            self._effect, self._nodes = Effect(), NodeCache()
             self._recent: deque[tuple[wal.Position, Header, int]] = deque()
             self._recent_bytes = 0
             return self.floor > before
@@ -161,8 +160,7 @@ class Reader:
         """A trimmed record: what it did is in the files, and what was cached may be older."""
         self.floor = batch.lsn
         self._window.clear()
-        self._effect = Effect()
-        self._nodes = NodeCache()
+        self._effect, self._nodes = Effect(), NodeCache()
         for index, record in enumerate(batch.records):
             self._note(wal.Position(batch.lsn, index), record)
 
@@ -221,7 +219,7 @@ class Reader:
         if not covered:
             try:
                 names = folders.top_names(self._storage, path, node.children, leaf=len(path) >= self._depth)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 self.settled()
                 if effect is None:
                     raise
@@ -252,14 +250,14 @@ class Reader:
 
     def has_blob(self, path: Path, name: str) -> bool:
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
-        known = self._knows_blob(path, name)
+        if self.node(path) is None:
+            return folders.is_foreign_file(self._storage, layout.blob(path, name))
+        known, entry = self._knows_blob(path, name), None
         if known is None:
             entry = self._storage.entry(layout.blob(path, name))
             self.settled()
             known = self._knows_blob(path, name)
-            if known is None:
-                known = entry is not None and entry.kind is not wal.Kind.OTHER
-        return known
+        return known if known is not None else entry is not None and entry.kind is not wal.Kind.OTHER
 
     def _knows_blob(self, path: Path, name: str) -> bool | None:
         """What the window says of a blob's existence; None if nothing."""
@@ -271,9 +269,10 @@ class Reader:
 
     def blob_files(self, path: Path, name: str) -> set[str]:
         """The files of a directory blob at the head, as blob names; empty if it is none."""
-        _, said = self.blob(path, name)
         files: set[str] = set()
-        if not said:
+        if self.node(path) is None:
+            return files
+        if not self.blob(path, name)[1]:
             with suppress(FileNotFoundError, NotADirectoryError):
                 files = set(folders.files_below(self._storage, path, name))
             self.settled()
@@ -283,6 +282,8 @@ class Reader:
     def open_file(self, path: Path, name: str) -> tuple[BinaryIO, folders.Attribute | None]:
         """A blob's file, which no un-applied record touches, and its attribute. Raises FileNotFoundError, Moved."""
         file = layout.blob(path, name)
+        if self.node(path) is None:
+            raise FileNotFoundError(file)
         try:
             handle = self._storage.open(file)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

@@ -62,13 +62,24 @@ class Transaction:
             raise TransactionError("a transaction is used once; make a new one with tree.transaction()")
         if self._engine.active.get() is not None:
             raise TransactionError("transactions do not nest: this task is inside one already")
-        with translated(), self._engine.reader.lock:
-            self._engine.reader.refresh()
-            self._base = self._engine.reader.head
-            self._look_up_key()
-        self._draft = Draft(View(self._engine.reader), self._engine.levels, ReadSet())
-        self._token = self._engine.active.set(self)
-        return self
+        try:
+            with translated(), self._engine.reader.lock:
+                self._engine.reader.refresh()
+                self._base = self._engine.reader.head
+                self._look_up_key()
+            self._draft = Draft(View(self._engine.reader), self._engine.levels, ReadSet())
+            self._token = self._engine.active.set(self)
+            return self
+        except BaseException:  # an interrupt after the `set` would leave this task in a block that never begins
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Make sure that this task is not in the transaction any more, however its block was left."""
+        if self._engine.active.get() is self:
+            self._engine.active.set(None)
+            self._finished = True
+            self.staging.discard()
 
     def _look_up_key(self) -> None:
         """A key that is known to be used says so at once, so that the block can save its work."""

@@ -203,6 +203,8 @@ class Metatree(Reading):
         for what, text in (("message", message), ("idempotency_key", idempotency_key)):
             if text is not None and not (isinstance(text, str) and text.isprintable() and len(text) <= 10_000):
                 raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
+        if idempotency_key == "":
+            raise ValueError("an empty idempotency_key would make no difference to any run; leave it out, or set it")
         with translated():
             self._engine.require_writable()
         return Transaction(self._engine, message, idempotency_key, self)
@@ -215,13 +217,16 @@ class Metatree(Reading):
         if attempts < 1:
             raise ValueError(f"attempts is at least 1, not {attempts}")
         for attempt in range(attempts):
+            txn = self.transaction()
             try:
-                with self.transaction() as txn:
+                with txn:
                     result = fn(txn)
                 return result
             except ConflictError:
                 if attempt + 1 == attempts:
                     raise
+            finally:
+                txn.leave()
             self._engine.clock.sleep(self._engine.clock.jitter(attempt))
         raise AssertionError("unreachable")
 

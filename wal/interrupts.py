@@ -7,6 +7,7 @@ the next `safe_point()`, which long waits and long work pass all the time, or el
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ _default = signal.default_int_handler
 class _MainThread:
     """What is deferred now. Only the main thread ever changes it, as only there Python delivers signals."""
 
+    ident = 0  # the thread that deferred
     depth = 0  # DeferredInterrupt blocks that are open
     swapped = False  # our handler is installed
     noted = False  # an interrupt is waiting
@@ -42,6 +44,7 @@ class DeferredInterrupt:
         if self._ours:
             if _MainThread.depth == 0 and _raw.getsignal(_SIGINT) is _default:
                 _MainThread.done = ""
+                _MainThread.ident = threading.get_ident()
                 _raw.signal(_SIGINT, _note)
                 _MainThread.swapped = True
             _MainThread.depth += 1
@@ -85,3 +88,14 @@ def _deliver() -> None:
 
 def _note(_number: int, _frame: FrameType | None) -> None:
     _MainThread.noted = True
+
+
+def _after_fork() -> None:
+    """In a child forked by another thread, which is now the main one: nobody is left to end what was deferred."""
+    if _MainThread.depth and _MainThread.ident != threading.get_ident():
+        if _MainThread.swapped:
+            _raw.signal(_SIGINT, _default)
+        _MainThread.depth, _MainThread.swapped, _MainThread.noted = 0, False, False
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import wal
 from metatree import BlobExistsError, ConflictError, CorruptionError, Metatree, NodeExistsError
+from tests.tree.conftest import LEVELS, assert_clean
+from wal.testing import Boundary
 
 
 def content(tree: Metatree, location: str) -> bytes:
@@ -218,3 +221,108 @@ def test_a_directory_blob_that_changes_while_it_is_downloaded_comes_out_whole(
     monkeypatch.setattr(edge, "download", between)
     tree.get("m/v/d", tmp_path / "out", recursive=True)
     assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["2", "2"]
+
+
+# --- a node where a blob was, before the files follow -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["un-applied", "in one transaction"])
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_a_node_that_takes_a_blobs_name_starts_empty(
+    make_tree: Callable[..., Metatree], folder: Path, kind: str, where: str
+) -> None:
+    tree = make_tree(apply="background")
+    if kind == "directory":
+        tree.put("m", folder, recursive=True)
+    else:
+        tree.put("m", b"old", name="d")
+    tree.checkpoint()
+
+    def look() -> None:
+        tree.delete("m/d", recursive=True)
+        tree.put("m/d", b"new", name="n")
+        assert tree.list("m/d") == ["n"]
+        assert not tree.exists("m/d/a") and not tree.exists("m/d/sub")
+        tree.put("m/d", b"a", name="a")
+        assert content(tree, "m/d/a") == b"a"
+
+    with tree._engine.log.right():  # nobody applies meanwhile
+        if where == "un-applied":
+            look()
+        else:
+            with tree.transaction():
+                look()
+    tree.move("m/d", "m/e")
+    tree.flush()
+    assert tree.list("m/e") == ["a", "n"] and tree.children("m") == ["e"]
+
+
+def test_a_foreign_file_where_a_node_is_created_is_not_replaced(make_tree: Callable[..., Metatree]) -> None:
+    tree = make_tree()
+    tree.put("m/v", b"1", name="b")
+    own = Path(tree.root, "m", "w")
+    own.mkdir()
+    (own / "b").write_bytes(b"mine")
+    with pytest.raises(BlobExistsError):
+        tree.put("m/w", b"2", name="b")
+    assert (own / "b").read_bytes() == b"mine"
+
+
+# --- listings beside somebody who applies -----------------------------------------------------------------------------
+
+
+class Vanishing(Boundary):
+    """Lets somebody else apply between a listing and the next call on what was listed."""
+
+    after: str = ""
+    act: Callable[[], object] | None = None
+
+    def listdir(self, path: str) -> list[str]:
+        names = super().listdir(path)
+        if self.act is not None and path.endswith(self.after):
+            act, self.act = self.act, None
+            act()
+        return names
+
+
+def test_a_folder_that_goes_while_a_node_is_listed_does_not_take_the_list_with_it(fast_path: Path) -> None:
+    root = str(fast_path / "tree")
+    posix = Vanishing(wal.Posix())
+    with Metatree(root, LEVELS) as other, Metatree(wal.LocalStorage(root, posix=posix), apply="background") as tree:
+        other.put("m/gone", b"1", name="b")
+        other.put("m", b"precious", name="keep")
+        with tree._engine.log.right():
+            tree.delete("m/gone", recursive=True)
+            tree.exists("m")
+        posix.after, posix.act = "/m", other.flush
+        assert tree.list("m") == ["keep"]
+        with pytest.raises(BlobExistsError):
+            tree.put("m/keep", b"2", name="b")
+    assert_clean(root)
+
+
+def test_a_subfolder_that_goes_while_it_is_walked_does_not_take_the_directory_blob_with_it(
+    fast_path: Path, folder: Path
+) -> None:
+    root = str(fast_path / "tree")
+    (folder / "keep").write_bytes(b"keep")
+    posix = Vanishing(wal.Posix())
+    with Metatree(root, LEVELS) as other, Metatree(wal.LocalStorage(root, posix=posix), apply="background") as tree:
+        other.put("m", folder, recursive=True)
+        other.checkpoint()
+        with tree._engine.log.right():
+            tree.delete("m/d/sub", recursive=True)
+            tree.exists("m")
+        posix.after, posix.act = "/m/d", other.flush
+        tree.delete("m/d/a")
+        assert content(tree, "m/d/keep") == b"keep"
+    assert_clean(root)
+
+
+def test_a_refusal_that_a_transaction_caught_is_in_its_read_set(tree: Metatree, other: Metatree) -> None:
+    tree.put("m", b"1", name="b")
+    with pytest.raises(ConflictError), tree.transaction():
+        with pytest.raises(BlobExistsError):
+            tree.put("m/b", b"2", name="f")
+        tree.update("m", fallback=True)
+        other.delete("m/b")
