@@ -47,10 +47,12 @@ METATREE = {
 WAL = {
     "Batch",
     "Capabilities",
+    "ChangedError",
     "Clock",
     "Content",
     "Deferred",
     "Entry",
+    "Fence",
     "InDoubtError",
     "Kind",
     "LSN",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from wal.errors import UnsupportedError
 from wal.storage.base import (
     Capabilities,
+    ChangedError,
     Content,
     Entry,
+    Fence,
     Kind,
     Lock,
     Publication,
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Capabilities",
+    "ChangedError",
     "Content",
     "Entry",
+    "Fence",
     "Kind",
     "LocalStorage",
     "Lock",

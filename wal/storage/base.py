@@ -21,6 +21,10 @@ class UnsafePathError(OSError):
     """A name leads over a symbolic link, another mount or a special file; it was not followed."""
 
 
+class ChangedError(OSError):
+    """A file is not the version that was expected (any more): nothing was changed. Only where `Fence.VERSION`."""
+
+
 class Kind(enum.Enum):
     """What stands under a name."""
 
@@ -38,12 +42,21 @@ class Entry:
     size: int  # bytes; 0 for folders
 
 
+class Fence(enum.Enum):
+    """What keeps a committer that was paused, and overtaken by another, from changing anything when it wakes."""
+
+    LOCK = "lock"  # a lock of the system, which nobody else gets while its holder lives
+    VERSION = "version"  # a publish or removal names the version that it replaces
+    FOLDER = "folder"  # a publish is a rename out of the holder's own folder, which its successor moves away
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A small file, read whole."""
 
     data: bytes
     attribute: bytes | None  # what the engine attached when it published the file; None = unknown
+    version: str = ""  # for `publish(expect=...)`; "" where versions are not the fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,9 @@ class Capabilities:
     append_log: bool  # random writes, fdatasync and locks that exclude every other writer
     attributes: bool  # files can carry the engine's attribute
     reason: str = ""  # why something is missing, for error messages
+    slot_log: bool = False  # `create` is exclusive among all writers of all hosts, and durable when it returns
+    fence: Fence = Fence.LOCK  # of the committer's right
+    folders: bool = True  # folders exist by themselves, and are published and set aside in one step
 
 
 class RandomFile(Protocol):
@@ -180,9 +196,15 @@ class Storage(Protocol):
         """Put if absent: atomic, durable, exclusive among all writers. False if the name exists."""
         ...
 
-    def publish(self, name: str, content: Content, attribute: bytes, *, durable: bool) -> None:
+    def publish(
+        self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
+    ) -> str:
         """Create or replace a file, atomic. `durable`: its content is made durable first, so that no power cut
-        leaves an empty file. Missing parent folders are created. A staged content stays where it is."""
+        leaves an empty file. Missing parent folders are created. A staged content stays where it is.
+
+        Where `Fence.VERSION`: `expect` is the version that is replaced, "" for none (the file must be absent), None for
+        any; raises ChangedError, and nothing is done, if it is another. Elsewhere it is ignored. Returns the new
+        version, "" elsewhere."""
         ...
 
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
@@ -219,6 +241,23 @@ class Storage(Protocol):
 
     def erase(self, name: str) -> None:
         """Delete a file or a whole folder (links are removed, never followed); no error if absent. Not atomic."""
+        ...
+
+    # --- for committers on several hosts -------------------------------------------------------------------------
+
+    def versions(self, name: str) -> dict[str, str]:
+        """`Fence.VERSION`: the file `name`, if it is one, and every file below it, each with its version."""
+        ...
+
+    def remove(self, name: str, expect: str) -> None:
+        """`Fence.VERSION`: delete the file `name` if it is of this version; no error if it is absent. Raises
+        ChangedError."""
+        ...
+
+    def fenced(self, folder: str) -> Storage:
+        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once
+        somebody moved it away, every `publish`, `publish_folder` and `set_aside` into it through this view raises
+        FileNotFoundError or NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
         ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------

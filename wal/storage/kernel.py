@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wal.storage.base import Capabilities
+from wal.storage.base import Capabilities, Fence
 from wal.storage.files import keeps_attributes
 from wal.storage.posix import Posix
 
@@ -104,6 +104,8 @@ def capabilities(posix: Posix, root: str, fd: int) -> Capabilities:
         append_log=append_log,
         attributes=keeps_attributes(posix, fd),
         reason="; ".join(reasons),
+        slot_log=True,
+        fence=Fence.LOCK if append_log else Fence.FOLDER,
     )
 
 

@@ -13,6 +13,7 @@ rely on one writer at a time (the committer's right). `create` and `stage` rely 
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import stat
@@ -21,6 +22,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from wal.clock import Clock
+from wal.errors import UnsupportedError
 from wal.storage.base import (
     Capabilities,
     Content,
@@ -45,7 +47,7 @@ from wal.storage.files import (
 )
 from wal.storage.kernel import capabilities
 from wal.storage.posix import Posix
-from wal.storage.rooted import Rooted, make_root, parents, split, unsafe
+from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
 
 _EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -63,6 +65,7 @@ class LocalStorage:
         self._rooted = Rooted(root, self._posix)
         self._scratch = Scratch(self._rooted, scratch, self._clock)
         self._handles: Handles = set()
+        self._fenced = False  # a view, see `fenced`
         self._capabilities = capabilities(self._posix, self._rooted.root, self._rooted.fd)
 
     @staticmethod
@@ -147,7 +150,9 @@ class LocalStorage:
             return self._posix.lstat(temporary).st_nlink == 2
         return True
 
-    def publish(self, name: str, content: Content, attribute: bytes, *, durable: bool) -> None:
+    def publish(
+        self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
+    ) -> str:
         path = self._rooted.place(name)
         durable = durable or not self._capabilities.append_log
         if isinstance(content, Staged):
@@ -163,10 +168,11 @@ class LocalStorage:
             # If `path` already was this very file, the rename did nothing and the temporary name is still there.
             with suppress(FileNotFoundError):
                 self._posix.unlink(temporary)
+        return ""
 
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
         path, _ = self._rooted.make_parents(name)
-        relative = [(_below(name, file.name), file) for file in files]
+        relative = [(below(name, file.name), file) for file in files]
         if self._rooted.look(path) is not None:  # rename would replace an empty folder
             return False
         temporary = self._scratch.build(relative, durable=not self._capabilities.append_log)
@@ -188,6 +194,9 @@ class LocalStorage:
             self._posix.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if self._fenced:  # through the fence first: where it goes then is no name of the tree
+            path, passed = self._scratch.path(), path
+            self._posix.rename(passed, path)
         target, _ = self._rooted.make_parents(aside)
         ending, number = "", 0
         while self._rooted.look(target + ending) is not None:
@@ -210,22 +219,8 @@ class LocalStorage:
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
         path, _ = self._rooted.make_parents(name)
-        if not share or not self._link_durable(source, path):
+        if not share or not self._scratch.link_durable(source, path):
             self._scratch.copy(source, path, None, durable=True)
-
-    def _link_durable(self, source: str, path: str) -> bool:
-        """Link `source` to `path` when its content is durable; False where links cannot be made."""
-        while True:
-            fd = self._rooted.open_file(source, os.O_RDONLY)
-            try:
-                self._posix.fdatasync(fd)
-                if not self._scratch.link(source, path):
-                    return False
-                if self._posix.fstat(fd).st_ino == self._posix.lstat(path).st_ino:
-                    return True
-            finally:
-                self._posix.close(fd)
-            self._posix.unlink(path)  # replaced between the flush and the link: not the content that was flushed
 
     def sync_folder(self, name: str) -> None:
         for folder in [name, *parents(name)] if name else [""]:
@@ -266,6 +261,20 @@ class LocalStorage:
         with suppress(FileNotFoundError, NotADirectoryError):
             erase(self._rooted, self._rooted.path(name))
 
+    # --- for committers on several hosts ---------------------------------------------------------------------------
+
+    def versions(self, name: str) -> dict[str, str]:
+        raise UnsupportedError(f"{self.url} has folders, not versions")
+
+    def remove(self, name: str, expect: str) -> None:
+        raise UnsupportedError(f"{self.url} has folders, not versions")
+
+    def fenced(self, folder: str) -> LocalStorage:
+        view = copy.copy(self)
+        view._scratch = Scratch(self._rooted, folder, self._clock, make=False)
+        view._fenced = True
+        return view
+
     # --- for the append log ----------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:
@@ -277,13 +286,8 @@ class LocalStorage:
         return FileLock(self._rooted, name, self._clock, self._handles)
 
     def close(self) -> None:
+        if self._fenced:
+            return
         for handle in list(self._handles):
             handle.close()
         self._rooted.close()
-
-
-def _below(folder: str, name: str) -> str:
-    segments, above = split(name), split(folder)
-    if len(segments) <= len(above) or segments[: len(above)] != above:
-        raise ValueError(f"{name!r} is not below {folder!r}")
-    return "/".join(segments[len(above) :])

@@ -164,6 +164,14 @@ def parents(name: str) -> list[str]:
     return ["/".join(segments[:count]) for count in range(len(segments) - 1, -1, -1)]
 
 
+def below(folder: str, name: str) -> str:
+    """`name` relative to the folder it lies in. Raises ValueError if it does not."""
+    segments, above = split(name), split(folder)
+    if len(segments) <= len(above) or segments[: len(above)] != above:
+        raise ValueError(f"{name!r} is not below {folder!r}")
+    return "/".join(segments[len(above) :])
+
+
 def make_root(root: str, posix: Posix | None = None) -> None:
     """Create the folder `root` and its parents, durable; no error if it exists. For whoever creates a tree."""
     posix = posix or Posix()

@@ -18,17 +18,19 @@ CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | NO_FOLLOW
 
 
 class Scratch:
-    """The folder for temporary names, made when first needed. Its leftovers are a crash's; nobody reads them."""
+    """The folder for temporary names. Its leftovers are a crash's; nobody reads them."""
 
-    def __init__(self, rooted: Rooted, folder: str, clock: Clock) -> None:
+    def __init__(self, rooted: Rooted, folder: str, clock: Clock, *, make: bool = True) -> None:
+        """`make`: the folder is made when it is needed, and again if it went."""
         self._rooted = rooted
         self._posix = rooted.posix
         self._folder = folder
         self._clock = clock
+        self._place = rooted.make_folder if make else rooted.folder
 
     def path(self) -> str:
         """A path that nobody else uses, in a folder that exists."""
-        return f"{self._rooted.make_folder(self._folder)}/{self._clock.token(12).hex()}"
+        return f"{self._place(self._folder)}/{self._clock.token(12).hex()}"
 
     def write(self, data: bytes, attribute: bytes | None, *, durable: bool) -> str:
         """A new file with `data`."""
@@ -78,6 +80,20 @@ class Scratch:
                 return False
             raise
         return True
+
+    def link_durable(self, source: str, path: str) -> bool:
+        """Link `source` to `path` when its content is durable; False where links cannot be made."""
+        while True:
+            fd = self._rooted.open_file(source, os.O_RDONLY)
+            try:
+                self._posix.fdatasync(fd)
+                if not self.link(source, path):
+                    return False
+                if self._posix.fstat(fd).st_ino == self._posix.lstat(path).st_ino:
+                    return True
+            finally:
+                self._posix.close(fd)
+            self._posix.unlink(path)  # replaced between the flush and the link: not the content that was flushed
 
     def copy(self, name: str, path: str, attribute: bytes | None, *, durable: bool) -> None:
         """Copy the file `name` to the new file `path`; without `attribute`, the source's own goes along."""
