@@ -47,8 +47,8 @@ class Checkpointer:
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
-        with self._log.right(self._lock_timeout) as died:
-            if died:
+        with self._log.right(self._lock_timeout) as tenure:
+            if tenure.died:
                 self._committer.fault()
             return self._run_held()
 

@@ -91,8 +91,8 @@ class Committer:
 
     def pass_(self, *, defer: bool) -> apply.Outcome:
         """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
-        with self._log.right(self._lock_timeout) as died:
-            if died:
+        with self._log.right(self._lock_timeout) as tenure:
+            if tenure.died:
                 self.fault()
             return self.pass_held(defer=defer)
 
