@@ -40,7 +40,8 @@ class Leader:
         except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
-            fail(entries, error)
+            # it concerns those whose records were to be written, if there are any: the others are asked again
+            fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)  # deferred, or the leader was interrupted
             queue.wake(entry for entry in entries if entry.done)
@@ -62,6 +63,8 @@ def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[En
     refused: list[tuple[Entry, Exception | None]] = []
     mates: list[Record] = []
     size = 0
+    for entry in entries:
+        entry.record = None
     for entry in entries:
         if size > _BATCH_BYTES:
             break

@@ -61,6 +61,7 @@ Prepare = Callable[[LSN, Sequence[Record]], Record | None]
 
 Returns the record to append or None to append nothing; raises Deferred; any other exception reaches the caller of
 its `append` and concerns nobody else. It may run in another thread, and more than once: only its last result counts.
+An error or a None that may rest on mates counts once these are durable; if they could not be written it is asked again.
 """
 
 

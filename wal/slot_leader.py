@@ -56,7 +56,8 @@ class SlotLeader:
         except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
-            fail(entries, error)
+            # it concerns those whose records were to be written, if there are any: the others are asked again
+            fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)
             queue.wake(entry for entry in entries if entry.done)

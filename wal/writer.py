@@ -182,21 +182,30 @@ class Writer:
         return lsn
 
     def _pwrite(self, tail: Tail, frame: bytes) -> None:
-        """Write a frame, or leave no trace of it."""
+        """Write a frame, or leave no trace of it. One that is there whole all the same, what its write did not reach
+        being zeros, stays: a reader that opened meanwhile may have flushed and served it (E18)."""
+        try:
+            self._shelf.file(tail.number).pwrite(frame, tail.offset)
+        except BaseException as error:
+            if self._took_back(tail, frame, error):
+                raise
+            if not isinstance(error, OSError):
+                self.poisoned = f"the write of batch {tail.lsn + 1} was interrupted ({error!r})"
+                raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
+
+    def _took_back(self, tail: Tail, frame: bytes, error: BaseException) -> bool:
+        """After `error` in its write: whether the frame is gone; False if it is there whole. Raises InDoubtError."""
         file = self._shelf.file(tail.number)
         try:
-            file.pwrite(frame, tail.offset)
-        except BaseException as error:
-            try:
-                file.pwrite(bytes(len(frame)), tail.offset)  # the batch never was: zeros, no quarantine
-                file.datasync()
-                self._head.announce(tail.lsn)
-            except BaseException as worse:  # noqa: BLE001  whichever it was, the tail is unknown now
-                self.poisoned = (
-                    f"the write of batch {tail.lsn + 1} failed ({error}), and so did taking it back ({worse})"
-                )
-                raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
-            raise
+            if file.pread(len(frame), tail.offset) == frame:
+                return False
+            file.pwrite(bytes(len(frame)), tail.offset)  # the batch never was: zeros, no quarantine
+            file.datasync()
+            self._head.announce(tail.lsn)
+        except BaseException as worse:  # noqa: BLE001  whichever it was, the tail is unknown now
+            self.poisoned = f"the write of batch {tail.lsn + 1} failed ({error}), and so did taking it back ({worse})"
+            raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
+        return True
 
     def _rotate(self, tail: Tail) -> Tail:
         """Go on in a new segment: successor durable, old one sealed, both before any frame in the new one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -12,8 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from wal import Deferred, LocalStorage, LockBusyError, Position, Record, WriteAheadLog, open_log
+from wal import (
+    Deferred,
+    InDoubtError,
+    LocalStorage,
+    LockBusyError,
+    MemoryPosix,
+    MemoryStorage,
+    PoisonedError,
+    Position,
+    Record,
+    WriteAheadLog,
+    open_log,
+)
 from wal.testing.boundary import Boundary
+from wal.testing.faults import Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies
 
 FORK = multiprocessing.get_context("fork")
@@ -152,6 +166,41 @@ def test_a_deferred_record_goes_into_the_next_batch(tmp_path: Path) -> None:
         return Record(b"", b"any")
 
     assert in_one_batch(log, [any_, alone, any_]) == [Position(1, 0), Position(2, 0), Position(1, 1)]
+    log.close()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+def test_an_answer_that_rests_on_mates_counts_only_if_these_became_durable(call: str) -> None:
+    """The mates' write fails: who was refused, had nothing to append or was deferred because of them is asked again."""
+    posix = FaultyStorage(Failing(10**9), MemoryPosix(), counted=frozenset({call}))
+    log = open_log(MemoryStorage(posix), create=True)
+    posix.plan = Failing(posix.count + (2 if call == "pwrite" else 1), errno.ENOSPC)  # the announcement comes first
+
+    def first(head: int, mates: Sequence[Record]) -> Record:
+        return Record(b"", b"first")
+
+    def refused(head: int, mates: Sequence[Record]) -> Record:
+        if mates:
+            raise KeyError("there is one already")
+        return Record(b"", b"refused")
+
+    def nothing(head: int, mates: Sequence[Record]) -> Record | None:
+        return None if mates else Record(b"", b"nothing")
+
+    def deferred(head: int, mates: Sequence[Record]) -> Record:
+        if mates:
+            raise Deferred
+        return Record(b"", b"deferred")
+
+    results = in_one_batch(log, [first, refused, nothing, deferred])
+    assert len(posix.failed) == 1
+    if call == "pwrite":
+        assert isinstance(results[0], OSError)
+        assert results[1:] == [Position(1, 0), None, Position(2, 0)], "nothing rests on the batch that never was"
+        assert bodies(log) == [b"refused", b"deferred"]
+    else:
+        assert isinstance(results[0], InDoubtError)
+        assert [type(result) for result in results[1:]] == [PoisonedError] * 3, "theirs are not in doubt"
     log.close()
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
-from wal import InDoubtError, LogCorruptionError, MemoryPosix, MemoryStorage, PoisonedError, Record, open_log
+from wal import (
+    InDoubtError,
+    LogCorruptionError,
+    MemoryPosix,
+    MemoryStorage,
+    PoisonedError,
+    Record,
+    WriteAheadLog,
+    open_log,
+)
 from wal.format import FRAME_HEADER, SEGMENT_HEADER, WORD
 from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
 from wal.segment import SegmentHeader, new_segment
-from wal.testing.faults import Failing, FaultyStorage
+from wal.testing.boundary import Boundary, Call
+from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
+
+T = TypeVar("T")
 
 NAMES = Names(".wal")
 ONE = NAMES.segment(1)
@@ -313,3 +327,88 @@ def test_the_head_file_has_the_words_where_the_format_says() -> None:
     assert len(data) == 4096
     assert WORD.unpack_from(data, 32) == (7, 2**64 - 8)
     assert FRAME_HEADER == 32
+
+
+class ReadInBetween(FaultyStorage):
+    """Before the call that fails, somebody opens the log for reading and looks at all of it."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(Failing(10**9), disk, counted=frozenset({"pwrite"}))
+        self.disk = disk
+        self.readers: list[WriteAheadLog] = []
+        self.seen: list[list[bytes | None]] = []
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.number == self.plan.call + self.plan.short:
+            reader = open_log(MemoryStorage(self.disk), read_only=True)
+            self.readers.append(reader)
+            self.seen.append(bodies(reader))
+        return super().around(call, run, tear)
+
+
+def test_E18_a_whole_frame_that_a_reader_may_have_served_is_never_taken_back() -> None:
+    """A write that took only a part may have left the whole frame all the same, if the rest is zeros as was the place:
+    an error of the rest's write must not undo what somebody has read already."""
+    disk = made()
+    posix = ReadInBetween(disk)
+    log = open_log(MemoryStorage(posix))
+    posix.plan = Failing(posix.count + 2, errno.ENOSPC, short=True)  # the first is the announcement
+    body = b"seen" + bytes(1000)
+    assert add(log, body).lsn == 4, "it is there, so it is flushed and acknowledged"
+    assert len(posix.failed) == 2, "a short write, and an error for the rest"
+    assert posix.seen[0][-1] == body, "the reader was to find it"
+    assert add(log, b"next").lsn == 5
+    assert bodies(posix.readers[0]) == [b"0", b"1", b"2", body, b"next"]
+    assert log.verify().problems == ()
+    posix.readers[0].close()
+    log.close()
+
+
+class Interrupted(Boundary):
+    """Another signal's handler raises as soon as a frame was written whole, once a reader has seen it."""
+
+    armed = False
+    reader: WriteAheadLog
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        result = run()
+        if self.armed and call.method == "pwrite" and call.path.endswith(".log"):
+            self.armed = False
+            self.reader = open_log(MemoryStorage(self.inner), read_only=True)
+            raise SystemExit(143)
+        return result
+
+
+def test_E18_a_whole_frame_whose_write_was_interrupted_is_in_doubt_and_stays() -> None:
+    disk = made()
+    posix = Interrupted(disk)
+    log = open_log(MemoryStorage(posix))
+    posix.armed = True
+    with pytest.raises(InDoubtError):
+        add(log, b"seen")
+    assert bodies(posix.reader)[-1] == b"seen"
+    other = open_log(MemoryStorage(disk))
+    assert add(other, b"next").lsn == 5
+    assert bodies(posix.reader) == bodies(other) == [b"0", b"1", b"2", b"seen", b"next"]
+    posix.reader.close()
+    other.close()
+    log.close()
+
+
+def test_E18_readers_may_differ_about_an_unsettled_batch_until_a_writer_settles_it_and_none_loses_it() -> None:
+    """Its writer died between write and flush. Who opens after that serves it; who was open follows the head word."""
+    disk = made()
+    before = open_log(MemoryStorage(disk), read_only=True)
+    dying = CrashStorage(Crashing(10**9, "before"), disk)
+    log = open_log(MemoryStorage(dying))
+    dying.plan = Crashing(dying.count + 3, "before")  # announced, written
+    with pytest.raises((Crash, InDoubtError)):
+        add(log, b"unsettled")
+    after = open_log(MemoryStorage(disk), read_only=True)
+    assert (before.head(), after.head()) == (3, 4)
+    writer = open_log(MemoryStorage(disk))
+    assert before.head() == after.head() == writer.head() == 4
+    assert add(writer, b"next").lsn == 5
+    assert bodies(before) == bodies(after) == [b"0", b"1", b"2", b"unsettled", b"next"]
+    for handle in (before, after, writer):
+        handle.close()
