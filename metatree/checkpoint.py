@@ -16,13 +16,8 @@ from .errors import UnavailableError
 from .facts import decode_header
 
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
-LOG_BATCHES = 10_000
-
-
-def is_due(log: wal.WriteAheadLog) -> bool:
-    """Whether the log has grown enough since the last checkpoint."""
-    redo = log.trimmed()
-    return log.head() - redo >= LOG_BATCHES or log.size_after(redo) >= LOG_BYTES
+BATCHES = 10_000  # ... and as many batches
+SLOTS = 64  # ... or slots, where hosts share the storage and every opener asks for each
 
 
 class Checkpointer:
@@ -36,6 +31,7 @@ class Checkpointer:
         *,
         vouches_from: int,
         lock_timeout: float,
+        batches: int,
     ) -> None:
         """`vouches_from`: files applied from the records after it were written while our storage was open, so that
         its sync would report a write that failed; those before it are written again first (E8)."""
@@ -44,6 +40,12 @@ class Checkpointer:
         self._committer = committer
         self._vouches_from = vouches_from
         self._lock_timeout = lock_timeout
+        self._batches = batches
+
+    def is_due(self) -> bool:
+        """Whether the log has grown enough since the last checkpoint."""
+        redo = self._log.trimmed()
+        return self._log.known() - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""

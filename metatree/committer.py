@@ -20,7 +20,8 @@ from .facts import Fact, decode_facts
 from .fold import Effect, fold
 from .reader import Reader
 
-FOLLOW = 0.05  # seconds within which the background thread follows a commit
+FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
+FOLLOW_SHARED = 1.0  # ... where hosts share the storage
 LOOK = 1.0  # seconds after which it looks for commits that a dead process left un-applied
 
 
@@ -36,6 +37,7 @@ class Committer:
         *,
         background: bool,
         lock_timeout: float,
+        follow: float = FOLLOW,
     ) -> None:
         self._storage = storage
         self._log = log
@@ -43,6 +45,7 @@ class Committer:
         self._clock = clock
         self.background = background
         self._lock_timeout = lock_timeout
+        self._delay = follow / 2
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,7 +75,7 @@ class Committer:
 
     def unapplied(self) -> int:
         """How many batches the files are behind the log."""
-        return max(0, self._log.head() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
+        return max(0, self._log.known() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
 
     def _reached(self, lsn: int, *, small: bool) -> bool:
         mark = marks.APPLIED_SMALL if small else marks.APPLIED
@@ -152,7 +155,7 @@ class Committer:
         with self._reader.lock:
             self._reader.refresh()
             if self._reader.head == head:
-                facts = self._reader.window(after)
+                facts = self._reader.facts(after)
                 if facts is not None:
                     return fold(facts)
         return fold_log(self._log, after, head)
@@ -175,7 +178,7 @@ class Committer:
     def _run(self) -> None:
         while not self._stop.is_set():
             woken = self._wake.wait(LOOK)
-            if self._stop.wait(FOLLOW / 2 if woken else 0):
+            if self._stop.wait(self._delay if woken else 0):
                 return
             self._wake.clear()
             try:

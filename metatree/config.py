@@ -1,7 +1,7 @@
 """`.metatree`: what kind of tree a folder is. Born last, by put-if-absent, then immutable.
 
     {"keys": ["model", "version"], "locking_enabled": true,     what metatreedb 0.2.3 wrote
-     "format": 1, "id": "<the log's id>", "log": "append", "min_reader": 1, "min_writer": 1,
+     "format": 1, "id": "<the log's id>", "log": "append" or "slots", "min_reader": 1, "min_writer": 1,
      "skip_init": true}                                         makes a 0.2.3 client fail, not write past the log
 
 Its content follows from the keys and the log alone, so two processes that create a tree at once write the same bytes.
@@ -20,6 +20,7 @@ from .errors import CorruptionError, FormatError, InvalidLocationError, Metatree
 from .location import check_name
 
 FORMAT = 1
+LOGS = ("append", "slots")  # on one machine, and where hosts share the storage
 _TRIPWIRE = (
     b"This tree is written by metatree, whose own locks are elsewhere. The file stays: it stops programs of "
     b"metatreedb 0.2.3, which would write past the log. Do not remove it.\n"
@@ -32,6 +33,7 @@ class Config:
 
     keys: tuple[str, ...]  # the levels, from the top
     log_id: str | None  # None: written by metatreedb 0.2.3, not adopted yet
+    log: str | None = None  # the kind of the log, see `wal.open_log`
 
 
 def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
@@ -72,21 +74,21 @@ def _parse(value: dict[str, Any]) -> Config:
         raise FormatError(
             f"the tree has format {value['format']}, which this version does not know: upgrade metatreedb to read it"
         )
-    if value["log"] != "append":
+    if value["log"] not in LOGS:
         raise FormatError(f"the tree has a log of kind {value['log']!r}, which this version does not know: upgrade")
     if not isinstance(value["id"], str):
         raise ValueError("'id' is no string")
-    return Config(keys, value["id"])
+    return Config(keys, value["id"], value["log"])
 
 
-def render(keys: Sequence[str], log_id: str) -> bytes:
+def render(keys: Sequence[str], log_id: str, log: str) -> bytes:
     """The bytes of a tree's `.metatree`."""
     value = {
         "keys": list(keys),
         "locking_enabled": True,
         "format": FORMAT,
         "id": log_id,
-        "log": "append",
+        "log": log,
         "min_reader": FORMAT,
         "min_writer": FORMAT,
         "skip_init": True,
@@ -117,7 +119,7 @@ def keep_tripwire(storage: wal.Storage) -> None:
         storage.create(layout.TRIPWIRE, _TRIPWIRE)
 
 
-def found(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Make a folder with a log a tree: the last step of creation, and its commit point.
 
     Raises MetatreeError if another process made it a tree of other levels meanwhile.
@@ -125,15 +127,15 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
     set_tripwire(storage)
-    if not storage.create(layout.CONFIG, render(keys, log_id)):
+    if not storage.create(layout.CONFIG, render(keys, log_id, log)):
         check_same_keys(keys, read(storage), storage)
 
 
-def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Take over a tree of metatreedb 0.2.3, whose `.metatree` is replaced last."""
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
-    storage.publish(layout.CONFIG, render(keys, log_id), b"", durable=True)
+    storage.publish(layout.CONFIG, render(keys, log_id, log), b"", durable=True)
     storage.sync_folder("")
 
 

@@ -1,7 +1,8 @@
 """A transaction: a draft on one committed snapshot, with everything it read; committed or rolled back once.
 
-No lock is held while its block runs. Its snapshot is extended: whenever it reads, its base moves to the log's head if
-nothing that it has read so far was changed in between; otherwise ConflictError, and the block's end raises it again.
+No lock is held while its block runs. Its snapshot is that of the block's beginning, and is extended: whenever a file is
+read, its base moves to the log's head if nothing that it has read so far was changed in between; otherwise
+ConflictError, and the block's end raises it again.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Transaction:
                 self._engine.committed(outcome.position)
 
     def run(self, verb: Callable[[Draft], T]) -> T:
-        """A verb of the draft, in the snapshot extended to now. Raises ConflictError."""
+        """A verb of the draft, in its snapshot. Raises ConflictError."""
         if self._finished or self._draft is None:
             raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
         draft = self._draft
@@ -121,7 +122,7 @@ class Transaction:
             self._extend(draft)
             return verb(draft)
 
-        return self._engine.reader.ask(question, draft.reads)
+        return self._engine.reader.ask(question, draft.reads, fresh=False)
 
     def _extend(self, draft: Draft) -> None:
         reader = self._engine.reader

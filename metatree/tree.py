@@ -113,7 +113,7 @@ class Metatree(Reading):
         blob_name = content.source_name(source, name)
         with translated():
             staging = self._engine.staging()
-            self._read(lambda draft: draft.resolve(segments))  # what is wrong with the location, before the copying
+            self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
             try:
                 blobs = content.take_in(source, blob_name, staging, recursive=recursive)
             except BaseException:

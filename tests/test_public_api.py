@@ -77,6 +77,7 @@ WAL = {
     "StagedFile",
     "Storage",
     "Stored",
+    "TTL",
     "TailReport",
     "Tenure",
     "UnsafePathError",

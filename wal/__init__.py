@@ -19,6 +19,7 @@ from wal.errors import (
     UnsupportedError,
     WalError,
 )
+from wal.host_right import TTL
 from wal.interrupts import safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
@@ -49,6 +50,7 @@ from wal.storage import (
 
 __all__ = [
     "LSN",
+    "TTL",
     "Batch",
     "Capabilities",
     "ChangedError",
