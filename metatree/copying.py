@@ -98,6 +98,8 @@ class Copying:
             nodes.extend((*node, child) for child in draft.view.children(node))
         if max(len(node) for node in nodes) - len(path) + len(target) > self._depth:
             raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
+        for node in nodes:
+            draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
         blobs = [_Blob(node, file, new[node], file) for node in nodes for file in _files(draft, node)]
         return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), tuple(blobs))

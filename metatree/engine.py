@@ -28,6 +28,7 @@ from .errors import (
 )
 from .location import Path
 from .reader import Reader
+from .root import refuse_inside_tree
 from .staging import Staging
 from .view import View
 
@@ -123,6 +124,7 @@ class Engine:
             raise MetatreeError(
                 f"{self.storage.url} holds no tree yet; to create one, name its levels: keys=('model', …)"
             )
+        refuse_inside_tree(self.storage.url)
         self.storage.make_folder(layout.LOG)
         log = self._log(create=True)
         config.found(self.storage, keys, log.id)
@@ -130,6 +132,8 @@ class Engine:
 
     def _adopt(self, keys: tuple[str, ...] | None, found: config.Config) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
         config.check_same_keys(keys, found, self.storage)
+        refuse_inside_tree(self.storage.url)
+        config.check_adoptable(self.storage)
         config.set_tripwire(self.storage)
         self.storage.make_folder(layout.LOG)
         log = self._log(create=True)

@@ -18,10 +18,10 @@ from typing import BinaryIO, TypeVar
 import wal
 
 from . import folders, layout, marks
-from .errors import CorruptionError, UnavailableError
+from .errors import UnavailableError
 from .facts import BlobFact, Fact, Header, decode_facts, decode_header
 from .fold import Effect, fold
-from .location import Path, fold_name, join
+from .location import Path, fold_name
 from .nodes import NodeCache, NodeState
 from .reads import ReadSet
 
@@ -219,10 +219,10 @@ class Reader:
         if not covered:
             try:
                 names = folders.top_names(self._storage, path, node.children, leaf=len(path) >= self._depth)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as error:
                 self.settled()
                 if effect is None:
-                    raise
+                    raise folders.missing(path) from error
             self.settled()
         effect, _ = self._effect.find(path)
         names = names if effect is None else effect.over_names(names)
@@ -233,10 +233,7 @@ class Reader:
             file = folders.read_node(self._storage, path)
         except (FileNotFoundError, NotADirectoryError) as error:
             self.settled()
-            raise CorruptionError(
-                f"{layout.metadata(path)} is missing though its parent lists the node {join(path)!r}; "
-                "restore it from a backup, or run check() to see what else is missing"
-            ) from error
+            raise folders.missing(path) from error
         self.settled()
         return file
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
 import wal
 
+from . import layout
 from .errors import InvalidLocationError, MetatreeError
 
 
@@ -35,8 +37,27 @@ def open_root(
     return _open_local(os.path.abspath(path), create=create)
 
 
+def refuse_inside_tree(path: str) -> None:
+    """Raises MetatreeError if a folder above the local `path`, links resolved, is a tree: two engines would then own
+    the same files, and a deletion in the outer tree would take the inner one away. Folders that may not be looked into
+    are passed over. For creating and adopting only: opening costs nothing, however deep a tree lies."""
+    here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL lies in no folder
+    while (above := os.path.dirname(here)) != here:
+        here = above
+        try:
+            status = os.lstat(os.path.join(here, layout.CONFIG))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        if stat.S_ISREG(status.st_mode):
+            raise MetatreeError(
+                f"{path} lies inside the tree {here}, and a tree cannot hold another one: choose a folder outside of "
+                f"it (if that is no tree at all, remove the file {os.path.join(here, layout.CONFIG)})"
+            )
+
+
 def _open_local(path: str, *, create: bool) -> tuple[wal.Storage, str]:
     if create and not os.path.lexists(path):
+        refuse_inside_tree(path)
         wal.LocalStorage.make_root(path)  # no error if another process makes it at the same time
     if os.path.lexists(path) and not os.path.isdir(path):
         raise MetatreeError(f"{path} is no folder; a tree needs one of its own")

@@ -158,7 +158,7 @@ class Metatree(Reading):
         segments = self._parse(location)
 
         def change(draft: Draft) -> None:
-            path, name = draft.resolve_blob(segments)
+            path, name = draft.resolve_blob(segments, damaged=recursive)
             if name:
                 draft.delete_blob(path, name, recursive=recursive)
             else:
