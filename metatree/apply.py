@@ -112,11 +112,12 @@ class _Application:
         if entry is not None:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
-            aside = self._remove(folder, dropped=effect.reset)
+            aside = self._drop(path, dropped=effect.reset)
         files = list(self._files(path, effect))
         if not self._storage.publish_folder(folder, files):
             return False
-        if aside is not None and aside.startswith(layout.QUARANTINE):
+        replayed = self._mode is Mode.REPLAY or not effect.reset
+        if replayed and aside is not None and aside.startswith(layout.QUARANTINE):
             self._give_back(aside, folder)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
@@ -177,12 +178,10 @@ class _Application:
         is more likely from before the adoption, unless `data` should stand there already.
         """
         unmarked = old.data != data and folders.is_unmarked(self._storage, old)
-        if folders.is_edited(old) or (unmarked and not (self._mode is Mode.FOLLOW and self._adopted())):
+        if folders.is_edited(old) or (
+            unmarked and not (self._mode is Mode.FOLLOW and config.is_adopted(self._storage))
+        ):
             self._keep(name, old.data)
-
-    def _adopted(self) -> bool:
-        found = config.read(self._storage)
-        return found is not None and found.adopted
 
     def _keep(self, name: str, content: wal.Content) -> None:
         """A copy in the quarantine: the file itself stays until it is replaced, so that nobody misses it meanwhile."""
@@ -254,10 +253,13 @@ class _Application:
             self._remove(layout.blob(path, name))
 
     def _drop_all(self, path: Path, names: Iterable[str]) -> None:
-        """Nodes go. One without a metadata.json is damaged, and what is left of it cannot be told apart: it is kept."""
         for name in names if self._mode is not Mode.REWRITE else ():
-            whole = self._storage.entry(layout.metadata((*path, name))) is not None
-            self._remove(layout.blob(path, name), damaged=not whole)
+            self._drop((*path, name))
+
+    def _drop(self, path: Path, *, dropped: bool = True) -> str | None:
+        """A node goes. One without a metadata.json is damaged: what is left of it cannot be told apart, and is kept."""
+        damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
+        return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
 
     def _give_back(self, aside: str, folder: str) -> None:
         """A node that is made again by a replay keeps the foreign files that came into it since."""

@@ -83,8 +83,7 @@ class _Check:
         self._log = engine.log
         self._depth = len(engine.levels)
         self._read_only = engine.read_only
-        found = config.read(engine.storage)
-        self._adopted = found is not None and found.adopted
+        self._adopted = config.is_adopted(engine.storage)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
@@ -147,7 +146,11 @@ class _Check:
             stored = self._storage.read(name)
             file = folders.parse_node(name, stored)
         except (FileNotFoundError, NotADirectoryError):
-            self._problem(name, "is missing, though the node is listed by its parent")
+            self._problem(
+                name,
+                "is missing, though the node is listed by its parent: restore it, or give the node up with "
+                f"delete({join(path)!r}, recursive=True)",
+            )
             return
         except (OSError, CorruptionError) as error:
             self._problem(name, str(error))

@@ -66,6 +66,12 @@ def read(storage: wal.Storage) -> Config | None:
         ) from error
 
 
+def is_adopted(storage: wal.Storage) -> bool:
+    """Whether metatreedb 0.2.3 made this tree, so that a file without a mark may be as that version left it."""
+    found = read(storage)
+    return found is not None and found.adopted
+
+
 def _parse(value: dict[str, Any]) -> Config:
     keys = check_keys(value["keys"])
     if "format" not in value:

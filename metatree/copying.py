@@ -76,6 +76,7 @@ class Copying:
             raise InvalidLocationError(f"{join(target)!r} is no place for a blob: it needs a node and a name")
         draft.reads.name(path, name)
         if not draft.view.has_blob(path, name):
+            draft.require_above(path, name)
             raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):

@@ -102,6 +102,12 @@ class Draft:
                     break
             raise NodeNotFoundError(f"there is no node {join(path)!r} in {self.view.reader.url}")
 
+    def require_above(self, path: Path, name: str) -> None:
+        """For a blob that is not there: raises NodeNotFoundError if the node that should hold it is not either."""
+        top, below, _ = name.partition("/")
+        if below and len(path) < len(self._levels) and not self.view.has_blob(path, top):
+            self.require((*path, top))
+
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def put(self, path: Path, blobs: Sequence[tuple[str, int, str, Source]], *, force: bool) -> None:
@@ -211,6 +217,7 @@ class Draft:
         """Drop a blob. Raises BlobNotFoundError, BlobExistsError for a directory blob without `recursive`."""
         self.reads.name(path, name)
         if not self.view.has_blob(path, name):
+            self.require_above(path, name)
             raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
         if not recursive and self.view.blob_files(path, name):
             raise BlobExistsError(

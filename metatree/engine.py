@@ -92,6 +92,8 @@ class Engine:
         found = config.read(self.storage)
         if found is None and not config.is_free(self.storage):
             found = config.read(self.storage)  # another process may have made the tree meanwhile
+            if found is None and self.read_only:
+                raise MetatreeError(f"{self.storage.url} is no tree: it has no {layout.CONFIG}")
             if found is None:
                 raise MetatreeError(
                     f"{self.storage.url} is neither a tree nor empty; choose an empty or new folder for a new tree"

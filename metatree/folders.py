@@ -169,6 +169,14 @@ def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
             yield from trees_below(storage, f"{name}/{entry.name}")
 
 
+def is_headless(storage: wal.Storage, name: str) -> bool:
+    """Whether a folder stands there that holds something, but no metadata.json."""
+    entry = storage.entry(name)
+    if entry is None or entry.kind is not wal.Kind.FOLDER or storage.entry(f"{name}/{layout.METADATA}") is not None:
+        return False
+    return bool(storage.list(name))
+
+
 def holds_foreign(storage: wal.Storage, name: str) -> bool:
     """Whether a file, or a file anywhere in a folder, carries no attribute of the engine."""
     entry = storage.entry(name)

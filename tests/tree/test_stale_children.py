@@ -92,6 +92,17 @@ def test_what_is_left_of_it_is_kept(tree: Metatree) -> None:
     assert kept == ([b"weights"] if left else [])
 
 
+def test_what_is_left_of_it_is_kept_if_it_is_made_again_at_once(tree: Metatree) -> None:
+    left = (Path(tree.root) / "m/v2/w").exists()
+    with tree.transaction():
+        tree.delete("m/v2", recursive=True)
+        tree.put("m/v2", b"again", name="x")
+    tree.checkpoint()
+    assert tree.list("m/v2") == ["x"]
+    kept = [p.read_bytes() for p in (Path(tree.root) / ".wal/quarantine").rglob("*") if p.is_file()]
+    assert kept == ([b"weights"] if left else [])
+
+
 def test_one_that_is_known_already_is_named_when_its_folder_is_looked_at(make_tree: Make) -> None:
     tree = make_tree()
     tree.put("m/v2", b"weights", name="w")
