@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import wal
 
-from . import folders, layout
+from . import config, folders, layout
 from .errors import CorruptionError
 from .facts import BlobFact, Inline, Slice
 from .fold import Effect
@@ -84,7 +84,7 @@ class _Application:
             gone = [name for name, below in effect.below.items() if below.exists is False]
             retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
             self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None])
-            self._remove_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
+            self._drop_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
             missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
             for fact in effect.blobs.values():
                 if fact is not None:
@@ -92,7 +92,7 @@ class _Application:
             if missing:
                 return  # a child must not be listed before it is there; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
-            self._remove_all(path, [name for name in gone if name not in retyped])  # after it left `children`
+            self._drop_all(path, [name for name in gone if name not in retyped])  # after it left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
 
@@ -112,11 +112,12 @@ class _Application:
         if entry is not None:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
-            aside = self._remove(folder, dropped=effect.reset)
+            aside = self._drop(path, dropped=effect.reset)
         files = list(self._files(path, effect))
         if not self._storage.publish_folder(folder, files):
             return False
-        if aside is not None and aside.startswith(layout.QUARANTINE):
+        replayed = self._mode is Mode.REPLAY or not effect.reset
+        if replayed and aside is not None and aside.startswith(layout.QUARANTINE):
             self._give_back(aside, folder)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
@@ -155,7 +156,7 @@ class _Application:
             keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
         data = folders.render(keys, children)
         if old is not None:
-            if old.data == data and self._mode is Mode.FOLLOW:
+            if old.data == data and self._mode is Mode.FOLLOW and not folders.is_unmarked(self._storage, old):
                 return
             self._keep_edited(name, old, data)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
@@ -173,12 +174,13 @@ class _Application:
     def _keep_edited(self, name: str, old: wal.Stored, data: bytes) -> None:
         """The log wins over an edit by hand, but the edit is kept for a person to look at.
 
-        A file without our mark may be an edit, or from before adoption: it is kept where `data` should stand already.
+        A file without our mark is an edit: who replaces a file replaces its mark as well. Only in an adopted tree it
+        is more likely from before the adoption, unless `data` should stand there already.
         """
-        unmarked = (
-            old.attribute is None and self._storage.capabilities.attributes and old.data != folders.render({}, [])
-        )
-        if folders.is_edited(old) or (unmarked and self._mode is not Mode.FOLLOW and old.data != data):
+        unmarked = old.data != data and folders.is_unmarked(self._storage, old)
+        if folders.is_edited(old) or (
+            unmarked and not (self._mode is Mode.FOLLOW and config.is_adopted(self._storage))
+        ):
             self._keep(name, old.data)
 
     def _keep(self, name: str, content: wal.Content) -> None:
@@ -250,6 +252,15 @@ class _Application:
         for name in names if self._mode is not Mode.REWRITE else ():
             self._remove(layout.blob(path, name))
 
+    def _drop_all(self, path: Path, names: Iterable[str]) -> None:
+        for name in names if self._mode is not Mode.REWRITE else ():
+            self._drop((*path, name))
+
+    def _drop(self, path: Path, *, dropped: bool = True) -> str | None:
+        """A node goes. One without a metadata.json is damaged: what is left of it cannot be told apart, and is kept."""
+        damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
+        return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
+
     def _give_back(self, aside: str, folder: str) -> None:
         """A node that is made again by a replay keeps the foreign files that came into it since."""
         for entry in self._storage.list(aside) if self._storage.capabilities.attributes else ():
@@ -257,15 +268,16 @@ class _Application:
             if foreign and self._storage.entry(f"{folder}/{entry.name}") is None:
                 self._storage.set_aside(f"{aside}/{entry.name}", f"{folder}/{entry.name}")
 
-    def _remove(self, name: str, *, dropped: bool = True) -> str | None:
+    def _remove(self, name: str, *, dropped: bool = True, damaged: bool = False) -> str | None:
         """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
 
         Where it may hold files that are not the log's to delete, it goes to the quarantine: something that nobody
         dropped, but whose name is needed, and in a replay also what came after the removal was first applied.
-        Returns where it went, None if there was nothing.
+        The same if it is `damaged`. Returns where it went, None if there was nothing.
         """
         aside = layout.trash(self._lsn, name)
-        if (self._mode is Mode.REPLAY or not dropped) and folders.holds_foreign(self._storage, name):
+        doubtful = self._mode is Mode.REPLAY or not dropped
+        if damaged or (doubtful and folders.holds_foreign(self._storage, name)):
             aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
         went = self._storage.set_aside(name, aside)
         self.outcome.removed += int(went is not None)

@@ -12,6 +12,7 @@ import wal
 
 from . import layout, marks
 from .committer import Committer, fold_log
+from .discard import empty_trash
 from .errors import UnavailableError
 from .facts import decode_header
 
@@ -106,4 +107,4 @@ class Checkpointer:
     def _clear(self, staged: list[str]) -> None:
         for name in staged:
             self._storage.erase(name)
-        self._storage.erase(layout.TRASH)
+        empty_trash(self._storage)

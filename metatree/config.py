@@ -2,7 +2,8 @@
 
     {"keys": ["model", "version"], "locking_enabled": true,     what metatreedb 0.2.3 wrote
      "format": 1, "id": "<the log's id>", "log": "append" or "slots", "min_reader": 1, "min_writer": 1,
-     "skip_init": true}                                         makes a 0.2.3 client fail, not write past the log
+     "skip_init": true,                                         makes a 0.2.3 client fail, not write past the log
+     "adopted": true}                                           only if 0.2.3 made it: its files carry no mark of ours
 
 Its content follows from the keys and the log alone, so two processes that create a tree at once write the same bytes.
 """
@@ -34,6 +35,7 @@ class Config:
     keys: tuple[str, ...]  # the levels, from the top
     log_id: str | None  # None: written by metatreedb 0.2.3, not adopted yet
     log: str | None = None  # the kind of the log, see `wal.open_log`
+    adopted: bool = False  # made by metatreedb 0.2.3: files that carry no mark are as it left them
 
 
 def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
@@ -66,6 +68,12 @@ def read(storage: wal.Storage) -> Config | None:
         ) from error
 
 
+def is_adopted(storage: wal.Storage) -> bool:
+    """Whether metatreedb 0.2.3 made this tree, so that a file without a mark may be as that version left it."""
+    found = read(storage)
+    return found is not None and found.adopted
+
+
 def _parse(value: dict[str, Any]) -> Config:
     keys = check_keys(value["keys"])
     if "format" not in value:
@@ -78,10 +86,10 @@ def _parse(value: dict[str, Any]) -> Config:
         raise FormatError(f"the tree has a log of kind {value['log']!r}, which this version does not know: upgrade")
     if not isinstance(value["id"], str):
         raise ValueError("'id' is no string")
-    return Config(keys, value["id"], value["log"])
+    return Config(keys, value["id"], value["log"], value.get("adopted") is True)
 
 
-def render(keys: Sequence[str], log_id: str, log: str) -> bytes:
+def render(keys: Sequence[str], log_id: str, log: str, *, adopted: bool = False) -> bytes:
     """The bytes of a tree's `.metatree`."""
     value = {
         "keys": list(keys),
@@ -93,7 +101,7 @@ def render(keys: Sequence[str], log_id: str, log: str) -> bytes:
         "min_writer": FORMAT,
         "skip_init": True,
     }
-    return jsontext.dump_readable(value)
+    return jsontext.dump_readable({**value, "adopted": True} if adopted else value)
 
 
 def is_free(storage: wal.Storage) -> bool:
@@ -131,11 +139,32 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> N
         check_same_keys(keys, read(storage), storage)
 
 
+def check_adoptable(storage: wal.Storage) -> None:
+    """Raises CorruptionError if the root's metadata.json, which alone says which folders are nodes, is missing or empty
+    though there are some: adopted like this, all of them would silently be no nodes any more."""
+    try:
+        if storage.read(layout.METADATA).data:
+            return
+    except FileNotFoundError:
+        pass
+    names = sorted(
+        entry.name
+        for entry in storage.list("")
+        if entry.kind is wal.Kind.FOLDER and storage.entry(f"{entry.name}/{layout.METADATA}") is not None
+    )
+    if names:
+        shown = ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
+        raise CorruptionError(
+            f"{storage.url}/{layout.METADATA} is missing or empty, so that the {len(names)} nodes below the root would "
+            f'be dropped: restore it, or write {{"children": [{shown}]}} into it, then open the tree again'
+        )
+
+
 def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Take over a tree of metatreedb 0.2.3, whose `.metatree` is replaced last."""
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
-    storage.publish(layout.CONFIG, render(keys, log_id, log), b"", durable=True)
+    storage.publish(layout.CONFIG, render(keys, log_id, log, adopted=True), b"", durable=True)
     storage.sync_folder("")
 
 

@@ -8,25 +8,24 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
-from . import checkpoint, config, layout, recovery
+from . import checkpoint, config
 from .clock import Clock
 from .commit import Committing
 from .committer import FOLLOW, FOLLOW_SHARED, Committer
 from .draft import Draft
 from .errors import (
     ClosedError,
-    CorruptionError,
     MetatreeError,
     ReadOnlyError,
     TransactionError,
     UnavailableError,
-    UnsupportedStorageError,
 )
 from .location import Path
+from .opening import Opening
 from .reader import Reader
 from .staging import Staging
 from .view import View
@@ -63,13 +62,19 @@ class Engine:
         self.storage = storage
         self.clock = clock or Clock()
         self.read_only = read_only
-        self.recovered: recovery.Recovered | None = None
         self._pid = os.getpid()
         self._closed = False
         self.lock_timeout = lock_timeout
-        self._log_settings: dict[str, Any] = {"segment_size": segment_size, "staleness": staleness, "ttl": ttl}
-        wanted = None if keys is None else config.check_keys(keys)
-        self.levels, self.log, self.shared = self._open(wanted)
+        opened = Opening(
+            storage,
+            self.clock,
+            read_only=read_only,
+            lock_timeout=lock_timeout,
+            segment_size=segment_size,
+            staleness=staleness,
+            ttl=ttl,
+        ).open(None if keys is None else config.check_keys(keys))
+        self.levels, self.log, self.shared, self.recovered = opened
         self.reader = Reader(storage, self.log, len(self.levels), trust_applied=not read_only)
         self.committer = Committer(
             storage,
@@ -94,86 +99,6 @@ class Engine:
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
-
-    # --- opening ---------------------------------------------------------------------------------------------------
-
-    def _open(self, keys: tuple[str, ...] | None) -> tuple[tuple[str, ...], wal.WriteAheadLog, bool]:
-        """The levels, the log, and whether hosts share it."""
-        found = config.read(self.storage)
-        if found is None and not config.is_free(self.storage):
-            found = config.read(self.storage)  # another process may have made the tree meanwhile
-            if found is None:
-                raise MetatreeError(
-                    f"{self.storage.url} is neither a tree nor empty; choose an empty or new folder for a new tree"
-                )
-        if found is not None and found.log is not None:
-            config.check_same_keys(keys, found, self.storage)
-            return found.keys, self._open_log(found), found.log == "slots"
-        if self.read_only and found is None:
-            raise MetatreeError(f"{self.storage.url} holds no tree")
-        if self.read_only:
-            raise ReadOnlyError(f"{self.storage.url} is a tree of metatreedb 0.2.3: open it for writing to adopt it")
-        kind = "append" if self.storage.capabilities.append_log else "slots"
-        self._require_writable(kind)
-        levels, log = self._found(keys, kind) if found is None else self._adopt(keys, found, kind)
-        return levels, log, kind == "slots"
-
-    def _open_log(self, found: config.Config) -> wal.WriteAheadLog:
-        kind = found.log or ""
-        if not self.read_only:
-            self._require_writable(kind)
-            config.keep_tripwire(self.storage)
-        log = self._log(kind, create=False)
-        if log.id != found.log_id:
-            log.close()
-            raise CorruptionError(
-                f"the log in {self.storage.url}/{layout.LOG} is that of another tree (log {log.id}, tree "
-                f"{found.log_id}): the folders of two trees were mixed; restore one of them whole"
-            )
-        return log
-
-    def _found(self, keys: tuple[str, ...] | None, kind: str) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
-        if keys is None:
-            raise MetatreeError(
-                f"{self.storage.url} holds no tree yet; to create one, name its levels: keys=('model', …)"
-            )
-        self.storage.make_folder(layout.LOG)
-        log = self._log(kind, create=True)
-        config.found(self.storage, keys, log.id, kind)
-        return keys, log
-
-    def _adopt(
-        self, keys: tuple[str, ...] | None, found: config.Config, kind: str
-    ) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
-        config.check_same_keys(keys, found, self.storage)
-        config.set_tripwire(self.storage)
-        self.storage.make_folder(layout.LOG)
-        log = self._log(kind, create=True)
-        config.adopt(self.storage, found.keys, log.id, kind)
-        return found.keys, log
-
-    def _log(self, kind: str, *, create: bool) -> wal.WriteAheadLog:
-        def recover(log: wal.WriteAheadLog) -> None:
-            self.recovered = recovery.recover(self.storage, log, self.clock)
-
-        return wal.open_log(
-            self.storage,
-            layout.LOG,
-            create=create,
-            read_only=self.read_only,
-            recover=None if self.read_only else recover,
-            lock_timeout=self.lock_timeout,
-            clock=self.clock,
-            kind=kind,
-            **self._log_settings,
-        )
-
-    def _require_writable(self, kind: str) -> None:
-        can = self.storage.capabilities
-        if not can.writable:
-            raise ReadOnlyError(f"{self.storage.url} cannot be written ({can.reason}); open it with read_only=True")
-        if not (can.append_log if kind == "append" else can.slot_log):
-            raise UnsupportedStorageError(f"{self.storage.url}: {can.reason}; open it with read_only=True")
 
     # --- reading and changing ---------------------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ from typing import BinaryIO, TypeVar
 import wal
 
 from . import folders, layout
-from .errors import CorruptionError, UnavailableError
+from .errors import UnavailableError
 from .facts import BlobFact, Fact, Header
-from .location import Path, fold_name, join
+from .location import Path, fold_name
 from .nodes import NodeState
 from .reads import ReadSet
 from .window import Window
@@ -169,9 +169,9 @@ class Reader:
             self._unsettled = True
             try:
                 names = folders.top_names(self._storage, path, node.children, leaf=len(path) >= self._depth)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if effect is None:
-                    raise
+                    raise folders.missing(path) from error
         names = names if effect is None else effect.over_names(names)
         return names - node.children.keys()
 
@@ -180,10 +180,7 @@ class Reader:
         try:
             return folders.read_node(self._storage, path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise CorruptionError(
-                f"{layout.metadata(path)} is missing though its parent lists the node {join(path)!r}; "
-                "restore it from a backup, or run check() to see what else is missing"
-            ) from error
+            raise folders.missing(path) from error
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
