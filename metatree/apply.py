@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import wal
 
-from . import folders, layout
+from . import folders, foreign, layout
 from .errors import CorruptionError
 from .facts import BlobFact, Inline, Slice
 from .fold import Effect
@@ -44,14 +44,16 @@ class Mode(enum.Enum):
     REPLAY = enum.auto()  # a crash came in between: any part of the window may have been lost, nobody reads meanwhile
 
 
-def apply(storage: wal.Storage, effect: Effect, lsn: int, *, defer: bool = False, mode: Mode = Mode.FOLLOW) -> Outcome:
-    """Make the folders show `effect`, the net effect of records up to `lsn`. Holder of the log's right only.
+def apply(
+    storage: wal.Storage, effect: Effect, since: int, lsn: int, *, defer: bool = False, mode: Mode = Mode.FOLLOW
+) -> Outcome:
+    """Make the folders show `effect`, the net effect of the records (since, lsn]. Holder of the log's right only.
 
     `defer`: put off large metadata.json files. A REWRITE writes again what is there and takes nothing away, so that
     nobody who reads the files meanwhile misses anything. What fails is noted by node and does not keep the others
     from being applied.
     """
-    application = _Application(storage, lsn, mode, defer=defer)
+    application = _Application(storage, since, lsn, mode, defer=defer)
     application.node((), effect)
     return application.outcome
 
@@ -68,8 +70,9 @@ def may_defer(effect: Effect) -> bool:
 
 
 class _Application:
-    def __init__(self, storage: wal.Storage, lsn: int, mode: Mode, *, defer: bool) -> None:
+    def __init__(self, storage: wal.Storage, since: int, lsn: int, mode: Mode, *, defer: bool) -> None:
         self._storage = storage
+        self._since = since
         self._lsn = lsn
         self._mode = mode
         self._defer = defer
@@ -83,9 +86,12 @@ class _Application:
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
             retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
-            self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None])
+            asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
             self._remove_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
             missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
+            for name, aside in asides.items():  # nodes that took a blob's name, perhaps in an earlier pass already
+                if aside is not None and name in effect.below and name not in missing and name not in gone:
+                    foreign.give_back(self._storage, aside, layout.blob(path, name), self._since)
             for fact in effect.blobs.values():
                 if fact is not None:
                     self._publish_blob(fact)
@@ -116,8 +122,8 @@ class _Application:
         files = list(self._files(path, effect))
         if not self._storage.publish_folder(folder, files):
             return False
-        if aside is not None and aside.startswith(layout.QUARANTINE):
-            self._give_back(aside, folder)
+        if aside is not None:
+            foreign.give_back(self._storage, aside, folder, self._since)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
@@ -246,16 +252,12 @@ class _Application:
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()
 
-    def _remove_all(self, path: Path, names: Iterable[str]) -> None:
-        for name in names if self._mode is not Mode.REWRITE else ():
-            self._remove(layout.blob(path, name))
-
-    def _give_back(self, aside: str, folder: str) -> None:
-        """A node that is made again by a replay keeps the foreign files that came into it since."""
-        for entry in self._storage.list(aside) if self._storage.capabilities.attributes else ():
-            foreign = entry.kind is wal.Kind.FILE and self._storage.attribute(f"{aside}/{entry.name}") is None
-            if foreign and self._storage.entry(f"{folder}/{entry.name}") is None:
-                self._storage.set_aside(f"{aside}/{entry.name}", f"{folder}/{entry.name}")
+    def _remove_all(self, path: Path, names: Iterable[str], effect: Effect | None = None) -> dict[str, str | None]:
+        """Remove children and blobs of a node; where each went. `effect`: the node's, of blobs whose names nodes may
+        have taken."""
+        nodes = effect.below if effect is not None else {}
+        names = names if self._mode is not Mode.REWRITE else ()
+        return {name: self._remove(layout.blob(path, name), dropped=name not in nodes) for name in names}
 
     def _remove(self, name: str, *, dropped: bool = True) -> str | None:
         """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
@@ -265,7 +267,7 @@ class _Application:
         Returns where it went, None if there was nothing.
         """
         aside = layout.trash(self._lsn, name)
-        if (self._mode is Mode.REPLAY or not dropped) and folders.holds_foreign(self._storage, name):
+        if (self._mode is Mode.REPLAY or not dropped) and foreign.holds_foreign(self._storage, name):
             aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
         went = self._storage.set_aside(name, aside)
         self.outcome.removed += int(went is not None)

@@ -104,18 +104,18 @@ class Committer:
         if defer and small < head:
             effect = self._effect(small, head)
             if apply.may_defer(effect):
-                outcome = apply.apply(self._storage, effect, head, defer=True)
+                outcome = apply.apply(self._storage, effect, small, head, defer=True)
                 return self._advance(outcome, head, small_only=True)
             if small == applied:
-                return self._advance(apply.apply(self._storage, effect, head), head)
+                return self._advance(apply.apply(self._storage, effect, small, head), head)
         if applied >= head:
             return apply.Outcome()
-        return self._advance(apply.apply(self._storage, self._effect(applied, head), head), head)
+        return self._advance(apply.apply(self._storage, self._effect(applied, head), applied, head), head)
 
     def rewrite_held(self, redo: int, applied: int) -> apply.Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
         effect = self._effect(redo, applied)
-        outcome = apply.apply(self._storage, effect, applied, mode=apply.Mode.REWRITE)
+        outcome = apply.apply(self._storage, effect, redo, applied, mode=apply.Mode.REWRITE)
         if outcome.failed:
             self._failed(outcome)
         return outcome
