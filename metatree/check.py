@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import wal
 
 from . import config, folders, layout, marks, recovery
-from .apply import read_source
 from .committer import fold_log
 from .errors import CorruptionError
 from .facts import BlobFact, Slice
 from .fold import Effect
 from .location import Path, fold_name, join
+from .sources import Sources
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -128,7 +128,8 @@ class _Check:
 
     def _check_source(self, fact: BlobFact) -> None:
         try:
-            content = read_source(self._storage, fact)
+            with Sources(self._storage) as sources:
+                content = sources.read(fact)
             if isinstance(content, wal.Staged):
                 entry = self._storage.entry(content.name)
                 if entry is None or entry.size != fact.size:

@@ -14,7 +14,7 @@ from . import layout, marks
 from .committer import Committer, fold_log
 from .discard import empty_trash
 from .errors import UnavailableError
-from .facts import decode_header
+from .staging import waiting
 
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
 BATCHES = 10_000  # ... and as many batches
@@ -42,6 +42,7 @@ class Checkpointer:
         self._vouches_from = vouches_from
         self._lock_timeout = lock_timeout
         self._batches = batches
+        self._cleared = 0  # of records up to this LSN nothing is left in the staging area
 
     def is_due(self) -> bool:
         """Whether the log has grown enough since the last checkpoint."""
@@ -67,7 +68,7 @@ class Checkpointer:
         if outcome.failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         if head <= redo:
-            self._clear([])  # what a checkpoint that died after its trim had left to clear
+            self._clear(self._staged(redo), redo)  # what a checkpoint that died after its trim had left to clear
             return redo
         try:
             self._storage.sync(self._touched(redo, head))
@@ -76,11 +77,11 @@ class Checkpointer:
             raise
         if self._log.load_mark(marks.FAULT) != fault:
             raise UnavailableError("no checkpoint: a write failed meanwhile; try again")
-        done = list(self._staged(redo, head))
+        done = self._staged(head)  # before the trim, while the log has their records at hand
         self._log.trim(head)
         self._log.store_mark(marks.FAULT_SEEN, fault)
         self._vouches_from = 0
-        self._clear(done)
+        self._clear(done, head)
         return head
 
     def _touched(self, redo: int, head: int) -> Iterator[str]:
@@ -90,21 +91,13 @@ class Checkpointer:
             yield layout.metadata(path)
             yield from (layout.blob(path, name) for name in effect.blobs)
 
-    def _staged(self, redo: int, head: int) -> Iterator[str]:
-        """The staging folders that the records (redo, head] name."""
-        try:
-            waiting = {entry.name for entry in self._storage.list(layout.STAGED)}
-        except FileNotFoundError:
-            return
-        if not waiting:
-            return
-        for batch in self._log.read(redo):
-            for record in batch.records if batch.lsn <= head else ():
-                header = decode_header(record.header)
-                if header.staged and header.txid in waiting:
-                    yield layout.staged_folder(header.txid)
+    def _staged(self, redo: int) -> list[str]:
+        """The staging folders of records up to `redo`: also of those that another checkpoint trimmed, and then died."""
+        found = waiting(self._storage, self._log, self._cleared)
+        return [layout.staged_folder(txid) for txid, lsn in found.items() if lsn is not None and lsn <= redo]
 
-    def _clear(self, staged: list[str]) -> None:
+    def _clear(self, staged: list[str], redo: int) -> None:
         for name in staged:
             self._storage.erase(name)
         empty_trash(self._storage)
+        self._cleared = redo

@@ -18,6 +18,7 @@ from .clock import Clock
 from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
 from .facts import Fact, decode_facts
 from .fold import Effect, fold
+from .outcome import Mode, Outcome
 from .reader import Reader
 
 FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
@@ -92,14 +93,14 @@ class Committer:
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
-    def pass_(self, *, defer: bool) -> apply.Outcome:
+    def pass_(self, *, defer: bool) -> Outcome:
         """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
         with self._log.right(self._lock_timeout) as tenure:
             if tenure.died:
                 self.fault()
             return self.pass_held(defer=defer)
 
-    def pass_held(self, *, defer: bool = False) -> apply.Outcome:
+    def pass_held(self, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
@@ -107,18 +108,18 @@ class Committer:
         if defer and small < head:
             effect = self._effect(small, head)
             if apply.may_defer(effect):
-                outcome = apply.apply(self._storage, effect, head, defer=True)
+                outcome = apply.apply(self._storage, effect, small, head, defer=True)
                 return self._advance(outcome, head, small_only=True)
             if small == applied:
-                return self._advance(apply.apply(self._storage, effect, head), head)
+                return self._advance(apply.apply(self._storage, effect, small, head), head)
         if applied >= head:
-            return apply.Outcome()
-        return self._advance(apply.apply(self._storage, self._effect(applied, head), head), head)
+            return Outcome()
+        return self._advance(apply.apply(self._storage, self._effect(applied, head), applied, head), head)
 
-    def rewrite_held(self, redo: int, applied: int) -> apply.Outcome:
+    def rewrite_held(self, redo: int, applied: int) -> Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
         effect = self._effect(redo, applied)
-        outcome = apply.apply(self._storage, effect, applied, mode=apply.Mode.REWRITE)
+        outcome = apply.apply(self._storage, effect, redo, applied, mode=Mode.REWRITE)
         if outcome.failed:
             self._failed(outcome)
         return outcome
@@ -135,7 +136,7 @@ class Committer:
             self._log.store_mark(marks.FAULT, self._fault)
             self._fault = 0
 
-    def _advance(self, outcome: apply.Outcome, head: int, *, small_only: bool = False) -> apply.Outcome:
+    def _advance(self, outcome: Outcome, head: int, *, small_only: bool = False) -> Outcome:
         if outcome.failed:
             self._failed(outcome)
             return outcome
@@ -145,7 +146,7 @@ class Committer:
             self._log.store_mark(marks.APPLIED, head)
         return outcome
 
-    def _failed(self, outcome: apply.Outcome) -> None:
+    def _failed(self, outcome: Outcome) -> None:
         path, error = next(iter(outcome.failed.items()))
         self.fault()
         self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")

@@ -49,6 +49,8 @@ class _Derivation:
     def _blobs(self, path: Path, delta: Effect, change: dict[str, list[str]], *, stays: bool) -> None:
         for name, fact in delta.blobs.items():
             if fact is not None:
+                if stays and name in delta.cleared and self._view.blob_files(path, name):
+                    self.facts.append(BlobGone(path, name))  # a file in the place of a directory blob
                 self.facts.append(fact)
                 change.setdefault("put", []).append(name)
             elif stays:

@@ -13,9 +13,10 @@ from typing import Any
 
 import wal
 
-from . import jsontext, layout
+from . import jsontext, layout, parts
 from .errors import CorruptionError, FormatError
-from .location import Path, check_blob_name, check_name, check_path, join, split
+from .location import Path, check_name, join
+from .values import MAX_DEPTH
 
 FORMAT = 1
 
@@ -111,6 +112,7 @@ class Header:
 
 
 _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follows it
+_TOUCHED = frozenset({"set", "unset", "new", "gone", "put", "del"})
 
 
 def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
@@ -162,64 +164,97 @@ def _row(fact: Fact, offset: int) -> list[Any]:
 
 
 def decode_header(data: bytes) -> Header:
-    """Parse a header. Raises FormatError (newer format), CorruptionError."""
+    """Parse a header. Raises FormatError (newer format), CorruptionError: what it returns has the types it says."""
     try:
         value = jsontext.load(data)
+        if type(value["v"]) is not int:
+            raise ValueError("the format is no number")
         if value["v"] != FORMAT:
             raise FormatError(f"the log holds a record of format {value['v']}; this version knows {FORMAT}: upgrade")
-        return Header(
-            txid=value["txid"],
-            at=value["at"],
-            who=value["who"],
-            changes=value["changes"],
-            message=value.get("message"),
-            key=value.get("key"),
-            staged=value.get("staged", False),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        txid, at, who, staged = value["txid"], value["at"], value["who"], value.get("staged", False)
+        message, key = value.get("message"), value.get("key")
+        parts.join_texts((txid, at, who, "" if message is None else message, "" if key is None else key))
+        if type(staged) is not bool:
+            raise ValueError("`staged` is true or left out")
+        changes = value["changes"]
+        for change in changes.values():
+            for kind, names in change.items():
+                if kind not in _TOUCHED or type(names) is not list:
+                    raise ValueError(f"nothing is touched as {kind!r}")
+                parts.join_texts(names)
+        return Header(txid, at, who, changes, message, key, staged)
+    except parts.MALFORMED as error:
         raise CorruptionError(f"a record's header in the log does not parse: {error!r}") from error
 
 
 def decode_facts(body: bytes) -> list[Fact]:
-    """Parse a body. Raises FormatError for an unknown fact, CorruptionError, also for names that no tree can have: a
-    log may come from a stranger, and no name in it leads out of the root."""
+    """Parse a body. Raises FormatError for an unknown fact, CorruptionError for anything that no transaction can have
+    written: a log may come from a stranger, and no name in it leads out of the root."""
     try:
         (length,) = _PREFIX.unpack_from(body)
         start = _PREFIX.size + length
         if start > len(body):
             raise ValueError("shorter than its own length field")
-        return [_fact(row, body, start) for row in jsontext.load(body[_PREFIX.size : start])]
-    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+        text = body[_PREFIX.size : start]
+        rows = jsontext.load(text)
+        if type(rows) is not list:
+            raise ValueError("the facts are no list")
+        facts = [_fact(row, body, start) for row in rows]
+        usual = 1 + len(rows) + 2 * sum(isinstance(fact, (NodeFact, KeysFact)) for fact in facts)
+        if text.count(b"[") + text.count(b"{") - usual > MAX_DEPTH:
+            jsontext.dump(rows)  # values nested so deep that they could not be written into a file again
+        return facts
+    except parts.MALFORMED as error:
         raise CorruptionError(f"a record's body in the log does not parse: {error!r}") from error
 
 
 def _fact(row: list[Any], body: bytes, start: int) -> Fact:
-    kind, path = row[0], check_path(split(row[1]))
+    if type(row) is not list:
+        raise ValueError("a fact is no list")
+    kind, path = row[0], parts.path(row[1])
     match kind:
         case "node":
-            return NodeFact(path, row[2], tuple(map(check_name, row[3])))
+            _, _, keys, children = row
+            if type(children) is not list:
+                raise ValueError("children are no list")
+            if len(set(children)) != len(children):
+                raise ValueError("a child stands twice in the list")
+            return NodeFact(path, parts.keys(keys), tuple(map(check_name, children)))
         case "gone":
+            if len(row) != 2 or not path:
+                raise ValueError("a node that is gone has a path, and nothing else")
             return NodeGone(path)
         case "keys":
-            return KeysFact(path, row[2], tuple(row[3]))
+            _, _, keys, unset = row
+            return KeysFact(path, parts.keys(keys), tuple(parts.texts(unset)))
         case "child":
-            return ChildFact(path, check_name(row[2]), row[3])
+            _, _, name, created = row
+            if type(created) is not bool:
+                raise ValueError("a child is created or dropped")
+            return ChildFact(path, check_name(name), created)
         case "unblob":
-            return BlobGone(path, check_blob_name(row[2]))
+            _, _, name = row
+            return BlobGone(path, parts.blob_name(name))
         case "blob":
-            return BlobFact(path, check_blob_name(row[2]), row[3], row[4], _source(row, body, start))
+            _, _, name, size, sha256, *source = row
+            if not parts.is_size(size) or not parts.is_sha256(sha256):
+                raise ValueError("a blob's size or sha256 is none")
+            return BlobFact(path, parts.blob_name(name), size, sha256, _source(source, size, body, start))
         case _:
             raise FormatError(f"the log holds a fact of the unknown kind {kind!r}: written by a newer version, upgrade")
 
 
-def _source(row: list[Any], body: bytes, start: int) -> Source:
-    kind = row[5]
-    if kind == "inline":
-        begin = start + row[6]
-        data = body[begin : begin + row[3]]
-        if len(data) != row[3]:
-            raise ValueError("inline content is cut short")
-        return Inline(data)
-    if kind in ("staged", "pack"):
-        return Slice(layout.check_staged(row[6]), row[7] if kind == "pack" else None)
-    raise FormatError(f"the log holds content of the unknown kind {kind!r}: written by a newer version, upgrade")
+def _source(source: list[Any], size: int, body: bytes, start: int) -> Source:
+    match source:
+        case ["inline", offset] if parts.is_size(offset):
+            data = body[start + offset : start + offset + size]
+            if len(data) != size:
+                raise ValueError("inline content is cut short")
+            return Inline(data)
+        case ["staged", str(file)]:
+            return Slice(layout.check_staged(file))
+        case ["pack", str(file), offset] if parts.is_size(offset) and parts.is_size(offset + size):
+            return Slice(layout.check_staged(file), offset)
+        case ["inline" | "staged" | "pack", *_]:
+            raise ValueError("content is nowhere")
+    raise FormatError(f"the log holds content of the unknown kind {source[0]!r}: written by a newer version, upgrade")

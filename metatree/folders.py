@@ -177,16 +177,6 @@ def is_headless(storage: wal.Storage, name: str) -> bool:
     return bool(storage.list(name))
 
 
-def holds_foreign(storage: wal.Storage, name: str) -> bool:
-    """Whether a file, or a file anywhere in a folder, carries no attribute of the engine."""
-    entry = storage.entry(name)
-    if entry is None or entry.kind is wal.Kind.OTHER:
-        return entry is not None
-    if entry.kind is wal.Kind.FILE:
-        return storage.attribute(name) is None
-    return any(holds_foreign(storage, f"{name}/{inner.name}") for inner in storage.list(name))
-
-
 def is_foreign_file(storage: wal.Storage, name: str) -> bool:
     """Whether a file stands there that is not ours; one of ours may only not be removed yet."""
     entry = storage.entry(name)

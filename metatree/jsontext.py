@@ -33,7 +33,14 @@ def load(data: bytes) -> Any:
     """Parse UTF-8 JSON. Raises ValueError (orjson's and json's errors both are)."""
     if orjson is not None:
         return orjson.loads(data)
-    return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded)
+        if "\\u" in text:
+            dump(value)  # a UnicodeEncodeError if there is half a surrogate pair
+        return value
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def load_strict(data: bytes) -> Any:
@@ -46,6 +53,18 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return result
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _bounded(text: str) -> int | float:
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else _finite(text)
 
 
 def _no_constant(text: str) -> Any:

@@ -12,6 +12,8 @@ metadata.json                   of the root; <model>/metadata.json, <model>/<ver
 
 from __future__ import annotations
 
+import re
+
 from .location import Path
 
 METADATA = "metadata.json"
@@ -25,6 +27,8 @@ QUARANTINE = ".wal/quarantine"
 
 ENGINE_NAMES = frozenset({CONFIG, TRIPWIRE, LOG})  # in the root only
 BORN_BEFORE_CONFIG = frozenset({LOG, TRIPWIRE, METADATA})  # what a killed `create` may leave
+
+_STAGED = re.compile(re.escape(STAGED) + r"/[0-9A-Za-z-]{1,100}/[0-9A-Za-z]{1,20}").fullmatch
 
 
 def folder(path: Path) -> str:
@@ -54,8 +58,7 @@ def staged(txid: str, number: int) -> str:
 
 def check_staged(name: str) -> str:
     """`name` if it is that of a staged file. Raises ValueError."""
-    folder, slash, rest = name.removeprefix(STAGED + "/").partition("/")
-    if not name.startswith(STAGED + "/") or not slash or not folder.strip(".") or not rest.isalnum():
+    if not _STAGED(name):
         raise ValueError(f"{name!r} is no staged file")
     return name
 

@@ -12,9 +12,10 @@ from typing import Any
 import wal
 
 from . import apply, layout, marks
-from .clock import Clock, base_of
+from .clock import Clock
 from .committer import fold_log
-from .facts import decode_header
+from .outcome import Mode
+from .staging import names_in, waiting
 
 
 @dataclass(slots=True)
@@ -72,14 +73,14 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
         recovered.scratch.append(name)
     with log.right():
         effect = fold_log(log, recovered.redo, recovered.head)
-        outcome = apply.apply(storage, effect, recovered.head, mode=apply.Mode.REPLAY)
+        outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
     recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
     recovered.edited = outcome.edited
     recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}
     if not outcome.failed:
         log.store_mark(marks.APPLIED_SMALL, recovered.head)
         log.store_mark(marks.APPLIED, recovered.head)
-    for txid, lsn in _waiting(storage, log).items():
+    for txid, lsn in waiting(storage, log).items():
         if lsn is None:
             storage.set_aside(layout.staged_folder(txid), layout.quarantine("staged", txid))
             recovered.staged.append(layout.staged_folder(txid))
@@ -90,40 +91,12 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
 
 def leftovers(storage: wal.Storage) -> list[str]:
     """Unfinished files and folders in the scratch folder."""
-    return [f"{layout.SCRATCH}/{name}" for name in _names(storage, layout.SCRATCH)]
+    return [f"{layout.SCRATCH}/{name}" for name in names_in(storage, layout.SCRATCH)]
 
 
 def orphans(storage: wal.Storage, log: wal.WriteAheadLog) -> list[str]:
     """Staging folders of transactions that the log does not hold."""
-    return [layout.staged_folder(txid) for txid, lsn in _waiting(storage, log).items() if lsn is None]
-
-
-def _waiting(storage: wal.Storage, log: wal.WriteAheadLog) -> dict[str, int | None]:
-    """The transactions that have a staging folder, each with the LSN of its commit; None: the log does not hold it."""
-    waiting: dict[str, int | None] = dict.fromkeys(_names(storage, layout.STAGED))
-    if not waiting:
-        return waiting
-    bases = [base for base in map(_base, waiting) if base is not None]
-    for batch in log.read(min(bases, default=0)):
-        for record in batch.records:
-            txid = decode_header(record.header).txid
-            if txid in waiting:
-                waiting[txid] = batch.lsn
-    return waiting
-
-
-def _base(txid: str) -> int | None:
-    try:
-        return base_of(txid)
-    except ValueError:
-        return None
-
-
-def _names(storage: wal.Storage, folder: str) -> list[str]:
-    try:
-        return sorted(entry.name for entry in storage.list(folder))
-    except FileNotFoundError:
-        return []
+    return [layout.staged_folder(txid) for txid, lsn in waiting(storage, log).items() if lsn is None]
 
 
 def _count(log: wal.WriteAheadLog, after: int) -> int:

@@ -15,7 +15,8 @@ from typing import Protocol
 import wal
 
 from . import layout
-from .facts import Inline, Slice, Source
+from .clock import base_of
+from .facts import Inline, Slice, Source, decode_header
 from .folders import Attribute, digest
 
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
@@ -131,3 +132,38 @@ class Staging:
                 chunk = source.read(CHUNK) if source is not None else b""
             file.finish(Attribute(0, hasher.hexdigest()).encode())
         return size, hasher.hexdigest(), Slice(name)
+
+
+# --- what lies there --------------------------------------------------------------------------------------------------
+
+
+def waiting(storage: wal.Storage, log: wal.WriteAheadLog, after: int = 0) -> dict[str, int | None]:
+    """The transactions that have a staging folder, each with the LSN of its commit; None: the log does not hold it.
+
+    `after`: commits up to this LSN are not looked for.
+    """
+    found: dict[str, int | None] = dict.fromkeys(names_in(storage, layout.STAGED))
+    if not found:
+        return found
+    bases = [base for base in map(_base, found) if base is not None]
+    for batch in log.read(max(after, min(bases, default=0))):
+        for record in batch.records:
+            txid = decode_header(record.header).txid
+            if txid in found:
+                found[txid] = batch.lsn
+    return found
+
+
+def names_in(storage: wal.Storage, folder: str) -> list[str]:
+    """The names in one of the engine's folders; none if it is not there."""
+    try:
+        return sorted(entry.name for entry in storage.list(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _base(txid: str) -> int | None:
+    try:
+        return base_of(txid)
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ older programs could not read new ones: that takes a new format number and a dec
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import struct
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from metatree import jsontext
+from metatree import folders, jsontext, layout
 from metatree.errors import CorruptionError, FormatError
 from metatree.facts import (
     BlobFact,
@@ -32,6 +35,10 @@ from metatree.facts import (
     encode,
     encode_header,
 )
+from metatree.fold import fold
+from metatree.location import check_name
+from metatree.nodes import NodeCache, NodeState
+from metatree.values import check_values
 
 GOLDEN = Path(__file__).parent / "golden"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "log_format.md"
@@ -169,6 +176,212 @@ def test_a_header_cut_anywhere_is_corruption_and_nothing_else() -> None:
     for cut in range(len(header)):
         with pytest.raises(CorruptionError, match="header"):
             decode_header(header[:cut])
+
+
+# --- a log from a stranger: right CRC, wrong facts --------------------------------------------------------------------
+
+SHA = "0" * 64
+STAGED = ".wal/staged/1-0011223344556677"
+WRONG_ROWS: list[Any] = [
+    7,
+    "gone",
+    {"gone": "m"},
+    [],
+    ["gone"],
+    ["gone", ""],
+    ["gone", 0],
+    ["gone", None],
+    ["gone", ["m"]],
+    ["gone", "m", 1],
+    ["gone", "../m"],
+    ["gone", "m//v"],
+    ["node", "m", 5, ["a"]],
+    ["node", "m", {}, "ab"],
+    ["node", "m", {}, {"a": 1}],
+    ["node", "m", {}, ["a", "a"]],
+    ["node", "m", {}, ["a", 1]],
+    ["node", "m", {}, [["a"]]],
+    ["node", "m", {}, [".."]],
+    ["node", "m", {}],
+    ["node", "m", {"children": ["a"]}, []],
+    ["node", "m", {"": 1}, []],
+    ["node", "m", {"k" * 1025: 1}, []],
+    ["node", "m", {"ä" * 513: 1}, []],
+    ["keys", "m", {"a": 1}, 5],
+    ["keys", "m", {"a": 1}, "ab"],
+    ["keys", "m", {"a": 1}, [1]],
+    ["keys", "m", ["a"], []],
+    ["child", "m", "x", "yes"],
+    ["child", "m", "x", 1],
+    ["child", "m", 1, True],
+    ["child", "m", "a/b", True],
+    ["unblob", "m", 1],
+    ["unblob", "m", ""],
+    ["unblob", "m", ".."],
+    ["unblob", "m", "d/../../x"],
+    ["unblob", "m", "d/" + "x" * 100 + "/y" * 500],
+    ["unblob", "m", "metadata.json"],
+    ["unblob", "", ".wal/head"],
+    *(["blob", "m", "b", size, SHA, "staged", f"{STAGED}/1"] for size in (-1, "1", True, None, 1.0, 2**63)),
+    *(["blob", "m", "b", 1, sha, "staged", f"{STAGED}/1"] for sha in ("", "0" * 63, "G" * 64, 0, None, "A" * 64)),
+    *(["blob", "m", "b", 1, SHA, "inline", offset] for offset in (-1, 1, "0", False, None, 2**63, 0.0)),
+    *(["blob", "m", "b", 1, SHA, "pack", f"{STAGED}/pack", at] for at in (-1, 2**63 - 1, "0", True, None, 2**64 - 1)),
+    ["blob", "m", "b", 1, SHA, "pack", f"{STAGED}/pack"],
+    ["blob", "m", "b", 1, SHA, "inline"],
+    ["blob", "m", "b", 1, SHA],
+    *(
+        ["blob", "m", "b", 1, SHA, "staged", name]
+        for name in (1, None, ["x"], "x", ".wal/head", f"{STAGED}/", f"{STAGED}/..", f"{STAGED}/a/b", f"{STAGED}/\0",
+                     ".wal/staged/../1", ".wal/staged/a\0b/1", ".wal/staged//1", f"{STAGED}/1\n", "/" + STAGED + "/1")
+    ),
+    ["blob", "m", 5, 1, SHA, "staged", f"{STAGED}/1"],
+]  # fmt: skip
+
+
+def body_of(rows: Any) -> bytes:
+    text = jsontext.dump(rows)
+    return struct.pack("<I", len(text)) + text + b"x"
+
+
+@pytest.mark.parametrize("row", WRONG_ROWS, ids=lambda row: ascii(row)[:50])
+def test_a_fact_that_no_transaction_can_have_written_is_corruption(row: Any, codec: str) -> None:
+    with pytest.raises(CorruptionError, match="body"):
+        decode_facts(body_of([["gone", "old"], row]))
+
+
+@pytest.mark.parametrize("rows", [{}, "rows", None, 5, {"node": 1}], ids=repr)
+def test_facts_that_are_no_list_are_corruption(rows: Any) -> None:
+    with pytest.raises(CorruptionError, match="body"):
+        decode_facts(body_of(rows))
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", r'"\ud800"', r'{"\udfff": 1}', "NaN", "[" * 5000 + "]" * 5000])
+def test_a_value_that_is_not_json_text_is_corruption(codec: str, number: str) -> None:
+    text = f'[["node","m",{{"k":{number}}},[]]]'.encode()
+    with pytest.raises(CorruptionError, match="body"):
+        decode_facts(struct.pack("<I", len(text)) + text)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"]": value, '"[': "{["}
+    return value
+
+
+@pytest.mark.parametrize("kind", ["node", "keys"])
+def test_values_are_read_as_deep_as_they_can_be_written_but_never_too_deep_for_a_file(codec: str, kind: str) -> None:
+    (fact,) = decode_facts(body_of([[kind, "m", check_values({"k": nested(100)}), []]]))
+    assert isinstance(fact, NodeFact | KeysFact)
+    assert (fact.keys if isinstance(fact, NodeFact) else fact.set) == {"k": nested(100)}
+    for depth in (*range(100, 1100, 25), 5000):
+        text = f'[["{kind}","m",{{"k":{"[" * depth}{"]" * depth}}},[]]]'.encode()
+        try:
+            (fact,) = decode_facts(struct.pack("<I", len(text)) + text)
+        except CorruptionError:
+            assert depth > 100
+            continue
+        folders.render(fact.keys if isinstance(fact, NodeFact) else fact.set, ["v1"])  # type: ignore[union-attr]
+    assert depth == 5000
+    with pytest.raises(CorruptionError, match="body"):
+        decode_facts(struct.pack("<I", len(text)) + text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({field: value} for field in ("txid", "at", "who") for value in (1, None, ["x"], {})),
+        *({field: value} for field in ("message", "key") for value in (1, 0, False, [], {}, ["x"])),
+        *({"staged": value} for value in ("yes", 1, 0, None, [])),
+        *({"v": value} for value in (True, "1", None, 1.0, [])),
+        *({"changes": value} for value in (None, [], "m", 1, {"m": []}, {"m": None}, {"m": "set"})),
+        {"changes": {"m": {"set": "k"}}},
+        *({"changes": {"m": {"put": value}}} for value in (None, 1, {"a": 1}, [1], [None], [["a"]], ["a", 2])),
+        {"changes": {"m": {"sets": ["k"]}}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_header_with_a_wrong_type_is_corruption(wrong: dict[str, Any]) -> None:
+    value = jsontext.load(golden("header"))
+    with pytest.raises(CorruptionError, match="header"):
+        decode_header(jsontext.dump({**value, **wrong}))
+
+
+@pytest.mark.parametrize("text", [b"[]", b"5", b"null", b'"v"', b"[1]"])
+def test_a_header_that_is_no_object_is_corruption(text: bytes) -> None:
+    with pytest.raises(CorruptionError, match="header"):
+        decode_header(text)
+
+
+RIGHT_ROWS = [
+    ["node", "m", {"a": 1, "b": {"c": [None, True]}}, ["v1", "v2"]],
+    ["gone", "m/v1"],
+    ["keys", "m", {"a": 2.5}, ["b"]],
+    ["child", "m", "v3", True],
+    ["child", "", "m", False],
+    ["unblob", "m/v1", "w.bin"],
+    ["blob", "m/v1", "w.bin", 1, SHA, "inline", 0],
+    ["blob", "m/v1", "d/x", 0, SHA, "inline", 1],
+    ["blob", "m/v1", "big", 70_000, SHA, "staged", f"{STAGED}/1"],
+    ["blob", "m/v1", "many", 9, SHA, "pack", f"{STAGED}/pack", 123],
+]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+ODD = st.recursive(
+    SCALARS | st.sampled_from(["", "..", "m/v1", "d/x", "metadata.json", SHA, f"{STAGED}/1", "children", -1, 2**63]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("children"), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> list[Any]:
+    """Right rows of which some elements were replaced, dropped or added, at any depth."""
+    rows = copy.deepcopy(draw(st.lists(st.sampled_from(RIGHT_ROWS), min_size=1, max_size=5)))
+    for _ in range(draw(st.integers(0, 3))):
+        target: Any = draw(st.sampled_from(rows))
+        while isinstance(target, list) and target and draw(st.booleans()):
+            deeper = [inner for inner in target if isinstance(inner, list) and inner]
+            if not deeper:
+                break
+            target = draw(st.sampled_from(deeper))
+        place = draw(st.integers(0, max(0, len(target) - 1)))
+        match draw(st.sampled_from(("replace", "drop", "add"))):
+            case "replace" if target:
+                target[place] = draw(ODD)
+            case "drop" if target:
+                del target[place]
+            case _:
+                target.insert(place, draw(ODD))
+    return rows
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@given(mutated())
+def test_whatever_the_rows_are_they_are_refused_or_they_can_be_folded_and_stay_in_the_tree(rows: list[Any]) -> None:
+    try:
+        body = body_of(rows)
+    except (TypeError, ValueError):
+        return  # half a surrogate, or an integer that JSON cannot hold here: nobody can have written it
+    try:
+        facts = decode_facts(body)
+    except (CorruptionError, FormatError):
+        return
+    effect = fold(facts)
+    for path, inner in effect.walk():
+        folders.render(inner.over_keys({}), list(inner.over_children(())))
+        for name, fact in inner.blobs.items():
+            if "/" not in name:
+                check_name(name)
+            assert ".." not in layout.blob(path, name).split("/")
+            if fact is not None and isinstance(fact.source, Slice):
+                assert fact.source.file.startswith(layout.STAGED + "/") and "\0" not in fact.source.file
+        for name in path:
+            check_name(name)
+    cache = NodeCache()
+    cache.keep(("m",), NodeState.of({"b": 1}, ["v1"]))
+    for fact in facts:
+        cache.forward(fact)
+    assert encode(HEADER, facts).body is not None
 
 
 def test_the_document_shows_a_record_that_parses_as_it_says() -> None:

@@ -545,3 +545,32 @@ def test_whoever_takes_over_from_a_dead_committer_writes_the_window_again() -> N
         raise AssertionError("the victim never lived to the end of its put")
     assert applying >= 5
     survivor.close()
+
+
+def test_what_a_checkpoint_that_died_had_still_to_clear_goes_with_the_next_one_of_whoever_lives() -> None:
+    """Nobody recovers while a writer lives: staged files of trimmed records would lie there until all had closed."""
+    left = 0
+    for call in range(1, 100):
+        disk = BENCH.disk()
+        survivor = open_tree(disk)
+        posix = DyingStorage(Crashing(1 << 40, "before"), disk)
+        victim = open_tree(posix)
+        victim.put("m/v9", BIG, name="big")
+        running = survivor.transaction()
+        with running:
+            survivor.put("m/v8", BIG, name="big")
+            posix.plan = Crashing(posix.count + call, "before")
+            with suppress(Crash):
+                victim.checkpoint()
+            staged = disk.listdir(f"{ROOT}/.wal/staged")
+            if len(staged) == 2 and json.loads(read(disk, f"{ROOT}/.wal/checkpoint.json"))["redo"] == survivor.lsn:
+                left += 1
+            survivor.checkpoint()
+            with noting(f"the victim died before call {call}: {posix.crashed}"):
+                assert disk.listdir(f"{ROOT}/.wal/staged") == [running.txid], "a running transaction keeps its own"
+        survivor.checkpoint()
+        assert disk.listdir(f"{ROOT}/.wal/staged") == []
+        survivor.close()
+        if posix.crashed is None:
+            break
+    assert posix.crashed is None and left > 0, "it never died between its trim and its clearing"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import wal
-from metatree import CorruptionError, Metatree, TransactionError
+from metatree import ApplyPendingWarning, CorruptionError, Metatree, TransactionError
 from tests.tree.conftest import LEVELS, assert_clean
 from wal.testing import Boundary
 
@@ -72,17 +72,31 @@ def test_a_blob_that_was_replaced_by_hand_is_kept_when_a_checkpoint_writes_again
     assert (root / "m" / "v" / "b").read_bytes() == b"original"
 
 
+@pytest.mark.parametrize("before", ["a node", "a blob", "a directory blob"])
 @pytest.mark.parametrize("dies", [False, True], ids=["another handle's checkpoint", "recovery"])
-def test_foreign_files_in_a_node_that_was_made_again_stay_where_they_are(fast_path: Path, dies: bool) -> None:
+def test_foreign_files_in_a_node_that_was_made_again_stay_where_they_are(
+    fast_path: Path, tmp_path: Path, dies: bool, before: str
+) -> None:
     root = fast_path / "tree"
+    folder = tmp_path / "v"
+    folder.mkdir()
+    (folder / "old").write_bytes(b"old")
+    (folder / "metadata.json").write_bytes(b"{}")
     program = f"""
 import os
 from metatree import Metatree
 tree = Metatree({str(root)!r}, {LEVELS!r})
-tree.put("m/v", b"1", name="b")
+if {before!r} == "a node":
+    tree.put("m/v", b"1", name="b")
+elif {before!r} == "a blob":
+    tree.put("m", b"1", name="v")
+else:
+    tree.put("m", {str(folder)!r}, recursive=True)
 tree.delete("m/v", recursive=True)
 tree.put("m/v", b"2", name="b")
 open({str(root / "m" / "v" / "notes.txt")!r}, "w").write("mine")
+os.makedirs({str(root / "m" / "v" / "theirs" / "below")!r})
+open({str(root / "m" / "v" / "theirs" / "below" / "x")!r}, "w").write("theirs")
 if {dies}:
     os._exit(0)
 Metatree({str(root)!r}).close()
@@ -90,9 +104,67 @@ tree.close()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     with Metatree(str(root)) as tree:
-        assert tree.list("m/v") == ["b", "notes.txt"]
+        assert [name for name in tree.list("m/v") if name != "theirs"] == ["b", "notes.txt"]
         assert b"".join(tree.get("m/v/notes.txt")) == b"mine"
         assert b"".join(tree.get("m/v/b")) == b"2"
+    assert (root / "m" / "v" / "theirs" / "below" / "x").read_bytes() == b"theirs"
+
+
+def test_foreign_files_of_a_node_that_was_dropped_do_not_come_into_the_one_made_in_its_place(fast_path: Path) -> None:
+    """Not even if the death came before anything of that was applied: a recovery ends where the commits had led."""
+    root = fast_path / "tree"
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v", b"1", name="b")
+        (root / "m" / "v" / "notes.txt").write_text("went with the node")
+    program = f"""
+import os
+from metatree import Metatree
+tree = Metatree({str(root)!r}, apply="background")
+with tree._engine.log.right():
+    tree.delete("m/v", recursive=True)
+    tree.put("m/v", b"2", name="b")
+    assert tree.list("m/v") == ["b"]
+    os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with Metatree(str(root), read_only=True) as reader:
+        assert reader.list("m/v") == ["b"]
+    with Metatree(str(root)) as tree:
+        assert tree.list("m/v") == ["b"]
+    kept = [p.read_text() for p in (root / ".wal" / "quarantine").rglob("notes.txt")]
+    assert kept == ["went with the node"]
+
+
+class Refusing(Boundary):
+    """Renames nothing onto what ends in `end`."""
+
+    end = "nothing"
+
+    def rename(self, source: str, target: str) -> None:
+        if target.endswith(self.end):
+            raise OSError(28, "no space", target)
+        super().rename(source, target)
+
+
+def test_foreign_files_in_a_node_that_took_a_blobs_name_outlive_a_second_pass(fast_path: Path) -> None:
+    """The first pass made the node and failed elsewhere, so that the next one applies the same records again."""
+    root = fast_path / "tree"
+    posix = Refusing(wal.Posix())
+    with Metatree(str(root), LEVELS) as made:
+        made.put("m", b"1", name="v")
+    with Metatree(wal.LocalStorage(str(root), posix=posix)) as tree:
+        posix.end = "/other"
+        with pytest.warns(ApplyPendingWarning), tree.transaction():
+            tree.delete("m/v")
+            tree.put("m/v", b"2", name="b")
+            tree.put("other", b"3", name="c")
+        (root / "m" / "v" / "notes.txt").write_text("mine")
+        posix.end = "nothing"
+        tree.flush()
+        tree.checkpoint()
+        assert (root / "m" / "v" / "notes.txt").read_text() == "mine"
+        assert tree.list("m/v") == ["b", "notes.txt"]
+    assert_clean(root)
 
 
 def test_an_opener_that_waited_for_one_that_died_recovers_by_itself(fast_path: Path) -> None:
