@@ -2,27 +2,44 @@
 
 Order: apply everything -> sync -> redo mark durable and log trimmed -> staged files and trash of trimmed records gone.
 A crash between any two steps leaves more to replay or to clear away, never less than is needed.
+
+The right to apply is not held during the sync, which may take long (E14). What others apply meanwhile comes from later
+records, which hold all that a replay needs, with one exception: who writes the window again replaces files un-synced
+whose whole content may be in records before our mark only. So that is noted in the head file, and then we sync again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import wal
 
 from . import layout, marks
+from .clock import Clock
 from .committer import Committer, fold_log
 from .errors import UnavailableError
 from .staging import waiting
 
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
 LOG_BATCHES = 10_000
+_ATTEMPTS = 100  # each but the last was spoilt by another process: its death, a failed write, its first rewrite
 
 
 def is_due(log: wal.WriteAheadLog) -> bool:
     """Whether the log has grown enough since the last checkpoint."""
     redo = log.trimmed()
     return log.head() - redo >= LOG_BATCHES or log.size_after(redo) >= LOG_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What is applied and waits for the sync, and what must not have changed when that is done."""
+
+    redo: int
+    head: int
+    fault: int  # marks
+    rewrites: int
 
 
 class Checkpointer:
@@ -33,6 +50,7 @@ class Checkpointer:
         storage: wal.Storage,
         log: wal.WriteAheadLog,
         committer: Committer,
+        clock: Clock,
         *,
         vouches_from: int,
         lock_timeout: float,
@@ -42,44 +60,72 @@ class Checkpointer:
         self._storage = storage
         self._log = log
         self._committer = committer
+        self._clock = clock
         self._vouches_from = vouches_from
+        self._syncing = False  # a sync was begun, and has not succeeded
+        self._sure_of = 0  # the fault after which this handle wrote everything again
         self._lock_timeout = lock_timeout
         self._cleared = 0  # of records up to this LSN nothing is left in the staging area
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
+        for _ in range(_ATTEMPTS):
+            window = self._begin()
+            if window.head > window.redo:
+                self._sync(window)
+            redo = self._finish(window)
+            if redo is not None:
+                return redo
+        raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
+
+    def _begin(self) -> _Window:
+        """Apply everything; and again what may not have reached the disk, so that our storage will vouch for it."""
         with self._log.right(self._lock_timeout) as died:
             if died:
                 self._committer.fault()
-            return self._run_held()
+            self._committer.store_fault()
+            redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
+            sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
+            doubtful = not sure or redo < self._vouches_from
+            outcome = self._committer.pass_held()
+            head = self._log.load_mark(marks.APPLIED)
+            if doubtful and not outcome.failed and head > redo:
+                self._log.store_mark(marks.REWRITES, int.from_bytes(self._clock.token(7), "big"))
+                outcome = self._committer.rewrite_held(redo, head)
+            if outcome.failed:
+                raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
+            self._vouches_from, self._sure_of = 0, fault
+            return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
 
-    def _run_held(self) -> int:
-        self._committer.store_fault()
-        redo = self._log.trimmed()
-        fault = self._log.load_mark(marks.FAULT)
-        doubtful = fault != self._log.load_mark(marks.FAULT_SEEN) or redo < self._vouches_from
-        outcome = self._committer.pass_held()
-        head = self._log.load_mark(marks.APPLIED)
-        if doubtful and not outcome.failed and head > redo:
-            outcome = self._committer.rewrite_held(redo, head)
-        if outcome.failed:
-            raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-        if head <= redo:
-            self._clear(self._staged(redo), redo)  # what a checkpoint that died after its trim had left to clear
-            return redo
+    def _sync(self, window: _Window) -> None:
+        self._syncing = (
+            True  # interrupted, nobody learns what it would have said, and the next one may not say it again
+        )
         try:
-            self._storage.sync(self._touched(redo, head))
+            self._storage.sync(self._touched(window.redo, window.head))
         except OSError:
             self._committer.fault()
             raise
-        if self._log.load_mark(marks.FAULT) != fault:
-            raise UnavailableError("no checkpoint: a write failed meanwhile; try again")
-        done = self._staged(head)  # before the trim, while the log has their records at hand
-        self._log.trim(head)
-        self._log.store_mark(marks.FAULT_SEEN, fault)
-        self._vouches_from = 0
-        self._clear(done, head)
-        return head
+        self._syncing = False
+
+    def _finish(self, window: _Window) -> int | None:
+        """Trim what is durable, unless something came in between; the redo mark, or None: it has to be synced again."""
+        with self._log.right(self._lock_timeout) as died:
+            if died:
+                self._committer.fault()
+                return None
+            redo = self._log.trimmed()
+            if window.head <= redo:  # nothing to do, or another checkpoint was faster
+                self._clear(self._staged(redo), redo)  # also what one that died after its trim had left to clear
+                return redo
+            changed = self._log.load_mark(marks.FAULT), self._log.load_mark(marks.REWRITES)
+            if changed != (window.fault, window.rewrites):
+                return None
+            done = self._staged(window.head)  # before the trim, while the log has their records at hand
+            self._log.trim(window.head)
+            self._log.store_mark(marks.FAULT_SEEN, window.fault)
+            self._clear(done, window.head)
+            return window.head
 
     def _touched(self, redo: int, head: int) -> Iterator[str]:
         """Every file and folder that the records (redo, head] touched; only asked where one sync cannot do."""

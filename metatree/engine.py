@@ -77,7 +77,7 @@ class Engine:
         )
         vouches_from = 0 if self.recovered is not None else self.log.head()
         self.checkpointer = checkpoint.Checkpointer(
-            storage, self.log, self.committer, vouches_from=vouches_from, lock_timeout=lock_timeout
+            storage, self.log, self.committer, self.clock, vouches_from=vouches_from, lock_timeout=lock_timeout
         )
         self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
         self.cursor: ContextVar[Path] = ContextVar("cursor", default=())
