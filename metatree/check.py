@@ -67,10 +67,8 @@ def check(engine: Engine, *, deep: bool) -> Report:
     """Check an open tree; a writer holds the committer's right meanwhile, so that the files stand still."""
     if engine.read_only:
         return _Check(engine, deep=deep).run()
-    with engine.log.right(engine.lock_timeout) as tenure:
-        if tenure.died:
-            engine.committer.fault()
-        behind = engine.committer.pass_held().failed  # what is committed belongs into the files anyway
+    with engine.committer.hold() as tenure:
+        behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         checking = _Check(engine, deep=deep)
         for path, error in behind.items():
             checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {error}"))

@@ -2,15 +2,21 @@
 
 Order: apply everything -> sync -> redo mark durable and log trimmed -> staged files and trash of trimmed records gone.
 A crash between any two steps leaves more to replay or to clear away, never less than is needed.
+
+The right to apply is not held during the sync, which may take long (E14). What others apply meanwhile comes from later
+records, which hold all that a replay needs, with one exception: who writes the window again replaces files un-synced
+whose whole content may be in records before our mark only. So that is noted in the head file, and then we sync again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import wal
 
 from . import layout, marks
+from .clock import Clock
 from .committer import Committer, fold_log
 from .discard import empty_trash
 from .errors import UnavailableError
@@ -19,6 +25,17 @@ from .staging import waiting
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
 BATCHES = 10_000  # ... and as many batches
 SLOTS = 64  # ... or slots, where hosts share the storage and every opener asks for each
+_ATTEMPTS = 100  # each but the last was spoilt by another process: its death, a failed write, its first rewrite
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What is applied and waits for the sync, and what must not have changed when that is done."""
+
+    redo: int
+    head: int
+    fault: int  # marks
+    rewrites: int
 
 
 class Checkpointer:
@@ -29,9 +46,9 @@ class Checkpointer:
         storage: wal.Storage,
         log: wal.WriteAheadLog,
         committer: Committer,
+        clock: Clock,
         *,
         vouches_from: int,
-        lock_timeout: float,
         batches: int,
     ) -> None:
         """`vouches_from`: files applied from the records after it were written while our storage was open, so that
@@ -39,8 +56,10 @@ class Checkpointer:
         self._storage = storage
         self._log = log
         self._committer = committer
+        self._clock = clock
         self._vouches_from = vouches_from
-        self._lock_timeout = lock_timeout
+        self._syncing = False  # a sync was begun, and has not succeeded
+        self._sure_of = 0  # the fault after which this handle wrote everything again
         self._batches = batches
         self._cleared = 0  # of records up to this LSN nothing is left in the staging area
 
@@ -51,38 +70,58 @@ class Checkpointer:
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
-        with self._log.right(self._lock_timeout) as tenure:
-            if tenure.died:
-                self._committer.fault()
-            return self._run_held()
+        for _ in range(_ATTEMPTS):
+            window = self._begin()
+            if window.head > window.redo:
+                self._sync(window)
+            redo = self._finish(window)
+            if redo is not None:
+                return redo
+        raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
 
-    def _run_held(self) -> int:
-        self._committer.store_fault()
-        redo = self._log.trimmed()
-        fault = self._log.load_mark(marks.FAULT)
-        doubtful = fault != self._log.load_mark(marks.FAULT_SEEN) or redo < self._vouches_from
-        outcome = self._committer.pass_held()
-        head = self._log.load_mark(marks.APPLIED)
-        if doubtful and not outcome.failed and head > redo:
-            outcome = self._committer.rewrite_held(redo, head)
-        if outcome.failed:
-            raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-        if head <= redo:
-            self._clear(self._staged(redo), redo)  # what a checkpoint that died after its trim had left to clear
-            return redo
+    def _begin(self) -> _Window:
+        """Apply everything; and again what may not have reached the disk, so that our storage will vouch for it."""
+        with self._committer.hold() as tenure:
+            self._committer.store_fault()
+            redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
+            sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
+            doubtful = self._committer.unsynced and (not sure or redo < self._vouches_from)
+            outcome = self._committer.pass_held(tenure)
+            head = self._log.load_mark(marks.APPLIED)
+            if doubtful and not outcome.failed and head > redo:
+                self._log.store_mark(marks.REWRITES, int.from_bytes(self._clock.token(7), "big"))
+                outcome = self._committer.rewrite_held(redo, head)
+            if outcome.failed:
+                raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
+            self._vouches_from, self._sure_of = 0, fault
+            return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
+
+    def _sync(self, window: _Window) -> None:
+        self._syncing = True  # interrupted, nobody learns what it would have said, and the next may not say it again
         try:
-            self._storage.sync(self._touched(redo, head))
+            self._storage.sync(self._touched(window.redo, window.head))
         except OSError:
             self._committer.fault()
             raise
-        if self._log.load_mark(marks.FAULT) != fault:
-            raise UnavailableError("no checkpoint: a write failed meanwhile; try again")
-        done = self._staged(head)  # before the trim, while the log has their records at hand
-        self._log.trim(head)
-        self._log.store_mark(marks.FAULT_SEEN, fault)
-        self._vouches_from = 0
-        self._clear(done, head)
-        return head
+        self._syncing = False
+
+    def _finish(self, window: _Window) -> int | None:
+        """Trim what is durable, unless something came in between; the redo mark, or None: it has to be synced again."""
+        with self._committer.hold() as tenure:
+            if tenure.died and self._committer.unsynced:
+                return None
+            redo = self._log.trimmed()
+            if window.head <= redo:  # nothing to do, or another checkpoint was faster
+                self._clear(self._staged(redo), redo)  # also what one that died after its trim had left to clear
+                return redo
+            changed = self._log.load_mark(marks.FAULT), self._log.load_mark(marks.REWRITES)
+            if changed != (window.fault, window.rewrites):
+                return None
+            done = self._staged(window.head)  # before the trim, while the log has their records at hand
+            self._log.trim(window.head)
+            self._log.store_mark(marks.FAULT_SEEN, window.fault)
+            self._clear(done, window.head)
+            return window.head
 
     def _touched(self, redo: int, head: int) -> Iterator[str]:
         """Every file and folder that the records (redo, head] touched; only asked where one sync cannot do."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import wal
 
@@ -18,11 +19,13 @@ from .clock import Clock
 from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
 from .facts import Fact, decode_facts
 from .fold import Effect, fold
+from .objects import Objects
 from .outcome import Mode, Outcome
 from .reader import Reader
 
 FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
 FOLLOW_SHARED = 1.0  # ... where hosts share the storage
+_OVERTAKEN = 3  # times that another host may take over during one call
 LOOK = 1.0  # seconds after which it looks for commits that a dead process left un-applied
 
 
@@ -38,15 +41,18 @@ class Committer:
         *,
         background: bool,
         lock_timeout: float,
-        follow: float = FOLLOW,
+        shared: bool = False,
     ) -> None:
+        """`shared`: hosts share the log, and what is published is durable when it is acknowledged."""
         self._storage = storage
         self._log = log
         self._reader = reader
         self._clock = clock
         self.background = background
         self._lock_timeout = lock_timeout
-        self._delay = follow / 2
+        self.unsynced = not shared  # what is applied becomes durable by a checkpoint only
+        self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
+        self._objects = None if storage.capabilities.folders else Objects(storage, log)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,28 +99,57 @@ class Committer:
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def hold(self) -> Iterator[wal.Tenure]:
+        """The right to apply, for a `with` block. Raises LockBusyError; RightLostError: of what was done under it, only
+        that is left which no successor could mind."""
+        before: dict[int, int] = {}
+        try:
+            with self._log.right(self._lock_timeout) as tenure:
+                if tenure.died:
+                    self.fault()
+                before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
+                yield tenure
+        except wal.RightLostError:
+            for mark, value in before.items():
+                self._log.store_mark(mark, value)
+            if self._objects is not None:
+                self._objects.lost()
+            raise
+
     def pass_(self, *, defer: bool) -> Outcome:
         """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
-        with self._log.right(self._lock_timeout) as tenure:
-            if tenure.died:
-                self.fault()
-            return self.pass_held(defer=defer)
+        for _ in range(_OVERTAKEN):
+            try:
+                with self.hold() as tenure:
+                    return self.pass_held(tenure, defer=defer)
+            except wal.RightLostError:
+                continue
+        raise UnavailableError("other hosts keep taking over the right to apply: is this one paused again and again?")
 
-    def pass_held(self, *, defer: bool = False) -> Outcome:
+    def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
+        head = self._log.known()
+        if self._objects is not None:
+            if applied >= head:
+                return Outcome()
+            outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
+            return self._advance(outcome, head)
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
-        head = self._log.head()
         if defer and small < head:
             effect = self._effect(small, head)
             if apply.may_defer(effect):
-                outcome = apply.apply(self._storage, effect, small, head, defer=True)
+                outcome = self._apply(tenure, effect, small, head, defer=True)
                 return self._advance(outcome, head, small_only=True)
             if small == applied:
-                return self._advance(apply.apply(self._storage, effect, small, head), head)
+                return self._advance(self._apply(tenure, effect, small, head), head)
         if applied >= head:
             return Outcome()
-        return self._advance(apply.apply(self._storage, self._effect(applied, head), applied, head), head)
+        return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
+
+    def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
+        return apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
 
     def rewrite_held(self, redo: int, applied: int) -> Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
@@ -126,6 +161,8 @@ class Committer:
 
     def fault(self) -> None:
         """Note that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
+        if not self.unsynced:
+            return
         self._fault = int.from_bytes(self._clock.token(7), "big") | 1
         with suppress(OSError):  # whatever is being reported matters more; the next checkpoint stores it
             self.store_fault()
@@ -154,7 +191,7 @@ class Committer:
     def _effect(self, after: int, head: int) -> Effect:
         """The net effect of (after, head], from what the reader holds if it holds all of that."""
         with self._reader.lock:
-            self._reader.refresh()
+            self._reader.follow(head)
             if self._reader.head == head:
                 facts = self._reader.facts(after)
                 if facts is not None:

@@ -15,7 +15,7 @@ import wal
 from . import checkpoint, config
 from .clock import Clock
 from .commit import Committing
-from .committer import FOLLOW, FOLLOW_SHARED, Committer
+from .committer import Committer
 from .draft import Draft
 from .errors import (
     ClosedError,
@@ -75,30 +75,33 @@ class Engine:
             ttl=ttl,
         ).open(None if keys is None else config.check_keys(keys))
         self.levels, self.log, self.shared, self.recovered = opened
-        self.reader = Reader(storage, self.log, len(self.levels), trust_applied=not read_only)
-        self.committer = Committer(
-            storage,
-            self.log,
-            self.reader,
-            self.clock,
-            background=background and not read_only,
-            lock_timeout=lock_timeout,
-            follow=FOLLOW_SHARED if self.shared else FOLLOW,
-        )
-        trusted = self.shared or self.recovered is not None
-        self.checkpointer = checkpoint.Checkpointer(
-            storage,
-            self.log,
-            self.committer,
-            vouches_from=0 if trusted else self.log.head(),
-            lock_timeout=lock_timeout,
-            batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
-        )
-        self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
+        self._wire(background=background and not read_only)
         self.cursor: ContextVar[Path] = ContextVar("cursor", default=())
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
+
+    def _wire(self, *, background: bool) -> None:
+        """Make the parts that work on the log."""
+        self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=not self.read_only)
+        self.committer = Committer(
+            self.storage,
+            self.log,
+            self.reader,
+            self.clock,
+            background=background,
+            lock_timeout=self.lock_timeout,
+            shared=self.shared,
+        )
+        self.checkpointer = checkpoint.Checkpointer(
+            self.storage,
+            self.log,
+            self.committer,
+            self.clock,
+            vouches_from=0 if self.recovered is not None else self.log.known(),
+            batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
+        )
+        self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
 
     # --- reading and changing ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,19 @@ from .location import Path, fold_name
 class Effect:
     """The net effect of a window on one node, and in `below` on the nodes under it."""
 
-    __slots__ = ("_deep", "_names", "below", "blobs", "children", "cleared", "exists", "keys", "reset", "unset", "whole")
+    __slots__ = (
+        "_deep",
+        "_names",
+        "below",
+        "blobs",
+        "children",
+        "cleared",
+        "exists",
+        "keys",
+        "reset",
+        "unset",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.reset = False  # all that was here or below before the window is gone

@@ -90,21 +90,21 @@ def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
 
 def is_gone(name: str, headers: Callable[[], Iterator[Mapping[str, Mapping[str, list[str]]]]]) -> bool:
     """Whether the object `name` is not to be there after records with these changes, though it was before them."""
-    *path, last = name.split("/")
+    parts = name.split("/")
     gone = False
     for changes in headers():
         for text, change in changes.items():
             node = text.split("/") if text else []
-            below = name.split("/")[len(node) :]
-            if name.split("/")[: len(node)] != node or not below:
+            below = parts[len(node) :]
+            if parts[: len(node)] != node or not below:
                 continue
-            inner = "/".join(below)
+            inner, child = "/".join(below), "/".join(below[:-1])
             dropped = [*change.get("gone", ()), *change.get("del", ())]
             if any(inner == out or inner.startswith(out + "/") for out in dropped):
                 gone = True
             if inner in change.get("put", ()):
                 gone = False
-            if last == layout.METADATA and path == [*node, *below[:-1]] and "/".join(below[:-1]) in change.get("new", ()):
+            if below[-1] == layout.METADATA and child in change.get("new", ()):
                 gone = False
     return gone
 

@@ -9,8 +9,8 @@ ordinary commit reads nothing.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -55,12 +55,14 @@ class Objects:
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
         self._stale: set[str] = set()  # names to be read before they are published
-        self._made: dict[str, str] = {}  # what this tenure created
+        self._made: dict[str, str] = {}  # what this tenure created ...
+        self._head = 0  # ... for the records up to here
         self._unsure: list[tuple[int, dict[str, str]]] = []  # the same of tenures that were lost, with their head
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; what came of it, and of which head."""
         self._heal()
+        self._made.clear()  # of the tenure before, which was given back in order
         with Sources(self._storage) as sources:
             effect = fold(head)
             return self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
@@ -74,15 +76,15 @@ class Objects:
                 work.head, work.effect = newest, fold(newest)
                 work.plan, work.done = plan(work.effect), set()
             work.outcome.failed.clear()
+            self._head = work.head
             if self._publish(work):
-                self._made.clear()
                 return work.outcome, work.head
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
 
-    def lost(self, head: int) -> None:
-        """Another committer took over during a pass to `head`: what was made by it is looked at again."""
+    def lost(self) -> None:
+        """Another committer took over meanwhile: what this one made is looked at again before anything else is."""
         if self._made:
-            self._unsure.append((head, dict(self._made)))
+            self._unsure.append((self._head, dict(self._made)))
         self._made.clear()
         self._known.clear()
 
@@ -111,7 +113,7 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    # --- publishing -----------------------------------------------------------------------------------------------------
+    # --- publishing ---------------------------------------------------------------------------------------------------
 
     def _publish(self, work: _Pass) -> bool:
         """Carry out the plan; False if some objects were not what was thought: they are stale now."""

@@ -105,6 +105,13 @@ class Reader:
         self._extend()
         self._window.forget(mark)
 
+    def follow(self, head: int) -> None:
+        """Follow the log to `head`, which somebody has seen already."""
+        if head > self._window.head:
+            mark = self._window.mark()
+            self._window.extend(head)
+            self._window.forget(mark)
+
     def settled(self) -> None:
         """To be called after files were read: extend the log, since they may be ahead. Raises Moved if that touched
         what the question has read so far, or passed the window by."""

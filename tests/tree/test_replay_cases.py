@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metatree import ApplyPendingWarning, Metatree, UnavailableError
+from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, UnavailableError
 from metatree.engine import Engine
 from metatree.facts import ChildFact, Fact, KeysFact, NodeFact
 from metatree.fold import fold
@@ -473,6 +473,161 @@ def test_a_commit_beside_a_running_checkpoint_survives_whatever_the_checkpoint_t
         other[0].close()
         tree.close()
     assert beside > calls // 2, "hardly any commit came through: the test would prove little"
+
+
+class AfterSync(Boundary):
+    """Does something as soon as a sync is through, while its caller does not know yet."""
+
+    act: Callable[[], None] | None = None
+
+    def syncfs(self, fd: int) -> None:
+        super().syncfs(fd)
+        if self.act is not None:
+            act, self.act = self.act, None
+            act()
+
+
+def engine_on(disk: MemoryPosix) -> Engine:
+    """Another process, which waits for nothing."""
+    return Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.0)
+
+
+def test_nobody_waits_for_a_checkpoints_sync() -> None:
+    """E14: others apply, and make checkpoints of their own, while one syncs; whoever is second has nothing to trim."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    posix = AfterSync(disk)
+    tree, other = open_tree(posix), engine_on(disk)
+    tree.put("m/v9", b"nine", name="b")
+    inside: list[int] = []
+
+    def act() -> None:
+        other.change(lambda draft: draft.update(("m",), {"beside": 1}))
+        assert other.committer.unapplied() == 0
+        assert plain(disk)["m"][0]["beside"] == 1
+        inside.append(other.checkpointer.run())
+
+    posix.act = act
+    lsn = tree.checkpoint()
+    assert inside == [lsn] == [tree.lsn], "the other one's was newer, and stays"
+    recovered(disk.cut(), [dump(tree)])
+    other.close()
+    tree.close()
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["and then dies", "and then finishes"])
+def test_a_rewrite_beside_a_checkpoints_sync_is_synced_before_anything_is_trimmed(dies: bool) -> None:
+    """E6: the rewrite takes the whole content of a node from a record that the checkpoint is about to trim."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    posix = AfterSync(disk)
+    tree = open_tree(posix)
+    tree.put("m/v9", b"nine", name="b")
+    tree.update("m/v9", small="x")
+    other = engine_on(disk)  # opened later: it cannot vouch for these and writes them again
+
+    def act() -> None:
+        other.change(lambda draft: draft.update(("m", "v9"), {"large": "x" * 20_000}))
+        window = other.checkpointer._begin()
+        if not dies:
+            other.checkpointer._sync(window)
+            assert other.checkpointer._finish(window) is not None
+
+    posix.act = act
+    tree.checkpoint()
+    expected = dump(tree)
+    assert expected["m/v9"][0].keys() == {"small", "large"}
+    recovered(disk.cut(), [expected])
+    other.close()
+    tree.close()
+
+
+def test_two_checkpoints_that_both_write_again_do_not_disturb_each_other_for_ever() -> None:
+    disk = ForgetfulDisk.of(BENCH.disk())
+    writer = open_tree(disk)
+    writer.put("m/v9", b"nine", name="b")
+    first, second = AfterSync(disk), AfterSync(disk)
+    one, two = open_tree(first), open_tree(second)
+    two_windows = []
+    first.act = lambda: two_windows.append(two._engine.checkpointer._begin())
+    second.act = lambda: two_windows.append(one._engine.checkpointer._begin())
+    assert one.checkpoint() == two.checkpoint() == writer.lsn
+    assert two_windows
+    recovered(disk.cut(), [dump(writer)])
+    for tree in (one, two, writer):
+        tree.close()
+
+
+def test_a_fault_beside_a_checkpoints_sync_makes_it_write_and_sync_again() -> None:
+    disk = ForgetfulDisk.of(BENCH.disk())
+    posix = AfterSync(disk)
+    tree, other = open_tree(posix), engine_on(disk)
+    tree.put("m/v9", b"nine", name="b")
+    expected = plain(disk)
+
+    def act() -> None:
+        disk.lose()  # a failed writeback, told to the other one only
+        other.committer.fault()
+
+    posix.act = act
+    disk.syncfs = lambda fd: None if posix.act else ForgetfulDisk.syncfs(disk, fd)  # type: ignore[method-assign]
+    assert tree.checkpoint() == tree.lsn
+    del disk.syncfs
+    assert plain(disk) == expected
+    recovered(disk.cut(), [dump(tree)])
+    other.close()
+    tree.close()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_death_beside_a_checkpoints_sync_costs_nothing(when: Literal["before", "after"]) -> None:
+    """A committer dies at each of its calls while another one's checkpoint syncs."""
+    for call in range(1, 100):
+        disk = ForgetfulDisk.of(BENCH.disk())
+        posix, dying = AfterSync(disk), DyingStorage(Crashing(1 << 40, "before"), disk)
+        tree, victim = open_tree(posix), open_tree(dying)
+        tree.put("m/v9", b"nine", name="b")
+
+        def act(call: int = call, victim: Metatree = victim, dying: DyingStorage = dying) -> None:
+            dying.plan = Crashing(dying.count + call, when)
+            with suppress(Crash, CommitUnknownError):
+                victim.update("m", n=5)
+                victim.checkpoint()
+
+        posix.act = act
+        tree.checkpoint()
+        tree.flush()
+        with noting(f"the other died {when} call {call}: {dying.crashed}"):
+            assert plain(disk) == dump(tree)
+            recovered(disk.cut(), [dump(tree)])
+        tree.close()
+        if dying.crashed is None:
+            dying.plan = Crashing(1 << 40, when)
+            victim.close()
+            return
+    raise AssertionError("the victim never came to its end")
+
+
+def test_a_checkpoint_whose_sync_was_interrupted_is_followed_by_one_that_writes_again() -> None:
+    """The sync may have failed: its error was told to nobody, and would not be told again."""
+    disk = ForgetfulDisk.of(BENCH.disk())
+    posix = AfterSync(disk)
+    tree = open_tree(posix)
+    tree.put("m/v9", b"nine", name="b")
+    expected = plain(disk)
+
+    def fail(call: Call) -> None:
+        disk.lose()
+        raise KeyboardInterrupt
+
+    failing = At(disk, lambda call: call.method == "syncfs", fail)
+    tree._engine.storage._posix = failing  # type: ignore[attr-defined]
+    failing.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        tree.checkpoint()
+    failing.armed = False
+    tree.checkpoint()
+    assert plain(disk) == expected
+    recovered(disk.cut(), [expected])
+    tree.close()
 
 
 def test_after_a_failed_sync_the_window_is_written_again_before_it_is_trimmed() -> None:
