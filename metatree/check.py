@@ -181,7 +181,7 @@ class _Check:
                 self._problem(full, "is a link or special file, which the engine neither follows nor opens")
             elif name not in children:
                 self._entry(path, name, entry)
-        if path and layout.CONFIG in entries:
+        if path and layout.CONFIG in entries and folders.is_tree(self._storage, layout.folder(path)):
             self._problem(layout.folder(path), f"is a tree of its own as well: it holds {layout.CONFIG}. {_MOVE_OUT}")
         for name, fact in shown.blobs.items() if shown is not None else ():
             self._blob_shown(path, name, fact)

@@ -22,7 +22,7 @@ def empty_trash(storage: wal.Storage) -> list[str]:
         return kept
     for entry in entries:
         if entry.kind is wal.Kind.FOLDER:
-            _Sorting(storage, entry.name, kept).way("", 0)
+            _Sorting(storage, entry.name, kept).ways()
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
     storage.erase(layout.TRASH)
@@ -41,24 +41,25 @@ class _Sorting:
         self._adopted = found is not None and found.adopted
         self._marks = storage.capabilities.attributes
 
-    def way(self, name: str, depth: int) -> None:
-        """A folder that only leads to what was dropped, or was: a node, or a directory blob."""
-        wal.safe_point()
-        kinds = self._kinds(name)
-        if depth and self._is_node(name, kinds, depth):
-            self.node(name, kinds, depth)
-            return
-        if depth and layout.CONFIG in kinds:
-            self._keep(name)
-            return
-        for inner, kind in kinds.items():
-            if kind is wal.Kind.FOLDER:
-                self.way(f"{name}/{inner}" if name else inner, depth + 1)
+    def ways(self) -> None:
+        """From the top: folders that only lead to what was dropped, then a node, or a directory blob."""
+        pending = [("", 0)]  # explicit, since folders may lie deeper than calls may
+        while pending:
+            wal.safe_point()
+            name, depth = pending.pop()
+            kinds = self._kinds(name)
+            if depth and self._is_node(name, kinds, depth):
+                self._node(name, kinds, depth)
+            elif depth and self._is_tree(name, kinds):
+                self._keep(name)
+            else:
+                folders_in = [inner for inner, kind in kinds.items() if kind is wal.Kind.FOLDER]
+                pending += [(f"{name}/{inner}" if name else inner, depth + 1) for inner in folders_in]
 
-    def node(self, name: str, kinds: dict[str, wal.Kind], depth: int) -> None:
+    def _node(self, name: str, kinds: dict[str, wal.Kind], depth: int) -> None:
         """A dropped node: its children and blobs go with it."""
         children = self._children(name)
-        if children is None or layout.CONFIG in kinds:
+        if children is None or self._is_tree(name, kinds):
             self._keep(name)  # it cannot be told what is below; or it is a tree of its own
             return
         for inner, kind in kinds.items():
@@ -68,21 +69,14 @@ class _Sorting:
             below = self._kinds(full)
             if inner in children or self._is_node(full, below, depth + 1, marked=True):
                 if layout.METADATA in below:
-                    self.node(full, below, depth + 1)
+                    self._node(full, below, depth + 1)
                 elif below:
                     self._keep(full)
             elif depth < self._levels and self._marks and self._attribute(full) is None:
                 self._keep(full)  # neither node nor blob
             else:
-                self._blob(full, below)
-
-    def _blob(self, name: str, kinds: dict[str, wal.Kind]) -> None:
-        if layout.CONFIG in kinds:
-            self._keep(name)
-            return
-        for inner, kind in kinds.items():
-            if kind is wal.Kind.FOLDER:
-                self._blob(f"{name}/{inner}", self._kinds(f"{name}/{inner}"))
+                for tree in list(folders.trees_below(self._storage, self._in_trash(full))):
+                    self._keep(tree.removeprefix(self._in_trash("") + "/"))
 
     def _is_node(self, name: str, kinds: dict[str, wal.Kind], depth: int, *, marked: bool = False) -> bool:
         if depth > self._levels or kinds.get(layout.METADATA) is not wal.Kind.FILE:
@@ -90,6 +84,9 @@ class _Sorting:
         if marked:  # a node that its parent did not list yet
             return self._attribute(f"{name}/{layout.METADATA}") is not None
         return self._attribute(name) is None  # else a directory blob, in which such a name is free
+
+    def _is_tree(self, name: str, kinds: dict[str, wal.Kind]) -> bool:
+        return layout.CONFIG in kinds and folders.is_tree(self._storage, self._in_trash(name))
 
     def _children(self, name: str) -> frozenset[str] | None:
         """The children of a dropped node, whose metadata.json is kept if it is not as the engine left it."""

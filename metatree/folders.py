@@ -155,18 +155,26 @@ def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
                 yield inner
 
 
+def is_tree(storage: wal.Storage, name: str) -> bool:
+    """Whether a folder is the root of a tree: not if its `.metatree` was put, as a file of a directory blob."""
+    file = f"{name}/{layout.CONFIG}"
+    entry = storage.entry(file)
+    return entry is not None and entry.kind is wal.Kind.FILE and Attribute.decode(storage.attribute(file)) is None
+
+
 def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
     """The folders, from `name` down, that are the root of a tree."""
-    try:
-        entries = storage.list(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if any(entry.name == layout.CONFIG and entry.kind is wal.Kind.FILE for entry in entries):
-        yield name
-        return
-    for entry in entries:
-        if entry.kind is wal.Kind.FOLDER:
-            yield from trees_below(storage, f"{name}/{entry.name}")
+    pending = [name]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = storage.list(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if any(entry.name == layout.CONFIG for entry in entries) and is_tree(storage, folder):
+            yield folder
+            continue
+        pending += [f"{folder}/{entry.name}" for entry in entries if entry.kind is wal.Kind.FOLDER]
 
 
 def is_headless(storage: wal.Storage, name: str) -> bool:

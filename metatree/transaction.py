@@ -8,7 +8,6 @@ ConflictError, and the block's end raises it again.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from contextvars import Token
 from types import TracebackType
@@ -27,8 +26,9 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """What `tree.transaction()` returns; use it in a `with` statement, once. One that is dropped without having been
-    entered does nothing, and a RuntimeWarning says so.
+    """What `tree.transaction()` returns; use it in a `with` statement, once. Without the `with` it does nothing, and
+    what follows is committed call by call. (No warning says so when it is dropped: an interrupt on the way into a
+    block would set it off as well.)
 
     After the block: `lsn` is the LSN of its record (None if there was nothing to commit), `replayed` whether its
     idempotency key had been used before (then `lsn` is the first one's and nothing was committed). A key that is known
@@ -42,7 +42,6 @@ class Transaction:
         self._engine = engine
         self._key = idempotency_key
         self._token: Token[Transaction | None] | None = None
-        self._entered = False
         self._finished = False
         self._conflict: ConflictError | None = None
         self._draft: Draft | None = None
@@ -61,12 +60,7 @@ class Transaction:
         state = f"lsn={self.lsn}" if self._finished else "open" if self._draft is not None else "new"
         return f"<metatree.Transaction {self.message!r} {state}>"
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        if not getattr(self, "_entered", True):  # True: `__init__` had failed
-            _warn(f"{self!r} was never entered: use `with tree.transaction():`", RuntimeWarning, source=self)
-
     def __enter__(self) -> Transaction:
-        self._entered = True
         if self._draft is not None or self._finished:
             raise TransactionError("a transaction is used once; make a new one with tree.transaction()")
         if self._engine.active.get() is not None:

@@ -195,7 +195,8 @@ class Metatree(Reading):
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def transaction(self, message: str | None = None, *, idempotency_key: str | None = None) -> Transaction:
-        """A transaction for a `with` block: all its changes are committed when the block ends, or none.
+        """A transaction for a `with` block: all its changes are committed when the block ends, or none. Without the
+        `with` it does nothing at all.
 
         Raises at the block's end: ConflictError (something it read was changed; nothing was applied),
         CommitUnknownError (ask `status(error.txid)`), LockTimeoutError, UnavailableError.

@@ -160,8 +160,8 @@ def test_what_get_began_to_give_is_not_changed_by_later_commits(when: str, fille
 
 WRONG = [
     ("m/v1/none.bin", BlobNotFoundError),
-    ("m/v9/w.bin", BlobNotFoundError),
-    ("nowhere/v1/w.bin", BlobNotFoundError),
+    ("m/v9/w.bin", NodeNotFoundError),
+    ("nowhere/v1/w.bin", NodeNotFoundError),
     ("none.bin", BlobNotFoundError),
     ("m", BlobNotFoundError),
     ("m/v1", BlobNotFoundError),

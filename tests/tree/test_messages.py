@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import re
 import sys
@@ -21,7 +20,6 @@ from metatree import (
     Metatree,
     MetatreeError,
     NodeNotFoundError,
-    Transaction,
 )
 
 Make = Callable[..., Metatree]
@@ -156,28 +154,3 @@ def test_a_misspelt_keyword_is_refused_with_the_right_one(tree: Metatree) -> Non
         Metatree(tree.root, readonly=True)
     with pytest.raises(TypeError, match=r"unknown keyword for a local root: zzz$"):
         Metatree(tree.root, zzz=True)
-
-
-# --- transactions -----------------------------------------------------------------------------------------------------
-
-
-def drop(txn: Transaction | None) -> None:
-    del txn
-    gc.collect()
-
-
-def test_a_transaction_that_was_never_entered_warns(tree: Metatree) -> None:
-    with pytest.warns(RuntimeWarning, match=r"Transaction 'nightly' new> was never entered: use `with"):
-        drop(tree.transaction("nightly"))
-
-
-def test_a_transaction_that_was_entered_or_could_not_be_does_not_warn(tree: Metatree) -> None:
-    with tree.transaction():
-        inner = tree.transaction()
-        with pytest.raises(MetatreeError, match="do not nest"), inner:
-            pass
-    with pytest.raises(ZeroDivisionError), tree.transaction():
-        raise ZeroDivisionError
-    tree.run(lambda _: None)
-    del inner
-    gc.collect()

@@ -116,6 +116,19 @@ def test_a_deletion_around_it_sets_it_aside_whole(place: str, dropped: str, make
         assert tree.check(deep=True).ok
 
 
+def test_a_tree_that_was_put_as_a_blob_is_a_blob_and_goes_as_one(make_tree: Make, fast_path: Path) -> None:
+    outer = make_tree()
+    with Metatree(fast_path / "archive", ("a",)) as tree:
+        tree.put("x", b"content", name="b")
+    outer.put("m/v1", fast_path / "archive", recursive=True)
+    outer.put("m", fast_path / "archive", recursive=True)
+    report = outer.check(deep=True)
+    assert report.ok and report.notes == []
+    outer.delete("m", recursive=True)
+    outer.checkpoint()
+    assert quarantined(Path(outer.root)) == {}
+
+
 def test_what_a_deletion_takes_is_gone_and_only_foreign_folders_are_kept(make_tree: Make, fast_path: Path) -> None:
     outer = make_tree()
     source = fast_path / "dir"
