@@ -61,14 +61,15 @@ class WebHdfsStorage(HdfsReading):
         scratch: str = ".wal/tmp",
         clock: Clock | None = None,
     ) -> None:
-        """`url` and `options` as `webhdfs_url.parse` takes them. Two requests.
+        """`url` and `options` as `webhdfs_url.parse` takes them. Three requests, which change nothing.
 
-        Raises FileNotFoundError, NotADirectoryError, UnsupportedError (a router or gateway without access by file
-        number), and what `parse` raises.
+        Raises FileNotFoundError, NotADirectoryError, UnsupportedError (a router or gateway that lacks access by file
+        number or the options of RENAME), and what `parse` raises.
         """
+        clock = clock or Clock()
         client = Client(address := parse(url, options or {}))
         try:
-            attributes = _examine(client, address)
+            attributes = _examine(client, address, clock)
         except BaseException:
             client.close()
             raise
@@ -82,7 +83,7 @@ class WebHdfsStorage(HdfsReading):
             fence=Fence.FOLDER,
         )
         self._fenced = False
-        self._scratch = Scratch(client, address, clock or Clock(), scratch, attributes=attributes)
+        self._scratch = Scratch(client, address, clock, scratch, attributes=attributes)
 
     @staticmethod
     def make_root(url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -229,13 +230,17 @@ class WebHdfsStorage(HdfsReading):
             self._client.close()
 
 
-def _examine(client: Client, address: Address) -> bool:
+def _examine(client: Client, address: Address, clock: Clock) -> bool:
     """Whether the root keeps attributes. Raises what the constructor says."""
     root = client.status(address.path)
     if root is None:
         raise FileNotFoundError(errno.ENOENT, "no such folder on HDFS", address.url)
     if root.kind is not Kind.FOLDER:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder on HDFS", address.url)
+    if not client.knows_rename_options(address.join(clock.token(12).hex())):
+        raise UnsupportedError(
+            f"{address.url}: RENAME ignores its options here: name the NameNode itself, not a gateway"
+        )
     try:
         return client.keeps_attributes(root.path)
     except (FileNotFoundError, PermissionError) as error:

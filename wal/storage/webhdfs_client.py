@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,24 +45,21 @@ class Status:
 
 
 class Client:
-    """One NameNode. Safe for threads and across forks: each thread of each process has its own connections."""
+    """One NameNode. Safe for threads and across forks: no two requests share a filesystem at the same time, and a
+    forked child uses none of its parent's."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._secrets = address.secrets()
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._opened: list[tuple[int, Any]] = []  # (process, filesystem)
+        self._process = os.getpid()
+        self._idle: list[Any] = []  # filesystems that no request is using; list.pop and append are atomic
         self.requests = 0  # HTTP requests sent so far, for tests and measurements; threads may lose a count
 
     def close(self) -> None:
         """Close this process's connections. Those that a fork inherited belong to the parent."""
-        with self._lock:
-            opened, self._opened = self._opened, []
-        for process, filesystem in opened:
-            if process == os.getpid():
-                filesystem.session.close()
-        self._local = threading.local()
+        self._own()
+        while self._idle:
+            self._idle.pop().session.close()
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -124,7 +121,21 @@ class Client:
         OSError for a target of another kind. After any error but these it is unknown whether it was done.
         """
         # With options HDFS raises instead of answering false, and never moves *into* a folder that exists.
-        self._call("RENAME", "put", source, destination=target, renameoptions="OVERWRITE" if replace else "NONE")
+        options = "OVERWRITE" if replace else "NONE"
+        reply = self._call("RENAME", "put", source, destination=target, renameoptions=options)
+        if reply.content:
+            raise OSError(errno.EPROTO, "this server ignores the options of RENAME", source)
+
+    def knows_rename_options(self, path: str) -> bool:
+        """Whether RENAME refuses as it must, asked with a `path` that is not there. A gateway that ignores the options
+        (HttpFS) would say yes to every rename, and move things into folders."""
+        try:
+            self.rename(path, f"{path}.renamed", replace=False)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            return error.errno != errno.EPROTO  # no right to write, safe mode: no verdict, and no danger
+        return False
 
     def delete(self, path: str) -> bool:
         """Delete a file, or a folder with all in it; False if there was nothing."""
@@ -157,42 +168,49 @@ class Client:
         self._follow(method.upper(), reply, path, data)
 
     def _follow(self, method: str, reply: Any, path: str, data: bytes | memoryview | None = None) -> Any:
-        filesystem = self._filesystem()
-        location = filesystem._apply_proxy(reply.headers["Location"])
         headers = None if data is None else _BINARY
-        return self._send(
-            lambda: filesystem.session.request(method, location, data=data, headers=headers, allow_redirects=False),
-            path,
-        )
+
+        def send(filesystem: Any) -> Any:
+            location = filesystem._apply_proxy(reply.headers["Location"])
+            return filesystem.session.request(method, location, data=data, headers=headers, allow_redirects=False)
+
+        return self._send(send, path)
 
     def _read(self, operation: str, path: str, **arguments: str) -> Any:
         return _twice(lambda: self._call(operation, "get", path, **arguments))
 
     def _call(self, operation: str, method: str, path: str, **arguments: Any) -> Any:
-        filesystem = self._filesystem()
-        return self._send(lambda: filesystem._call(operation, method, path, **arguments), path)
+        return self._send(lambda filesystem: filesystem._call(operation, method, path, **arguments), path)
 
-    def _send(self, send: Callable[[], Any], path: str) -> Any:
+    def _send(self, send: Callable[[Any], Any], path: str) -> Any:
         import requests
 
         self.requests += 1
         try:
-            return send()
+            with self._filesystem() as filesystem:
+                return send(filesystem)
         except requests.RequestException as error:
             failure = translate_failure(error, path, self._secrets)
         except _Refused as refused:
             failure = translate_reply(refused.status, refused.body, path, self._secrets)
         raise failure  # outside of the handlers, so that it does not carry the original, which quotes the URL
 
-    def _filesystem(self) -> Any:
-        process = os.getpid()
-        if getattr(self._local, "process", None) != process:
+    @contextmanager
+    def _filesystem(self) -> Iterator[Any]:
+        self._own()
+        try:
+            filesystem = self._idle.pop()
+        except IndexError:
             filesystem = make_filesystem(self._address)
             filesystem.session.hooks["response"].append(_refuse)
-            with self._lock:
-                self._opened.append((process, filesystem))
-            self._local.process, self._local.filesystem = process, filesystem
-        return self._local.filesystem
+        try:
+            yield filesystem
+        finally:
+            self._idle.append(filesystem)
+
+    def _own(self) -> None:
+        if self._process != os.getpid():
+            self._idle, self._process = [], os.getpid()
 
     def _boolean(self, reply: Any, path: str) -> bool:
         return bool(_field(reply, path, "boolean"))
