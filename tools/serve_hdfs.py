@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -51,9 +51,13 @@ class StartError(Exception):
 class Hdfs:
     """Both servers, on one folder."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Install what is missing and write the configuration; nothing runs yet. Raises InstallError."""
+    def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, object] | None = None) -> None:
+        """Install what is missing and write the configuration; nothing runs yet. Raises InstallError.
+
+        `settings` go to hdfs-site.xml; on a folder that has been served before they are ignored.
+        """
         self.folder = Path(folder).absolute()
+        self._settings = settings or {}
         self._jars = class_path()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ports = self._configure()
@@ -104,6 +108,11 @@ class Hdfs:
         self.kill()
         self.start()
 
+    def administer(self, *arguments: str) -> str:
+        """Run `hdfs dfsadmin` with these arguments; what it prints."""
+        command = self._java("org.apache.hadoop.hdfs.tools.DFSAdmin", *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     # --- files ---------------------------------------------------------------------------------------------------
 
     def _configure(self) -> dict[str, int]:
@@ -119,7 +128,7 @@ class Hdfs:
         ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         conf = self.folder / "conf"
         (conf / "core-site.xml").write_text(_xml(self._core_site(ports)))
-        (conf / "hdfs-site.xml").write_text(_xml(self._hdfs_site(ports)))
+        (conf / "hdfs-site.xml").write_text(_xml({**self._hdfs_site(ports), **self._settings}))
         (conf / "log4j.properties").write_text(_LOGGING)
         remembered.write_text(json.dumps(ports))
         return ports
@@ -225,9 +234,9 @@ def _xml(properties: dict[str, object]) -> str:
 
 
 @contextmanager
-def running(folder: str | os.PathLike[str]) -> Iterator[Hdfs]:
+def running(folder: str | os.PathLike[str], settings: Mapping[str, object] | None = None) -> Iterator[Hdfs]:
     """Both servers while the block runs. Raises InstallError, StartError."""
-    hdfs = Hdfs(folder)
+    hdfs = Hdfs(folder, settings)
     hdfs.start()
     try:
         yield hdfs

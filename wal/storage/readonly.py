@@ -8,11 +8,13 @@ is replaced meanwhile; what the engine writes is checksummed above.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
+from urllib.parse import quote, unquote
 
 from wal.errors import UnsupportedError
 from wal.storage.base import (
@@ -44,6 +46,7 @@ class ReadOnlyStorage:
         self._given = url
         self._options = dict(options or {})
         self._scheme = url.partition("://")[0].lower()
+        self._web = self._scheme in ("http", "https")
         self.url = hide_secrets(url)
         self._local = threading.local()
         self._why = (
@@ -68,7 +71,8 @@ class ReadOnlyStorage:
 
     def open(self, name: str) -> BinaryIO:
         self._check_file(name)
-        return cast(BinaryIO, self._run(name, lambda filesystem, path: filesystem.open(path, "rb")))
+        opened = self._run(name, lambda filesystem, path: filesystem.open(path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(_Translated(opened, self._shown(name)), 1 << 16))
 
     def attribute(self, name: str) -> bytes | None:
         if self.entry(name) is None:
@@ -82,20 +86,28 @@ class ReadOnlyStorage:
         if found.kind is not Kind.FOLDER:
             raise NotADirectoryError(errno.ENOTDIR, "is no folder", self._shown(folder))
         items = self._run(folder, lambda filesystem, path: filesystem.ls(path, detail=True))
-        # Object stores list a folder's own marker among its entries.
-        return [_entry(item) for item in items if not self._is_itself(item["name"], folder)]
-
-    def _is_itself(self, listed: str, folder: str) -> bool:
-        _, root = self._filesystem()
-        return listed.strip("/") == f"{root.rstrip('/')}/{folder}".strip("/")
+        # A listing may hold more: a folder's own marker in object stores, links to elsewhere on a web page.
+        place = self._path(self._filesystem()[1], folder).strip("/")
+        return [self._entry(item) for item in items if item["name"].strip("/").rpartition("/")[0] == place]
 
     def entry(self, name: str) -> Entry | None:
         try:
             item = self._run(name, lambda filesystem, path: filesystem.info(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        kind, size = _KINDS.get(item["type"], Kind.OTHER), item.get("size") or 0
-        return Entry(name.rpartition("/")[2], kind, 0 if kind is Kind.FOLDER else int(size))
+        found = self._entry(item)
+        # A web server has no folders, but it sends who asks for one to the same URL with a slash.
+        if self._web and (not name or str(item.get("url", "")).endswith("/")):
+            return Entry(name.rpartition("/")[2], Kind.FOLDER, 0)
+        return Entry(name.rpartition("/")[2], found.kind, found.size)
+
+    def _entry(self, item: Mapping[str, Any]) -> Entry:
+        name = str(item["name"]).rstrip("/").rpartition("/")[2]
+        kind = _KINDS.get(item["type"], Kind.OTHER)
+        # Lists of web servers tell no size.
+        return Entry(
+            unquote(name) if self._web else name, kind, 0 if kind is Kind.FOLDER else int(item.get("size") or 0)
+        )
 
     def _check_file(self, name: str) -> None:
         found = self.entry(name)
@@ -110,24 +122,22 @@ class ReadOnlyStorage:
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
     def _run(self, name: str, call: Callable[[Any, str], T]) -> T:
-        """Call the filesystem. What it raises becomes an OSError: these libraries have errors of every make."""
+        """Call the filesystem with the path of `name`."""
+        filesystem, root = self._filesystem()
+        path = self._path(root, name)
+
+        def run() -> T:
+            filesystem.invalidate_cache()  # a listing that was kept is another program's past
+            return call(filesystem, path)
+
+        return _translated(run, self._shown(name))
+
+    def _path(self, root: str, name: str) -> str:
         segments = name.split("/") if name else []
         if "\0" in name or any(segment in _FORBIDDEN for segment in segments):
             raise ValueError(f"not a name below the root: {name!r}")
-        filesystem, root = self._filesystem()
-        path = "/".join([root.rstrip("/"), *segments]) if segments else root
-        try:
-            filesystem.invalidate_cache()  # a listing that was kept is another program's past
-            return call(filesystem, path)
-        except FileNotFoundError:
-            failure: OSError = FileNotFoundError(errno.ENOENT, "no such file or folder", self._shown(name))
-        except NotADirectoryError:
-            failure = NotADirectoryError(errno.ENOTDIR, "a folder on the way is none", self._shown(name))
-        except PermissionError:
-            failure = PermissionError(errno.EACCES, "not allowed", self._shown(name))
-        except Exception as error:  # noqa: BLE001
-            failure = OSError(errno.EIO, f"{type(error).__name__}: {hide_secrets(str(error))}", self._shown(name))
-        raise failure  # outside of the handlers: the original may quote a URL with its secrets
+        quoted = [quote(segment) for segment in segments] if self._web else segments
+        return "/".join([root.rstrip("/"), *quoted] if root else quoted)  # an archive's root is ""
 
     def _filesystem(self) -> tuple[Any, str]:
         """One for each thread of each process: some of them cannot be shared, none survives a fork."""
@@ -203,10 +213,50 @@ class ReadOnlyStorage:
         self._refuse()
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
-    name = str(item["name"]).rstrip("/").rpartition("/")[2]
-    kind = _KINDS.get(item["type"], Kind.OTHER)
-    return Entry(name, kind, 0 if kind is Kind.FOLDER else int(item.get("size") or 0))
+class _Translated(io.RawIOBase):
+    """A library's open file, with errors of the system's kind."""
+
+    def __init__(self, opened: Any, shown: str) -> None:
+        self._opened = opened
+        self._shown = shown
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return _translated(lambda: bool(self._opened.seekable()), self._shown)
+
+    def tell(self) -> int:
+        return _translated(lambda: int(self._opened.tell()), self._shown)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return _translated(lambda: int(self._opened.seek(offset, whence)), self._shown)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = _translated(lambda: bytes(self._opened.read(len(view))), self._shown)
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+        super().close()
+
+
+def _translated(run: Callable[[], T], shown: str) -> T:
+    """Call a library. What it raises becomes an OSError: they have errors of every make."""
+    try:
+        return run()
+    except FileNotFoundError:
+        failure: OSError = FileNotFoundError(errno.ENOENT, "no such file or folder", shown)
+    except NotADirectoryError:
+        failure = NotADirectoryError(errno.ENOTDIR, "a folder on the way is none", shown)
+    except PermissionError:
+        failure = PermissionError(errno.EACCES, "not allowed", shown)
+    except Exception as error:  # noqa: BLE001
+        failure = OSError(errno.EIO, f"{type(error).__name__}: {hide_secrets(str(error))}", shown)
+    raise failure  # outside of the handlers: the original may quote a URL with its secrets
 
 
 def hide_secrets(text: str) -> str:

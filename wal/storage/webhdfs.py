@@ -47,7 +47,7 @@ from wal.storage.webhdfs_reading import HdfsReading
 from wal.storage.webhdfs_scratch import Scratch
 from wal.storage.webhdfs_url import Address, below, check_name, parse
 
-_RANDOM = "HDFS files cannot be written in place or locked: it carries a slot log"
+_RANDOM = "files on HDFS cannot be locked, nor written in place as an append log needs"
 
 
 class WebHdfsStorage(HdfsReading):
@@ -140,15 +140,10 @@ class WebHdfsStorage(HdfsReading):
             if taken is None:
                 return None
             path = taken.path
-        number = 0
-        while True:
-            ending = f".{number}" if number else ""
-            try:
-                return aside + ending if self._scratch.move(path, target + ending, status) else None
-            except FileNotFoundError:
-                self._scratch.make_folder(target.rpartition("/")[0])
-            except FileExistsError:
-                number += 1
+        ending = self._scratch.move_aside(path, target, status)
+        if ending is None and self._fenced:
+            raise FileNotFoundError(errno.ENOENT, "it was moved away together with the fence", path)
+        return None if ending is None else aside + ending
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
         path = self._path(name)

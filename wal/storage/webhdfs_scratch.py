@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from wal.clock import Clock
 from wal.storage.base import Kind, Publication, Staged
 from wal.storage.webhdfs_client import Client, Status
-from wal.storage.webhdfs_files import CHUNK, chunks
+from wal.storage.webhdfs_files import chunks
 from wal.storage.webhdfs_url import Address, check_name
 
 _TURNS = 8  # how often a missing parent is made, when others remove it
@@ -73,7 +73,7 @@ class Scratch:
             self.remove(path)
             raise
 
-    def fill(self, path: str, parts: Iterable[bytes | memoryview], attribute: bytes | None, *, parents: bool) -> None:
+    def fill(self, path: str, parts: Iterable[bytes], attribute: bytes | None, *, parents: bool) -> None:
         """A new file under `path`. Raises FileExistsError. What fails later leaves a part of it there."""
         created = False
         for part in parts:
@@ -87,10 +87,10 @@ class Scratch:
         if attribute is not None and self._attributes:
             self._client.set_attribute(path, attribute)
 
-    def _parts(self, content: bytes | Staged) -> Iterable[bytes | memoryview]:
+    def _parts(self, content: bytes | Staged) -> Iterable[bytes]:
         if isinstance(content, Staged):
             return chunks(self._client, *self.source(content.name))
-        return [memoryview(content)[at : at + CHUNK] for at in range(0, len(content), CHUNK)]
+        return [content]  # in memory as it is: one request, however long
 
     def source(self, name: str) -> tuple[Status, str]:
         """The file `name` and its path. Raises FileNotFoundError, IsADirectoryError."""
@@ -250,6 +250,22 @@ class Scratch:
             if found.identity != status.identity:
                 raise FileExistsError(errno.EEXIST, "the name is taken", target) from error
         return True
+
+    def move_aside(self, source: str, target: str, status: Status) -> str | None:
+        """Rename `source` to `target`, with a number if that is taken; the number's part of the name. None if `source`
+        is gone. Missing parents are made."""
+        number, made = 0, 0
+        while True:
+            ending = f".{number}" if number else ""
+            try:
+                return ending if self.move(source, target + ending, status) else None
+            except FileExistsError:
+                number += 1
+            except FileNotFoundError:
+                if made == _TURNS:
+                    raise
+                self.make_folder(target.rpartition("/")[0])
+                made += 1
 
     def remove(self, path: str) -> None:
         """Delete a temporary name; one that is left is only litter, so an error is not reported."""
