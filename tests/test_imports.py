@@ -6,7 +6,19 @@ import sys
 
 import pytest
 
-HEAVY = {"s3fs", "fsspec", "aiobotocore", "aiohttp", "botocore", "click", "typer", "rich", "tqdm", "prompt_toolkit"}
+HEAVY = {
+    "s3fs",
+    "fsspec",
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+    "requests",
+    "click",
+    "typer",
+    "rich",
+    "tqdm",
+    "prompt_toolkit",
+}
 
 
 def imported_by(statement: str) -> set[str]:

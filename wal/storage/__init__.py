@@ -56,18 +56,32 @@ __all__ = [
 
 
 def open_storage(url: str, options: Mapping[str, object] | None = None) -> Storage:
-    """The storage at `url`: a path, or a `file://` or `local://` URL of a folder that exists.
+    """The storage at `url`: a path, or a URL with one of the schemes `file`, `local`, `webhdfs`, of a folder that
+    exists; for reading only, any other scheme that fsspec knows.
 
-    Raises FileNotFoundError, NotADirectoryError, TypeError for options (a local root has none: one that were ignored
-    could be a misspelt keyword), UnsupportedError for other schemes.
+    Raises FileNotFoundError, NotADirectoryError, TypeError for options that it does not know (a local root has none:
+    one that were ignored could be a misspelt keyword), UnsupportedError for schemes that nobody knows.
     """
     path = local_path(url)
     if path is None:
-        scheme = url.partition("://")[0]
-        raise UnsupportedError(f"{scheme}:// roots are not supported by this version; only local roots are")
+        return _open_remote(url, options or {})
     if options:
         raise TypeError(f"a local root takes no storage options: {', '.join(sorted(options))}")
     return LocalStorage(path)
+
+
+def _open_remote(url: str, options: Mapping[str, object]) -> Storage:
+    # Late: a local root must not pay for the libraries of all others.
+    scheme = url.partition("://")[0].lower()
+    if scheme == "webhdfs":
+        from wal.storage.webhdfs import WebHdfsStorage
+
+        return WebHdfsStorage(url, options)
+    if scheme in ("s3", "s3a"):
+        raise UnsupportedError(f"{scheme}:// roots are not supported by this version")
+    from wal.storage.readonly import ReadOnlyStorage
+
+    return ReadOnlyStorage(url, options)
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,249 @@
+"""A driver for WebHDFS over fsspec's: one method for one operation, every reply and its boolean checked.
+
+What fsspec's own methods would do instead, each of which was seen to lose or to tear data: `mv` and `rm` ignore
+`{"boolean": false}`, files are created with overwrite=true and filled while others see them, content is read by length
+first and then in ranges without a look at the status, and nothing has a time-out. Used of it are `_call`
+(authentication, quoting) and its session.
+
+Operations that only read are sent a second time if the connection was lost; no other is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from wal.storage.base import Kind
+from wal.storage.webhdfs_errors import RemoteError, translate_failure, translate_reply
+from wal.storage.webhdfs_session import make_filesystem
+from wal.storage.webhdfs_url import Address
+
+T = TypeVar("T")
+
+ATTRIBUTE = "user.metatree"
+_KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.FOLDER}
+_BINARY = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stands under a path."""
+
+    kind: Kind
+    size: int  # bytes; 0 for folders
+    identity: int  # HDFS's number of this very file or folder, never used again
+
+    @property
+    def path(self) -> str:
+        """A path that leads to this very object, under whatever name it goes, until it is deleted or replaced."""
+        return f"/.reserved/.inodes/{self.identity}"
+
+
+class Client:
+    """One NameNode. Safe for threads and across forks: no two requests share a filesystem at the same time, and a
+    forked child uses none of its parent's."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._secrets = address.secrets()
+        self._process = os.getpid()
+        self._idle: list[Any] = []  # filesystems that no request is using; list.pop and append are atomic
+        self.requests = 0  # HTTP requests sent so far, for tests and measurements; threads may lose a count
+
+    def close(self) -> None:
+        """Close this process's connections. Those that a fork inherited belong to the parent."""
+        self._own()
+        while self._idle:
+            self._idle.pop().session.close()
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def status(self, path: str) -> Status | None:
+        """What stands under `path`; None if nothing, or if a folder on the way is none."""
+        try:
+            reply = self._read("GETFILESTATUS", path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _status(_field(reply, path, "FileStatus"))
+
+    def list(self, path: str) -> list[tuple[str, Status]]:
+        """Names and what they are; a file lists itself under the name "". Raises FileNotFoundError."""
+        found = _field(self._read("LISTSTATUS", path), path, "FileStatuses")
+        return [(item["pathSuffix"], _status(item)) for item in found["FileStatus"]]
+
+    def attribute(self, path: str) -> bytes | None:
+        """The attribute of a file or folder. Raises FileNotFoundError."""
+        found = _field(self._read("GETXATTRS", path, encoding="hex"), path, "XAttrs")
+        for item in found:
+            if item["name"] == ATTRIBUTE:
+                return bytes.fromhex((item["value"] or "0x")[2:])  # an empty value arrives as null
+        return None
+
+    def keeps_attributes(self, path: str) -> bool:
+        """Whether the NameNode keeps attributes (dfs.namenode.xattrs.enabled)."""
+        try:
+            self.attribute(path)
+        except RemoteError as error:
+            if "xattr" not in str(error).lower():
+                raise
+            return False
+        return True
+
+    def download(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A file's content, or `length` bytes of it from `offset`, which lies inside. Raises FileNotFoundError."""
+        ranges = {} if length is None else {"offset": offset, "length": length}
+
+        def run() -> bytes:
+            reply = self._call("OPEN", "get", path, redirect=False, **ranges)
+            if "Location" in reply.headers:  # a gateway may answer at once
+                reply = self._follow("GET", reply, path)
+            content: bytes = reply.content
+            return content
+
+        return _twice(run)
+
+    # --- changing --------------------------------------------------------------------------------------------------
+
+    def make_folder(self, path: str) -> None:
+        """Create a folder and its parents; no error if it exists. Raises NotADirectoryError, FileExistsError."""
+        if not self._boolean(self._call("MKDIRS", "put", path), path):
+            raise OSError(errno.EIO, "the folder was not made, and HDFS does not say why", path)
+
+    def rename(self, source: str, target: str, *, replace: bool) -> None:
+        """Atomic. `replace`: a file takes the place of a file; else an existing target is an error.
+
+        Raises FileNotFoundError for a missing source and for a missing parent of the target alike, FileExistsError,
+        OSError for a target of another kind. After any error but these it is unknown whether it was done.
+        """
+        # With options HDFS raises instead of answering false, and never moves *into* a folder that exists.
+        options = "OVERWRITE" if replace else "NONE"
+        reply = self._call("RENAME", "put", source, destination=target, renameoptions=options)
+        if reply.content:
+            raise OSError(errno.EPROTO, "this server ignores the options of RENAME", source)
+
+    def knows_rename_options(self, path: str) -> bool:
+        """Whether RENAME refuses as it must, asked with a `path` that is not there. A gateway that ignores the options
+        (HttpFS) would say yes to every rename, and move things into folders."""
+        try:
+            self.rename(path, f"{path}.renamed", replace=False)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            return error.errno != errno.EPROTO  # no right to write, safe mode: no verdict, and no danger
+        return False
+
+    def delete(self, path: str) -> bool:
+        """Delete a file, or a folder with all in it; False if there was nothing."""
+        return self._boolean(self._call("DELETE", "delete", path, recursive="true"), path)
+
+    def create(self, path: str, data: bytes | memoryview, *, parents: bool) -> None:
+        """A new file; others see it grow. `parents`: missing ones are made, else FileNotFoundError.
+
+        Raises FileExistsError, NotADirectoryError."""
+        flag = "true" if parents else "false"
+        self._upload("CREATE", "put", path, data, overwrite="false", createparent=flag)
+
+    def append(self, path: str, data: bytes | memoryview) -> None:
+        """More content at the end. Raises FileNotFoundError."""
+        self._upload("APPEND", "post", path, data)
+
+    def set_attribute(self, path: str, value: bytes, *, replace: bool = False) -> None:
+        """Attach the attribute. `replace`: there may be one already."""
+        flag = "CREATE,REPLACE" if replace else "CREATE"
+        pairs = {"xattr.name": ATTRIBUTE, "xattr.value": f"0x{value.hex()}", "flag": flag}
+        self._call("SETXATTR", "put", path, **pairs)
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def _upload(self, operation: str, method: str, path: str, data: bytes | memoryview, **arguments: str) -> None:
+        # Not left to the HTTP library, which would send the data to the NameNode first.
+        reply = self._call(operation, method, path, redirect=False, **arguments)
+        if "Location" not in reply.headers:
+            raise OSError(errno.EPROTO, "the NameNode names no DataNode to write to", path)
+        self._follow(method.upper(), reply, path, data)
+
+    def _follow(self, method: str, reply: Any, path: str, data: bytes | memoryview | None = None) -> Any:
+        headers = None if data is None else _BINARY
+
+        def send(filesystem: Any) -> Any:
+            location = filesystem._apply_proxy(reply.headers["Location"])
+            return filesystem.session.request(method, location, data=data, headers=headers, allow_redirects=False)
+
+        return self._send(send, path)
+
+    def _read(self, operation: str, path: str, **arguments: str) -> Any:
+        return _twice(lambda: self._call(operation, "get", path, **arguments))
+
+    def _call(self, operation: str, method: str, path: str, **arguments: Any) -> Any:
+        return self._send(lambda filesystem: filesystem._call(operation, method, path, **arguments), path)
+
+    def _send(self, send: Callable[[Any], Any], path: str) -> Any:
+        import requests
+
+        self.requests += 1
+        try:
+            with self._filesystem() as filesystem:
+                return send(filesystem)
+        except requests.RequestException as error:
+            failure = translate_failure(error, path, self._secrets)
+        except _Refused as refused:
+            failure = translate_reply(refused.status, refused.body, path, self._secrets)
+        raise failure  # outside of the handlers, so that it does not carry the original, which quotes the URL
+
+    @contextmanager
+    def _filesystem(self) -> Iterator[Any]:
+        self._own()
+        try:
+            filesystem = self._idle.pop()
+        except IndexError:
+            filesystem = make_filesystem(self._address)
+            filesystem.session.hooks["response"].append(_refuse)
+        try:
+            yield filesystem
+        finally:
+            self._idle.append(filesystem)
+
+    def _own(self) -> None:
+        if self._process != os.getpid():
+            self._idle, self._process = [], os.getpid()
+
+    def _boolean(self, reply: Any, path: str) -> bool:
+        return bool(_field(reply, path, "boolean"))
+
+
+class _Refused(Exception):
+    """A reply with an error status, on its way out of fsspec's `_call`, which would drop the exception's class."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+def _refuse(reply: Any, **options: Any) -> None:
+    if reply.status_code >= 400:
+        raise _Refused(reply.status_code, reply.content)
+
+
+def _twice(run: Callable[[], T]) -> T:
+    try:
+        return run()
+    except ConnectionError:
+        return run()
+
+
+def _field(reply: Any, path: str, name: str) -> Any:
+    try:
+        return json.loads(reply.content)[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(errno.EPROTO, f"the answer is not WebHDFS's: it has no {name!r}", path) from error
+
+
+def _status(item: dict[str, Any]) -> Status:
+    kind = _KINDS.get(item["type"], Kind.OTHER)
+    return Status(kind, 0 if kind is Kind.FOLDER else int(item["length"]), int(item["fileId"]))

@@ -1,0 +1,273 @@
+"""Temporary files and folders on HDFS: made whole out of sight, then renamed into place.
+
+Whether a rename was done is decided by identity: HDFS numbers every file and folder, never uses a number again, and a
+rename keeps it. So whoever knows the number of his temporary file can tell, whatever happened to the reply, whether
+what stands under the target's name is his.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from wal.clock import Clock
+from wal.storage.base import Kind, Publication, Staged
+from wal.storage.webhdfs_client import Client, Status
+from wal.storage.webhdfs_files import chunks
+from wal.storage.webhdfs_url import Address, check_name
+
+_TURNS = 8  # how often a missing parent is made, when others remove it
+
+
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """Something in the scratch folder."""
+
+    path: str
+    identity: int
+
+
+class Scratch:
+    """The folder for temporary names, and everything that goes from there into its place.
+
+    With a `fence`, a folder that is never made here, each change of the tree is a rename out of or into the fence.
+    Files are created in it with createparent=false, which HDFS honours (3.3.6: FileNotFoundException, and no folder
+    appears). There is no such flag for folders: MKDIRS would make a fence anew that a successor has moved away. So
+    folders are built in the ordinary scratch folder and enter the fence by a rename, which does not make parents.
+    """
+
+    def __init__(
+        self, client: Client, address: Address, clock: Clock, folder: str, *, attributes: bool, fence: str | None = None
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._clock = clock
+        self._folder = address.join(folder)
+        self._attributes = attributes
+        self._fence = None if fence is None else address.join(fence)
+
+    def fenced(self, fence: str) -> Scratch:
+        """The same with a fence."""
+        folder = self._folder.removeprefix(self._address.join("")).lstrip("/")
+        return Scratch(self._client, self._address, self._clock, folder, attributes=self._attributes, fence=fence)
+
+    def path(self) -> str:
+        """A path that nobody else uses, in the fence if there is one."""
+        return f"{self._fence or self._folder}/{self._token()}"
+
+    def _token(self) -> str:
+        return self._clock.token(12).hex()
+
+    # --- making ----------------------------------------------------------------------------------------------------
+
+    def write(self, content: bytes | Staged, attribute: bytes | None) -> Temporary:
+        """A new file."""
+        path = self.path()
+        parts = self._parts(content)
+        try:
+            self.fill(path, parts, attribute, parents=self._fence is None)
+            return self._identify(path)
+        except BaseException:
+            self.remove(path)
+            raise
+
+    def fill(self, path: str, parts: Iterable[bytes], attribute: bytes | None, *, parents: bool) -> None:
+        """A new file under `path`. Raises FileExistsError. What fails later leaves a part of it there."""
+        created = False
+        for part in parts:
+            if created:
+                self._client.append(path, part)
+            else:
+                self._client.create(path, part, parents=parents)
+            created = True
+        if not created:
+            self._client.create(path, b"", parents=parents)
+        if attribute is not None and self._attributes:
+            self._client.set_attribute(path, attribute)
+
+    def _parts(self, content: bytes | Staged) -> Iterable[bytes]:
+        if isinstance(content, Staged):
+            return chunks(self._client, *self.source(content.name))
+        return [content]  # in memory as it is: one request, however long
+
+    def source(self, name: str) -> tuple[Status, str]:
+        """The file `name` and its path. Raises FileNotFoundError, IsADirectoryError."""
+        check_name(name)
+        path = self._address.join(name)
+        status = self._client.status(path)
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        if status.kind is Kind.FOLDER:
+            raise IsADirectoryError(errno.EISDIR, "is a folder", path)
+        return status, path
+
+    def build(self, files: Sequence[tuple[str, Publication]]) -> Temporary:
+        """A new folder with all `files`, each under the given name relative to it."""
+        path = f"{self._folder}/{self._token()}"
+        try:
+            if not files:
+                self._client.make_folder(path)
+            for relative, file in files:
+                self.fill(f"{path}/{relative}", self._parts(file.content), file.attribute, parents=True)
+            return self._enter(self._identify(path))
+        except BaseException:
+            self.remove(path)
+            raise
+
+    def _identify(self, path: str) -> Temporary:
+        status = self._client.status(path)
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, "the temporary file is gone: somebody moved its folder away", path)
+        return Temporary(path, status.identity)
+
+    def _enter(self, built: Temporary) -> Temporary:
+        """Move a folder that was built into the fence, if there is one. Raises FileNotFoundError if it is gone."""
+        if self._fence is None:
+            return built
+        path = f"{self._fence}/{self._token()}"
+        self._client.rename(built.path, path, replace=False)
+        return Temporary(path, built.identity)
+
+    # --- placing -----------------------------------------------------------------------------------------------------
+
+    def place(self, temporary: Temporary, target: str, *, replace: bool) -> bool:
+        """Rename into place, making missing parents. False: another has the name (never with `replace`).
+
+        Either way the temporary name is gone afterwards. Raises IsADirectoryError, NotADirectoryError; any other
+        error says that nothing was done, unless it says that it is unknown.
+        """
+        for _ in range(_TURNS):
+            try:
+                self._client.rename(temporary.path, target, replace=replace)
+                return True
+            except FileNotFoundError as error:
+                if not self._made_parents(temporary, target):
+                    return self._settle(temporary, target, error, replace=replace)
+            except OSError as error:
+                return self._settle(temporary, target, error, replace=replace)
+        self.remove(temporary.path)
+        raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", target)
+
+    def _made_parents(self, temporary: Temporary, target: str) -> bool:
+        """Make the target's parents; False if it is the temporary name that is missing."""
+        try:
+            if self._client.status(temporary.path) is None:
+                return False
+            self.make_folder(target.rpartition("/")[0])
+        except BaseException:
+            self.remove(temporary.path)
+            raise
+        return True
+
+    def _settle(self, temporary: Temporary, target: str, error: OSError, *, replace: bool) -> bool:
+        """Find out whether a rename that ended in `error` was done, after making sure that it no longer can be."""
+        try:
+            # First of all: a rename that is still under way finds no source then.
+            if self._unlink(temporary.path) and isinstance(error, FileExistsError):
+                return False
+            found = self._client.status(target)
+        except OSError as failure:
+            raise OSError(
+                errno.EIO, f"unknown whether it was renamed into place: {error.strerror}", target
+            ) from failure
+        if found is not None and found.identity == temporary.identity:
+            return True
+        if found is not None and found.kind is Kind.FOLDER and replace:
+            raise IsADirectoryError(errno.EISDIR, "is a folder", target) from error
+        if found is None or replace or isinstance(error, FileNotFoundError):
+            raise error
+        return False
+
+    def _unlink(self, path: str) -> bool:
+        """Delete a temporary name; whether this call found it there."""
+        try:
+            return self._client.delete(path)
+        except (ConnectionError, TimeoutError):
+            self._client.delete(path)  # it may be the first one that did it: no proof of anything
+            return False
+
+    def make_folder(self, path: str) -> None:
+        """A folder and its parents. Raises NotADirectoryError; FileNotFoundError if the fence is gone."""
+        if self._fence is None:
+            try:
+                self._client.make_folder(path)
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, "is a file", path) from error
+            return
+        for _ in range(_TURNS):
+            top, below = self._missing(path)
+            if top is None or self._placed_shell(top, below):
+                return
+        raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", path)
+
+    def _missing(self, path: str) -> tuple[str | None, str]:
+        """The topmost folder of `path` that is missing, None if none is, and what comes below it."""
+        top, at = None, path
+        while (status := self._client.status(at)) is None:
+            top, at = at, at.rpartition("/")[0] or "/"
+        if status.kind is not Kind.FOLDER:
+            raise NotADirectoryError(errno.ENOTDIR, "is a file", at)
+        return top, path[len(top) :] if top else ""
+
+    def _placed_shell(self, top: str, below: str) -> bool:
+        """Bring the empty folders `below` under `top` through the fence; False if `top` exists by now."""
+        shell = f"{self._folder}/{self._token()}"
+        self._client.make_folder(shell + below)
+        try:
+            entered = self._enter(self._identify(shell))
+        except BaseException:
+            self.remove(shell)
+            raise
+        try:
+            self._client.rename(entered.path, top, replace=False)
+        except OSError as error:
+            return self._settle(entered, top, error, replace=False)
+        return True
+
+    # --- removing ----------------------------------------------------------------------------------------------------
+
+    def take(self, path: str, status: Status) -> Temporary | None:
+        """Rename what stands under `path` to a temporary name; None if it is gone. Raises FileNotFoundError if the
+        fence is."""
+        temporary = Temporary(self.path(), status.identity)
+        return temporary if self.move(path, temporary.path, status) else None
+
+    def move(self, source: str, target: str, status: Status) -> bool:
+        """Rename `source`, which `status` describes; False if it is gone. Raises FileExistsError if the target is
+        taken, FileNotFoundError if its folder is missing."""
+        try:
+            self._client.rename(source, target, replace=False)
+        except FileNotFoundError:
+            if self._client.status(source) is None:
+                return False
+            raise
+        except OSError as error:
+            found = self._client.status(target)
+            if found is None:
+                raise
+            if found.identity != status.identity:
+                raise FileExistsError(errno.EEXIST, "the name is taken", target) from error
+        return True
+
+    def move_aside(self, source: str, target: str, status: Status) -> str | None:
+        """Rename `source` to `target`, with a number if that is taken; the number's part of the name. None if `source`
+        is gone. Missing parents are made."""
+        number, made = 0, 0
+        while True:
+            ending = f".{number}" if number else ""
+            try:
+                return ending if self.move(source, target + ending, status) else None
+            except FileExistsError:
+                number += 1
+            except FileNotFoundError:
+                if made == _TURNS:
+                    raise
+                self.make_folder(target.rpartition("/")[0])
+                made += 1
+
+    def remove(self, path: str) -> None:
+        """Delete a temporary name; one that is left is only litter, so an error is not reported."""
+        with suppress(OSError):
+            self._client.delete(path)
