@@ -29,7 +29,9 @@ def open_root(
     except ValueError as error:
         raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
-        return wal.open_storage(text, options), text
+        # `wal` opens buckets, but trees still need an append log, which only folders carry.
+        scheme = text.partition("://")[0]
+        raise wal.UnsupportedError(f"{scheme}:// roots are not supported by this version; only local roots are")
     if options:
         raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}")
     return _open_local(os.path.abspath(path), create=create)

@@ -56,15 +56,20 @@ __all__ = [
 
 
 def open_storage(url: str, options: Mapping[str, object] | None = None) -> Storage:
-    """The storage at `url`: a path, or a `file://` or `local://` URL of a folder that exists.
+    """The storage at `url`: a path, a `file://` or `local://` URL of a folder that exists, or `s3://bucket/prefix`.
 
-    Raises FileNotFoundError, NotADirectoryError, TypeError for options (a local root has none: one that were ignored
-    could be a misspelt keyword), UnsupportedError for other schemes.
+    `options` are those of the filesystem library (`s3fs.S3FileSystem` for s3); a local root has none. Raises
+    FileNotFoundError, NotADirectoryError, TypeError for options that are unknown (one that were ignored could be a
+    misspelt keyword), UnsupportedError for other schemes. Opening makes no request to a server.
     """
     path = local_path(url)
     if path is None:
-        scheme = url.partition("://")[0]
-        raise UnsupportedError(f"{scheme}:// roots are not supported by this version; only local roots are")
+        scheme = url.partition("://")[0].lower()
+        if scheme in ("s3", "s3a"):
+            from wal.storage.s3 import S3Storage  # late: nobody else pays for its libraries
+
+            return S3Storage(url, options)
+        raise UnsupportedError(f"{scheme}:// roots are not supported by this version; only local roots and s3:// are")
     if options:
         raise TypeError(f"a local root takes no storage options: {', '.join(sorted(options))}")
     return LocalStorage(path)
