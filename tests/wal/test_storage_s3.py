@@ -10,7 +10,7 @@ import pytest
 from serve_s3 import Server
 
 from wal.storage import Storage, open_storage
-from wal.storage.base import ChangedError, Content, Staged
+from wal.storage.base import ChangedError, Content, Kind, Staged
 from wal.testing.storage_suite import ObjectStorageSuite
 from wal.testing.version_suite import BYTES
 
@@ -50,6 +50,26 @@ class S3Suite(ObjectStorageSuite):
         page = self._raw.list_objects_v2(Bucket=self._server.bucket, Prefix=prefix)
         assert not page["IsTruncated"]
         return {key["Key"][len(prefix) :].split("/")[0] for key in page.get("Contents", ())}
+
+    def test_what_is_no_name_is_not_seen_but_goes_with_its_folder(self, storage: Storage) -> None:
+        for key in ("m/", "m/x", "m/d/", "m/d/e/"):
+            self.raw_write(storage, key, b"")
+        assert [entry.name for entry in storage.list("m") if entry.kind is Kind.FILE] == ["x"]
+        assert list(storage.versions("m")) == ["m/x"]
+        assert storage.entry("m/d") is None
+        storage.erase("m")
+        assert self.raw_names(storage, "m") == set()
+
+    def test_versions_and_erase_go_through_all_pages(self, storage: Storage) -> None:
+        for number in range(1005):
+            self.raw_write(storage, f"m/v{number}", b"")
+        self.raw_write(storage, "m/v1/x", b"")
+        assert len(storage.versions("m")) == 1006
+        assert len(storage.versions("m/v")) == 0
+        assert len(storage.list("m")) == 1005  # v1 is a file and a folder: shown as what can be read
+        assert storage.versions("m/v1").keys() == {"m/v1", "m/v1/x"}
+        storage.erase("m")
+        assert storage.versions("") == {}
 
 
 class TestSeaweedFS(S3Suite):

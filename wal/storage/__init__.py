@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from wal.clock import Clock
 from wal.errors import UnsupportedError
 from wal.storage.base import (
     Capabilities,
@@ -52,6 +53,7 @@ __all__ = [
     "local_path",
     "open_source",
     "open_storage",
+    "probe_storage",
 ]
 
 
@@ -73,6 +75,15 @@ def open_storage(url: str, options: Mapping[str, object] | None = None) -> Stora
     if options:
         raise TypeError(f"a local root takes no storage options: {', '.join(sorted(options))}")
     return LocalStorage(path)
+
+
+def probe_storage(storage: Storage, clock: Clock) -> None:
+    """Raise UnsupportedError if the store lets a write through whose condition does not hold: to be called before the
+    first write of a handle. Asks only where the fence is the version of a file, and each store once. Raises OSError."""
+    if storage.capabilities.fence is Fence.VERSION:
+        from wal.storage.probe import probe
+
+        probe(storage, clock)
 
 
 def __getattr__(name: str) -> object:

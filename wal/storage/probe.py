@@ -19,7 +19,6 @@ from pathlib import Path
 from wal.clock import Clock
 from wal.errors import UnsupportedError
 from wal.storage.base import ChangedError, Fence, Staged, Storage
-from wal.storage.s3 import S3Storage
 
 FOLDER = ".wal/probe"
 _FORMAT = 1  # of what is remembered: raised when a check is added, so that stores are asked again
@@ -107,14 +106,15 @@ def _completes_as_expected(storage: Storage, name: str, expect: str) -> bool:
 
 def _verdict_file(storage: Storage) -> Path | None:
     """Where the verdict on this store is kept; None if nothing tells it apart from others, or there is no home."""
-    if not isinstance(storage, S3Storage):
+    server = getattr(storage, "server", None)
+    if server is None:
         return None
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     except RuntimeError:
         return None
-    return folder / "metatree" / "probes" / f"{hashlib.sha256(storage.server().encode()).hexdigest()}.json"
+    return folder / "metatree" / "probes" / f"{hashlib.sha256(server().encode()).hexdigest()}.json"
 
 
 def _remembered(file: Path) -> bool:

@@ -10,11 +10,13 @@ it kept open turns out to be closed, so a writer must always expect to meet its 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -31,6 +33,7 @@ _ORDERS = 12  # attempts of a write that was not done: with several writers on o
 _FIRST_PAUSE = 0.05  # seconds, doubled each time up to _LONGEST_PAUSE; half to all of it is waited
 _LONGEST_PAUSE = 2.0
 
+_CLOSING = 5.0  # seconds that connections have to close
 _PART_OF = 8 << 20  # bytes: an object larger than this must come in the ranges that are asked for
 
 _clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
@@ -74,7 +77,7 @@ class S3Client:
 
     def ask(self, method: str, **parameters: Any) -> Any:
         """A question, asked again on errors that pass."""
-        return self._repeat(lambda: self._run(_call, method, parameters), lambda e: e.reply.transient, _QUESTIONS)
+        return self._repeat(lambda: self._run(_call, method, parameters), lambda e: e.transient, _QUESTIONS)
 
     def order(self, method: str, **parameters: Any) -> Any:
         """A write, sent again only if it was not done. A reply of status 0, or 500 and above: outcome unknown."""
@@ -84,7 +87,7 @@ class S3Client:
         """The body, or the part of it that `Range` names, and what it is of, in one request."""
         parameters["Key"] = key
         body, reply = self._repeat(
-            lambda: self._run(_fetch, "get_object", parameters), lambda e: e.reply.transient, _QUESTIONS
+            lambda: self._run(_fetch, "get_object", parameters), lambda e: e.transient, _QUESTIONS
         )
         return body, _object(reply)
 
@@ -195,14 +198,19 @@ async def _fetch(filesystem: Any, method: str, parameters: Mapping[str, Any]) ->
 
 
 async def _shut(filesystem: Any) -> None:
-    await filesystem._s3creator.__aexit__(None, None, None)
+    if getattr(filesystem, "_s3creator", None) is not None:  # nothing was asked yet: no session
+        await filesystem._s3creator.__aexit__(None, None, None)
 
 
-def _close(filesystem: Any, loop: Any, pid: int) -> None:
-    from fsspec.asyn import sync
-
-    if pid == os.getpid() and getattr(filesystem, "_s3creator", None) is not None:
-        sync(loop, _shut, filesystem, timeout=5)
+def _close(filesystem: Any, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    if pid != os.getpid() or not loop.is_running():
+        return
+    closing = asyncio.run_coroutine_threadsafe(_shut(filesystem), loop)
+    try:
+        asyncio.get_running_loop()  # the collector ran in a loop's thread: waiting there could be for ever
+    except RuntimeError:
+        with suppress(TimeoutError):
+            closing.result(_CLOSING)
 
 
 def _object(reply: Mapping[str, Any]) -> Object:

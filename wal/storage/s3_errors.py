@@ -84,11 +84,6 @@ class Reply:
         """Nothing was done, and the same request may be sent again."""
         return self.busy or self.conflict
 
-    @property
-    def transient(self) -> bool:
-        """A question may be asked again; not a write, whose outcome is unknown."""
-        return self.status == 0 or self.busy or self.status >= 500
-
 
 class S3Error(Exception):
     """A failed request, before anybody decided what it means. Never leaves this package."""
@@ -97,6 +92,14 @@ class S3Error(Exception):
         super().__init__(reply)
         self.reply = reply
         self.original = original
+
+    @property
+    def transient(self) -> bool:
+        """May pass: a question may be asked again. Not a write, whose outcome is unknown."""
+        if self.reply.status:
+            return self.reply.busy or self.reply.status >= 500
+        lost = _CONNECTION_NAMES | _TIMEOUT_NAMES
+        return isinstance(self.original, OSError) or bool(_names(self.original) & lost)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -44,17 +44,28 @@ class S3Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        if self.closed:
-            raise ValueError("read of a closed file")
-        if self._at >= self.object.size or not buffer:
-            return 0
-        if not self._start <= self._at < self._start + len(self._window):
-            self._fetch()
-        offset = self._at - self._start
-        count = min(len(buffer), len(self._window) - offset)
-        memoryview(buffer)[:count] = memoryview(self._window)[offset : offset + count]
+        held = self._held()
+        count = min(len(buffer), len(held))
+        memoryview(buffer)[:count] = held[:count]
         self._at += count
         return count
+
+    def readall(self) -> bytes:
+        parts = []
+        while held := self._held():
+            parts.append(bytes(held))
+            self._at += len(held)
+        return b"".join(parts)
+
+    def _held(self) -> memoryview:
+        """What is here from the position on, fetched if nothing is; empty at the end."""
+        if self.closed:
+            raise ValueError("read of a closed file")
+        if self._at >= self.object.size:
+            return memoryview(b"")
+        if not self._start <= self._at < self._start + len(self._window):
+            self._fetch()
+        return memoryview(self._window)[self._at - self._start :]
 
     def _fetch(self) -> None:
         end = min(self._at + WINDOW, self.object.size)

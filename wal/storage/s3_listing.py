@@ -90,13 +90,19 @@ class S3Listing:
 
     def erase(self, name: str) -> None:
         """See `Storage.erase`: also what is no name here, for nobody else would remove it."""
+        prefix, before = self._place.below(name), None
         with self._told("erase", name):
             self._client.order("delete_object", Key=self._place.key(name))
-            prefix = self._place.below(name)
             while keys := [key["Key"] for key in next(self._client.pages(prefix)).get("Contents", ())]:
-                reply = self._client.order(
-                    "delete_objects", Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
-                )
-                for refused in reply.get("Errors", ()):
-                    place = f"s3://{self._place.bucket}/{refused.get('Key', '')}"
-                    raise OSError(errno.EIO, f"erase: the server answered {refused.get('Code', '')}", place)
+                if keys == before:
+                    place = self._place.describe(name)
+                    raise OSError(errno.EIO, "erase: what the server says it deleted is still there", place)
+                self._delete(keys)
+                before = keys
+
+    def _delete(self, keys: list[str]) -> None:
+        objects = [{"Key": key} for key in keys]
+        reply = self._client.order("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        for refused in reply.get("Errors", ()):
+            place = f"s3://{self._place.bucket}/{refused.get('Key', '')}"
+            raise OSError(errno.EIO, f"erase: the server answered {refused.get('Code', '')}", place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds
 _READ_TIMEOUT = 60.0  # seconds without a byte: the reply of a contended key can take some
 _CONNECTIONS = 32
 _SESSION = {"profile", "session_vars", "event_hooks", "include_builtin_handlers"}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # where botocore looks
 # Decided here. `asynchronous`: s3fs is driven from a loop that this package knows how to leave after a fork.
 _DECIDED: dict[str, Any] = {
     "asynchronous": True,
@@ -45,7 +47,8 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     endpoint = endpoint_of(options)
     if "@" in urlsplit(endpoint).netloc:
         raise ValueError("endpoint_url holds credentials: hand them in as key and secret, they would be logged")
-    return {**chosen, "config_kwargs": _config(options.get("config_kwargs") or {}, bool(endpoint)), **_DECIDED}
+    own_server = bool(endpoint or any(os.environ.get(name) for name in _ENDPOINTS))
+    return {**chosen, "config_kwargs": _config(options.get("config_kwargs") or {}, own_server), **_DECIDED}
 
 
 def endpoint_of(options: Mapping[str, Any]) -> str:

@@ -91,6 +91,26 @@ class VersionSuite(StorageAccess):
         for other in others:
             other.close()
 
+    def test_threads_may_share_one_storage(self, storage: Storage) -> None:
+        failed: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                for turn in range(5):
+                    version = storage.publish(f"m/{number}", b"%d" % turn, b"", durable=True)
+                    assert storage.read(f"m/{number}").version == version
+                    assert storage.create(f"log/{number}-{turn}", b"x")
+            except BaseException as error:  # noqa: BLE001 - told below
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert len(storage.versions("log")) == 40
+
     # --- remove ----------------------------------------------------------------------------------------------------
 
     def test_remove_deletes_only_the_version_that_it_expects(self, storage: Storage) -> None:
@@ -130,6 +150,22 @@ class VersionSuite(StorageAccess):
             storage.read("m/v1")
         with pytest.raises(FileNotFoundError):
             storage.open("m/v1")
+
+    @pytest.mark.parametrize(
+        "last", ["a b", "ü", "100%", "a+b", "a?b#c", "a&b=c", "%41", "\U0001f333", "a:b", "~'()!*"]
+    )
+    def test_a_name_may_hold_what_means_something_in_a_url(self, storage: Storage, last: str) -> None:
+        name = f"m/{last}/{last}"
+        version = storage.publish(name, last.encode(), b"", durable=True, expect="")
+        assert self.raw_read(storage, name) == storage.read(name).data == last.encode()
+        assert [entry.name for entry in storage.list("m")] == [last]
+        assert [entry.name for entry in storage.list(f"m/{last}")] == [last]
+        assert storage.versions("m") == {name: version}
+        storage.stage_existing(name, f"st/{last}", share=False)
+        assert self.raw_read(storage, f"st/{last}") == last.encode()
+        storage.remove(name, version)
+        storage.erase("st")
+        assert storage.versions("") == {}
 
     @pytest.mark.parametrize("name", ["a\\b", "..\\x"])
     def test_a_backslash_is_refused_because_some_servers_take_it_for_a_slash(self, storage: Storage, name: str) -> None:
