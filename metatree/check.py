@@ -186,7 +186,8 @@ class _Check:
         for name, fact in shown.blobs.items() if shown is not None else ():
             self._blob_shown(path, name, fact)
         for name, below in shown.below.items() if shown is not None else ():
-            if below.exists is False and name in entries and shown is not None and not _is_blob(shown, name):
+            there = below.exists is False and name in entries and shown is not None and not _is_blob(shown, name)
+            if there and (self._storage.capabilities.folders or self._storage.versions(layout.blob(path, name))):
                 self._problem(layout.blob(path, name), "was deleted by the log, but is still there")
 
     def _entry(self, path: Path, name: str, entry: wal.Entry) -> None:
@@ -196,7 +197,9 @@ class _Check:
             return
         for inner in folders.trees_below(self._storage, full):
             self._note(inner, f"is a tree inside this one. {_MOVE_OUT}")
-        if len(path) < self._depth and self._storage.attribute(full) is None:
+        if not self._storage.capabilities.folders and not self._storage.versions(full):
+            return  # a listing may name what is gone for a while
+        if not folders.is_blob_folder(self._storage, full, leaf=len(path) >= self._depth):
             self._note(full, "a folder that is no node and no blob; it is left alone")
             return
         for inner in folders.files_below(self._storage, path, name):

@@ -121,16 +121,19 @@ def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool)
             continue
         if not path and entry.name in layout.ENGINE_NAMES:
             continue
-        ours = entry.kind is wal.Kind.FOLDER and (leaf or _is_marked(storage, layout.blob(path, entry.name)))
-        if entry.kind is wal.Kind.FILE or ours:
+        full = layout.blob(path, entry.name)
+        if entry.kind is wal.Kind.FILE or (entry.kind is wal.Kind.FOLDER and is_blob_folder(storage, full, leaf=leaf)):
             names.add(entry.name)
     return names
 
 
-def _is_marked(storage: wal.Storage, folder: str) -> bool:
-    """Whether the engine made a folder. One that went since it was listed is no reason to lose the rest of the list."""
+def is_blob_folder(storage: wal.Storage, folder: str, *, leaf: bool) -> bool:
+    """Whether a folder that is no node is a directory blob: the engine made it as one, or no node can stand there
+    (`leaf`). One that went since it was listed is none; an object store may list it long after."""
+    if leaf and storage.capabilities.folders:
+        return True
     try:
-        return storage.attribute(folder) is not None
+        return storage.attribute(folder) is not None or leaf
     except (FileNotFoundError, NotADirectoryError):
         return False
 

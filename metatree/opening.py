@@ -12,6 +12,15 @@ from .errors import CorruptionError, MetatreeError, ReadOnlyError, UnsupportedSt
 from .root import refuse_inside_tree
 
 
+def parse_consistency(consistency: str | float) -> float:
+    """Seconds by which a read may be out of date. Raises ValueError."""
+    if consistency == "strong":
+        return 0.0
+    if isinstance(consistency, str) or not consistency >= 0:
+        raise ValueError(f"consistency is 'strong' or a number of seconds, not {consistency!r}")
+    return float(consistency)
+
+
 class Opened(NamedTuple):
     """An opened tree's parts."""
 
@@ -132,3 +141,5 @@ class Opening:
             raise ReadOnlyError(f"{self._storage.url} cannot be written ({can.reason}); open it with read_only=True")
         if not (can.append_log if kind == "append" else can.slot_log):
             raise UnsupportedStorageError(f"{self._storage.url}: {can.reason}; open it with read_only=True")
+        if kind == "slots":
+            wal.probe_storage(self._storage, self._clock)

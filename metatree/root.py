@@ -38,12 +38,26 @@ def open_root(
     except ValueError as error:
         raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
-        return wal.open_storage(text, options), text
+        return _open_remote(text, options, create=create and not read_only)
     if options:
         meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
         hint = f" (did you mean {', '.join(meant)}?)" if meant else ""
         raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{hint}")
     return _open_local(os.path.abspath(path), create=create and not read_only, read_only=read_only)
+
+
+def _open_remote(url: str, options: Mapping[str, Any], *, create: bool) -> tuple[wal.Storage, str]:
+    url = url.rstrip("/")
+    try:
+        if create:
+            wal.make_root(url, options)
+        return wal.open_storage(url, options), url
+    except ValueError as error:
+        raise InvalidLocationError(f"{url} is no root: {error}") from error
+    except FileNotFoundError as error:
+        raise MetatreeError(
+            f"{url} does not exist; to create a tree there, name its levels: keys=('model', …)"
+        ) from error
 
 
 def refuse_inside_tree(path: str) -> None:

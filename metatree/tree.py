@@ -18,6 +18,7 @@ from .draft import Draft
 from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
 from .location import Location
+from .opening import parse_consistency
 from .reading import Reading
 from .root import open_root
 from .transaction import Transaction
@@ -49,8 +50,9 @@ class Metatree(Reading):
         if metatreedb 0.2.3 wrote it, refuse any other folder.
 
         `root`: a path or URL, or an open `wal.Storage`. `apply`: "sync" (files are in place when a call returns) or
-        "background" (they follow within 50 ms; readers through this library see every commit at once either way).
-        `consistency`: "strong"; a bounded staleness in seconds is for object stores, local reads are always strong.
+        "background" (they follow within 50 ms, or 1 s where hosts share the storage; readers through this library see
+        every commit at once either way).
+        `consistency`: "strong", or on S3 and HDFS the seconds by which a read may be out of date, which saves requests.
         `locking_enabled` is accepted for programs of metatreedb 0.2.3 and ignored. Other keywords are the
         filesystem's storage options; a local root has none and refuses them, so that no misspelt keyword is lost.
 
@@ -60,15 +62,15 @@ class Metatree(Reading):
         del locking_enabled
         if apply not in ("sync", "background"):
             raise ValueError(f"apply is 'sync' or 'background', not {apply!r}")
-        if consistency != "strong" and not (isinstance(consistency, (int, float)) and consistency >= 0):
-            raise ValueError(f"consistency is 'strong' or a number of seconds, not {consistency!r}")
+        staleness = parse_consistency(consistency)
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # a storage object has no name
         with translated():
             storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
             try:
-                self._engine = Engine(storage, keys, read_only=read_only, background=apply == "background")
+                background = apply == "background"
+                self._engine = Engine(storage, keys, read_only=read_only, background=background, staleness=staleness)
             except BaseException:
                 storage.close()
                 raise

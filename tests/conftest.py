@@ -1,3 +1,3 @@
 """Servers that several rooms of tests share: each is a plugin, and starts only for a test that asks for it."""
 
-pytest_plugins = ["tests.servers.hdfs"]
+pytest_plugins = ["tests.servers.hdfs", "tests.servers.s3"]

@@ -87,9 +87,11 @@ WAL = {
     "WriteAheadLog",
     "list_source",
     "local_path",
+    "make_root",
     "open_log",
     "open_source",
     "open_storage",
+    "probe_storage",
     "safe_point",
     "whoami",
 }

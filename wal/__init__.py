@@ -44,8 +44,10 @@ from wal.storage import (
     UnsafePathError,
     list_source,
     local_path,
+    make_root,
     open_source,
     open_storage,
+    probe_storage,
 )
 
 __all__ = [
@@ -91,9 +93,11 @@ __all__ = [
     "WriteAheadLog",
     "list_source",
     "local_path",
+    "make_root",
     "open_log",
     "open_source",
     "open_storage",
+    "probe_storage",
     "safe_point",
     "whoami",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from wal.errors import UnsupportedError
+from wal.clock import Clock
 from wal.storage.base import (
     Capabilities,
     ChangedError,
@@ -50,17 +50,20 @@ __all__ = [
     "UnsafePathError",
     "list_source",
     "local_path",
+    "make_root",
     "open_source",
     "open_storage",
+    "probe_storage",
 ]
 
 
 def open_storage(url: str, options: Mapping[str, object] | None = None) -> Storage:
-    """The storage at `url`: a path, or a URL with one of the schemes `file`, `local`, `webhdfs`, of a folder that
-    exists; for reading only, any other scheme that fsspec knows.
+    """The storage at `url`: a path, or a URL with one of the schemes `file`, `local`, `webhdfs` (of a folder that
+    exists) or `s3` (`s3://bucket/prefix`); for reading only, any other scheme that fsspec knows.
 
-    Raises FileNotFoundError, NotADirectoryError, TypeError for options that it does not know (a local root has none:
-    one that were ignored could be a misspelt keyword), UnsupportedError for schemes that nobody knows.
+    `options` are those of the filesystem library; a local root has none. Raises FileNotFoundError, NotADirectoryError,
+    TypeError for options that are unknown (one that were ignored could be a misspelt keyword), UnsupportedError for
+    schemes that nobody knows. Opening s3 makes no request to a server.
     """
     path = local_path(url)
     if path is None:
@@ -78,10 +81,33 @@ def _open_remote(url: str, options: Mapping[str, object]) -> Storage:
 
         return WebHdfsStorage(url, options)
     if scheme in ("s3", "s3a"):
-        raise UnsupportedError(f"{scheme}:// roots are not supported by this version")
+        from wal.storage.s3 import S3Storage
+
+        return S3Storage(url, options)
     from wal.storage.readonly import ReadOnlyStorage
 
     return ReadOnlyStorage(url, options)
+
+
+def make_root(url: str, options: Mapping[str, object] | None = None) -> None:
+    """Make the folder that `url` names, with its parents, durable; no error if it exists. Buckets have no folders, and
+    what is only read is not made. Raises OSError."""
+    path = local_path(url)
+    if path is not None:
+        LocalStorage.make_root(path)
+    elif url.lower().startswith("webhdfs://"):
+        from wal.storage.webhdfs import WebHdfsStorage
+
+        WebHdfsStorage.make_root(url, options)
+
+
+def probe_storage(storage: Storage, clock: Clock) -> None:
+    """Raise UnsupportedError if the store lets a write through whose condition does not hold: to be called before the
+    first write of a handle. Asks only where the fence is the version of a file, and each store once. Raises OSError."""
+    if storage.capabilities.fence is Fence.VERSION:
+        from wal.storage.probe import probe
+
+        probe(storage, clock)
 
 
 def __getattr__(name: str) -> object:

@@ -141,7 +141,8 @@ class StagedFile(Protocol):
     def write(self, data: bytes | memoryview) -> None: ...
 
     def finish(self, attribute: bytes) -> None:
-        """Attach `attribute`, make the content durable and close. Its folder's entry needs `sync_folder`."""
+        """Attach `attribute`, make the content durable and close. Its folder's entry needs `sync_folder`. Raises
+        FileExistsError where that is not known before. A large file may stay without attribute (`Fence.VERSION`)."""
         ...
 
     def abandon(self) -> None:
@@ -175,7 +176,8 @@ class Storage(Protocol):
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """A file for sequential or random reading; later replacements do not change what it reads."""
+        """A file for sequential or random reading; later replacements do not change what it reads, or make reading
+        raise ChangedError (`Fence.VERSION`). May carry `.attribute`; then no further question is needed for it."""
         ...
 
     def attribute(self, name: str) -> bytes | None:
@@ -222,7 +224,8 @@ class Storage(Protocol):
         ...
 
     def stage(self, name: str) -> StagedFile:
-        """A new file in the staging area (exclusive: FileExistsError). Missing parents are created."""
+        """A new file in the staging area (exclusive: FileExistsError, here or from `finish`). Missing parents are
+        created."""
         ...
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:

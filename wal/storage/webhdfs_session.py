@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from wal.errors import UnsupportedError
 from wal.storage.webhdfs_url import Address
 
 
 def make_filesystem(address: Address) -> Any:
     """A filesystem with connections of its own. Imported late: fsspec and requests take 0.1 s."""
-    from fsspec.implementations.webhdfs import WebHDFS
-    from requests.adapters import HTTPAdapter
+    try:
+        from fsspec.implementations.webhdfs import WebHDFS
+        from requests.adapters import HTTPAdapter
+    except ImportError as error:
+        raise UnsupportedError("webhdfs:// needs the package requests: pip install 'metatreedb[hdfs]'") from error
 
     class PatientAdapter(HTTPAdapter):
         """Sends each request once, and does not wait for ever."""

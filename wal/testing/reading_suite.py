@@ -57,21 +57,8 @@ class ReadingSuite(StorageAccess):
         assert (stored.data, stored.attribute) == (b"by hand", None)
         assert storage.attribute("m/hand.txt") is None
 
-    def test_a_folder_is_no_file_and_a_file_no_folder(self, storage: Storage) -> None:
-        storage.make_folder("m/v1")
-        storage.publish("m/x", b"x", b"", durable=False)
-        with pytest.raises(IsADirectoryError):
-            storage.read("m/v1")
-        with pytest.raises(IsADirectoryError):
-            storage.open("m/v1")
-        with pytest.raises(NotADirectoryError):
-            storage.list("m/x")
-        with pytest.raises(NotADirectoryError):
-            storage.publish("m/x/y", b"", b"", durable=False)
-        assert storage.entry("m/x/y") is None
-
     def test_list_and_entry_tell_kind_and_size(self, storage: Storage) -> None:
-        storage.make_folder("m/v1")
+        storage.publish("m/v1/y", b"y", b"", durable=False)
         storage.publish("m/x", b"12345", b"", durable=False)
         found = {entry.name: (entry.kind, entry.size) for entry in storage.list("m")}
         assert found == {"v1": (Kind.FOLDER, 0), "x": (Kind.FILE, 5)}

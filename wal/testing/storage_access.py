@@ -12,6 +12,8 @@ from wal.storage.base import Storage
 class StorageAccess(ABC):
     """Fixtures and raw access; see `storage_suite`."""
 
+    contenders = 6  # in races; fewer where a round of many takes seconds
+
     # --- to be given by the subclass ------------------------------------------------------------------------------
 
     @pytest.fixture

@@ -1,7 +1,8 @@
 """The conformance suite: what every writable `Storage` must do, whatever lies beneath.
 
-Subclass `StorageSuite` in a test module (`AppendStorageSuite` where `capabilities.append_log` holds), give the
-fixture and the raw access that `StorageAccess` asks for, and pytest runs it:
+Subclass `StorageSuite` in a test module (`AppendStorageSuite` where `capabilities.append_log` holds,
+`ObjectStorageSuite` where there are versions and no folders), give the fixture and the raw access that `StorageAccess`
+asks for, and pytest runs it:
 
     class TestMyStorage(StorageSuite):
         @pytest.fixture
@@ -14,13 +15,23 @@ Shown here: atomicity as one process can see it, absence, exclusion. Durability 
 from __future__ import annotations
 
 from wal.testing.append_suite import AppendSuite
+from wal.testing.folder_suite import FolderSuite
 from wal.testing.reading_suite import ReadingSuite
 from wal.testing.staging_suite import StagingSuite
+from wal.testing.version_suite import VersionSuite
 from wal.testing.writing_suite import WritingSuite
 
 
-class StorageSuite(ReadingSuite, WritingSuite, StagingSuite):
-    """For every writable storage."""
+class AnyStorageSuite(ReadingSuite, WritingSuite, StagingSuite):
+    """What every writable storage does."""
+
+
+class StorageSuite(AnyStorageSuite, FolderSuite):
+    """For storages with folders."""
+
+
+class ObjectStorageSuite(AnyStorageSuite, VersionSuite):
+    """For storages without folders, whose fence is the version of a file."""
 
 
 class AppendStorageSuite(StorageSuite, AppendSuite):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from wal.storage.base import Publication, Staged, Storage
+from wal.storage.base import Staged, Storage
 from wal.testing.storage_access import StorageAccess
 
 
@@ -22,13 +22,20 @@ class WritingSuite(StorageAccess):
 
     def test_create_is_refused_by_whatever_has_the_name(self, storage: Storage) -> None:
         self.raw_write(storage, "a", b"")
-        storage.make_folder("b")
+        self.raw_write(storage, "b", b"something")
         assert storage.create("a", b"x") is False
-        assert storage.create("b", b"x") is False
+        assert storage.create("b", b"") is False
+        assert self.raw_read(storage, "a") == b""
+        assert self.raw_read(storage, "b") == b"something"
+
+    def test_create_of_an_empty_file_is_exclusive_as_well(self, storage: Storage) -> None:
+        assert storage.create("a", b"") is True
+        assert storage.create("a", b"") is False
+        assert storage.create("a", b"x") is False
         assert self.raw_read(storage, "a") == b""
 
     def test_of_many_creators_one_wins(self, storage: Storage) -> None:
-        others = [self.opened_again(storage) for _ in range(6)]
+        others = [self.opened_again(storage) for _ in range(self.contenders)]
         for turn in range(10):
             start = threading.Barrier(len(others))
             wins: list[int] = []
@@ -65,12 +72,6 @@ class WritingSuite(StorageAccess):
         assert self.raw_names(storage, "m/v1") == {"metadata.json"}
         assert self.raw_names(storage, ".wal/tmp") == set()
 
-    def test_publish_does_not_replace_a_folder(self, storage: Storage) -> None:
-        storage.make_folder("m/v1")
-        with pytest.raises(IsADirectoryError):
-            storage.publish("m/v1", b"x", b"", durable=False)
-        assert self.raw_names(storage, ".wal/tmp") == set()
-
     def test_a_staged_file_survives_being_published_again_and_again(self, storage: Storage) -> None:
         self._stage(storage, ".wal/staged/t/1", b"blob")
         for _ in range(3):
@@ -86,55 +87,10 @@ class WritingSuite(StorageAccess):
     def test_publishing_what_was_never_staged_raises_and_leaves_nothing(self, storage: Storage) -> None:
         with pytest.raises(FileNotFoundError):
             storage.publish("m/blob", Staged(".wal/staged/t/none"), b"", durable=True)
-        with pytest.raises(FileNotFoundError):
-            storage.publish_folder("n", [Publication("n/a", b"", b""), Publication("n/b", Staged("none"), b"")])
-        assert storage.entry("m/blob") is None and storage.entry("n") is None
+        assert storage.entry("m/blob") is None
         assert self.raw_names(storage, ".wal/tmp") == set()
 
-    # --- folders -------------------------------------------------------------------------------------------------
-
-    def test_publish_folder_makes_all_or_nothing(self, storage: Storage) -> None:
-        self._stage(storage, ".wal/staged/t/1", b"blob")
-        files = [
-            Publication("m/v1/metadata.json", b"{}", b"a"),
-            Publication("m/v1/deep/er/x", Staged(".wal/staged/t/1"), b"b"),
-        ]
-        assert storage.publish_folder("m/v1", files) is True
-        assert self.raw_names(storage, "m/v1") == {"metadata.json", "deep"}
-        assert self.raw_read(storage, "m/v1/deep/er/x") == b"blob"
-        assert storage.publish_folder("m/v1", [Publication("m/v1/y", b"", b"")]) is False
-        assert self.raw_names(storage, "m/v1") == {"metadata.json", "deep"}
-        assert self.raw_read(storage, ".wal/staged/t/1") == b"blob"
-        assert self.raw_names(storage, ".wal/tmp") == set()
-        if storage.capabilities.attributes:
-            assert storage.attribute("m/v1/metadata.json") == b"a"
-
-    def test_publish_folder_does_not_replace_an_empty_folder_or_a_file(self, storage: Storage) -> None:
-        storage.make_folder("m/v1")
-        self.raw_write(storage, "m/v2", b"file")
-        for name in ("m/v1", "m/v2"):
-            assert storage.publish_folder(name, [Publication(f"{name}/x", b"", b"")]) is False
-        assert self.raw_names(storage, "m/v1") == set()
-        assert self.raw_read(storage, "m/v2") == b"file"
-
-    def test_an_empty_folder_can_be_published(self, storage: Storage) -> None:
-        assert storage.publish_folder("m/v1", []) is True
-        assert storage.list("m/v1") == []
-
-    def test_make_folder_may_be_repeated_and_carries_an_attribute(self, storage: Storage) -> None:
-        storage.make_folder("a/b/c")
-        storage.make_folder("a/b/c", b"att")
-        assert self.raw_names(storage, "a/b") == {"c"}
-        if storage.capabilities.attributes:
-            assert storage.attribute("a/b/c") == b"att"
-
-    def test_make_folder_does_not_replace_a_file(self, storage: Storage) -> None:
-        self.raw_write(storage, "a", b"file")
-        with pytest.raises(NotADirectoryError):
-            storage.make_folder("a")
-        with pytest.raises(NotADirectoryError):
-            storage.make_folder("a/b")
-        assert self.raw_read(storage, "a") == b"file"
+    # --- set aside, erase ----------------------------------------------------------------------------------------
 
     def test_set_aside_moves_files_and_folders_and_keeps_what_was_set_aside_before(self, storage: Storage) -> None:
         for turn in range(3):

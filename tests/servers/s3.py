@@ -1,0 +1,51 @@
+"""S3 servers for tests, one of each for a whole run. Each test uses a prefix of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from serve_s3 import BUCKET, Server, ServerError, serving
+
+
+def _cannot_start(what: str, error: Exception) -> NoReturn:
+    """In continuous integration a server that does not start is a failure: a skip there is a layer that never ran."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} cannot be started: {error}")
+    pytest.skip(f"{what} cannot be started: {error}")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server, whose conditions are atomic."""
+    folder: Path = tmp_path_factory.mktemp("seaweedfs")
+    context = serving(folder)
+    try:
+        server = context.__enter__()
+    except ServerError as error:
+        _cannot_start("SeaweedFS", error)
+    yield server
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    """Answers nearest to those of AWS; keeps everything in this process, and is not atomic."""
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError as error:
+        _cannot_start("moto", error)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    started = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    server = Server(f"http://{host}:{port}", BUCKET, "metatree", "metatree-secret")
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+    yield server
+    started.stop()

@@ -1,0 +1,142 @@
+"""Does this S3 store keep its word? Asked once, before anything rests on it.
+
+A server that does not know a condition answers 200 and overwrites: every writer "wins", and nobody notices. So each
+condition that the storage relies on is tried where it must be refused, under random names that nobody else uses.
+What was learned is remembered in this user's cache, for this endpoint and bucket; it never travels with the data.
+
+What it cannot show: that conditions are atomic under races. Servers have shipped conditions that were not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from wal.clock import Clock
+from wal.errors import UnsupportedError
+from wal.storage.base import ChangedError, Fence, Staged, Storage
+
+FOLDER = ".wal/probe"
+_FORMAT = 1  # of what is remembered: raised when a check is added, so that stores are asked again
+_WRONG = '"00000000000000000000000000000000"'  # an ETag that no object here has
+
+
+def probe(storage: Storage, clock: Clock) -> None:
+    """Raise UnsupportedError if the store lets a write through whose condition does not hold. Raises OSError.
+
+    Only for storages whose fence is the version of a file; others are known by their kind. 0 requests for a store
+    that passed before.
+    """
+    if storage.capabilities.fence is not Fence.VERSION or not storage.capabilities.writable:
+        return
+    verdict = _verdict_file(storage)
+    if verdict is not None and _remembered(verdict):
+        return
+    name = f"{FOLDER}/{clock.token(16).hex()}"
+    try:
+        for guarantee, holds in _checks(storage, name):
+            if not holds():
+                raise UnsupportedError(
+                    f"{storage.url}: this S3 server ignores {guarantee}, so that writers would overwrite each other "
+                    "unnoticed. Use a server that honours conditional requests (AWS S3, SeaweedFS 4.48 or later), or "
+                    "open the root with read_only=True"
+                )
+    finally:
+        with suppress(OSError):  # what stays is litter under a name that nobody reads
+            storage.erase(name)
+            storage.erase(f"{name}-staged")
+    if verdict is not None:
+        _remember(verdict)
+
+
+def _checks(storage: Storage, name: str) -> list[tuple[str, Callable[[], bool]]]:
+    return [
+        ("put-if-absent (PutObject If-None-Match)", lambda: _creates_once(storage, name)),
+        ("the version of a replaced object (PutObject If-Match)", lambda: _publishes_as_expected(storage, name)),
+        ("the version of a removed object (DeleteObject If-Match)", lambda: _removes_as_expected(storage, name)),
+        (
+            "put-if-absent of an object in parts (CompleteMultipartUpload If-None-Match)",
+            lambda: _completes_as_expected(storage, name, ""),
+        ),
+        (
+            "the version of an object replaced in parts (CompleteMultipartUpload If-Match)",
+            lambda: _completes_as_expected(storage, name, _WRONG),
+        ),
+    ]
+
+
+def _creates_once(storage: Storage, name: str) -> bool:
+    if not storage.create(name, b"first"):
+        raise FileExistsError(f"{storage.url}: a random name was taken: {name}")
+    return not storage.create(name, b"second") and storage.read(name).data == b"first"
+
+
+def _publishes_as_expected(storage: Storage, name: str) -> bool:
+    try:
+        storage.publish(name, b"other", b"", durable=True, expect=_WRONG)
+    except ChangedError:
+        return True
+    return False
+
+
+def _removes_as_expected(storage: Storage, name: str) -> bool:
+    try:
+        storage.remove(name, _WRONG)
+    except ChangedError:
+        return True
+    return False
+
+
+def _completes_as_expected(storage: Storage, name: str, expect: str) -> bool:
+    staged = f"{name}-staged"
+    storage.publish(staged, b"staged", b"", durable=True)
+    try:
+        storage.publish(name, Staged(staged), b"", durable=True, expect=expect)
+    except ChangedError:
+        return True
+    return False
+
+
+# --- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def _verdict_file(storage: Storage) -> Path | None:
+    """Where the verdict on this store is kept; None if nothing tells it apart from others, or there is no home."""
+    server = getattr(storage, "server", None)
+    if server is None:
+        return None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return folder / "metatree" / "probes" / f"{hashlib.sha256(server().encode()).hexdigest()}.json"
+
+
+def _remembered(file: Path) -> bool:
+    try:
+        verdict = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(verdict, dict) and verdict.get("format") == _FORMAT and verdict.get("conditions") == "honoured"
+
+
+def _remember(file: Path) -> None:
+    """Keep the verdict, whole or not at all. A cache that cannot be written costs the next opener a few requests."""
+    import tempfile
+
+    text = json.dumps({"format": _FORMAT, "conditions": "honoured"})
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "w") as opened:
+                opened.write(text)
+            os.rename(temporary, file)
+        except BaseException:
+            os.unlink(temporary)
+            raise

@@ -1,0 +1,236 @@
+"""A prefix of an S3 bucket as `Storage`.
+
+What is different from folders, and known to the callers by `Capabilities`:
+
+- There are no folders, only keys with `/` in them: a folder exists while something lies below it, `make_folder` does
+  nothing, and `publish_folder` is not offered. Nothing keeps a key and keys below it from existing together.
+- Every publish and removal may name the version that it replaces: the object's ETag, as the server gives it. Content
+  that comes back (A, B, A) brings its ETag back; who cares makes each content different.
+- A write is durable when it is acknowledged: `sync` and `sync_folder` have nothing to do.
+- `create` and a conditional `publish` know their own object again when a lost reply made the libraries repeat them.
+  An error that is a TimeoutError or ConnectionError, or names a status of 500 and above, leaves the outcome unknown.
+
+What it does not see to: that the server honours the conditions (`wal.storage.probe` asks it), and reads after writes
+(AWS and SeaweedFS are consistent; a store that is not cannot carry a log).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, BinaryIO, NoReturn
+
+from wal.clock import Clock
+from wal.errors import UnsupportedError
+from wal.storage.base import (
+    Capabilities,
+    ChangedError,
+    Content,
+    Entry,
+    Fence,
+    Kind,
+    Lock,
+    Publication,
+    RandomFile,
+    StagedFile,
+    Storage,
+    Stored,
+)
+from wal.storage.rooted import below
+from wal.storage.s3_client import Object, S3Client
+from wal.storage.s3_errors import S3Error
+from wal.storage.s3_file import get, open_object
+from wal.storage.s3_listing import S3Listing
+from wal.storage.s3_names import parse_url
+from wal.storage.s3_staged import S3StagedFile
+from wal.storage.s3_write import S3Writer
+
+_CAPABILITIES = Capabilities(
+    writable=True,
+    append_log=False,
+    attributes=True,
+    reason="an S3 bucket has no files to append to and no locks",
+    slot_log=True,
+    fence=Fence.VERSION,
+    folders=False,
+)
+
+
+class S3Storage:
+    """`Storage` below `s3://bucket/prefix`; `options` are those of `s3fs.S3FileSystem`."""
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, clock: Clock | None = None) -> None:
+        """Makes no request. Raises ValueError, TypeError for an unknown option, UnsupportedError for libraries that
+        would drop conditions."""
+        self._place = parse_url(url)
+        self._client = S3Client(self._place, options or {}, clock or Clock())
+        self._listing = S3Listing(self._client)
+        self._writer = S3Writer(self._client)
+
+    def __repr__(self) -> str:
+        return f"S3Storage({self.url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} holds credentials and is not pickled: open the URL again with its options")
+
+    @property
+    def url(self) -> str:
+        return self._place.url
+
+    def server(self) -> str:
+        """Which bucket of which server this is, for remembering what was learned about it; holds no secret.
+        No request, but the session is set up."""
+        try:
+            return f"{self._client.endpoint()} {self._place.bucket}"
+        except S3Error as failure:
+            self._client.fail(failure, "open", "")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return _CAPABILITIES
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Stored:
+        """See `Storage.read`. One request; a folder is FileNotFoundError, as is nothing."""
+        data, found = get(self._client, name, "read")
+        return Stored(data, found.attribute, found.version)
+
+    def open(self, name: str) -> BinaryIO:
+        """See `Storage.open`. One request for up to 8 MiB, one more for every further 8 MiB that are reached; they
+        raise ChangedError once the object is another version. Carries `.attribute` and `.version`."""
+        return open_object(self._client, name)
+
+    def attribute(self, name: str) -> bytes | None:
+        """See `Storage.attribute`. Of a folder: that of the first object below it."""
+        found = self._head("attribute", name)
+        if found is None:
+            first = self._listing.first(name)
+            found = None if first is None else self._head("attribute", first.name)
+        if found is None:
+            raise self._client.missing("attribute", name)
+        return found.attribute
+
+    def list(self, folder: str) -> list[Entry]:
+        """See `Storage.list`. FileNotFoundError also for a file. One request for every 1,000 entries.
+
+        SeaweedFS goes on listing a folder for a minute after its last object went.
+        """
+        return self._listing.entries(folder)
+
+    def entry(self, name: str) -> Entry | None:
+        """See `Storage.entry`. One request for a file, two for a folder or nothing."""
+        if not name:
+            return Entry("", Kind.FOLDER, 0)
+        found = self._head("entry", name)
+        last = name.rpartition("/")[2]
+        if found is not None:
+            return Entry(last, Kind.FILE, found.size)
+        return None if self._listing.first(name) is None else Entry(last, Kind.FOLDER, 0)
+
+    def _head(self, what: str, name: str) -> Object | None:
+        try:
+            return self._client.head(self._place.key(name)) if name else None
+        except S3Error as failure:
+            self._client.fail(failure, what, name)
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See `Storage.create`. One request, two if the name exists. An error other than ValueError and
+        PermissionError leaves open whether the object was made, or still will be."""
+        return self._writer.create(name, data)
+
+    def publish(
+        self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
+    ) -> str:
+        """See `Storage.publish`. One request for up to 64 MiB, four for staged content of up to 1 GiB."""
+        return self._writer.publish("publish", name, content, attribute, expect)
+
+    def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
+        self._place.key(name)
+        for file in files:
+            below(name, file.name)
+        raise UnsupportedError(f"{self.url}: a folder of an S3 bucket cannot be published in one step")
+
+    def set_aside(self, name: str, aside: str) -> str | None:
+        """See `Storage.set_aside`, but not atomic: each object is copied, then removed if it is still the version that
+        was copied (ChangedError if not). For quarantine."""
+        self._place.key(name), self._place.key(aside)
+        found = self.versions(name)
+        if not found:
+            return None
+        target, number = aside, 0
+        while self.entry(target) is not None:
+            number += 1
+            target = f"{aside}.{number}"
+        for source in found:
+            self._writer.copy("set aside", source, target + source[len(name) :], None, "")
+        for source, version in found.items():
+            self.remove(source, version)
+        return target
+
+    def make_folder(self, name: str, attribute: bytes | None = None) -> None:
+        """Nothing: a folder exists while something lies below it."""
+        self._place.below(name)
+
+    def stage(self, name: str) -> StagedFile:
+        """See `Storage.stage`; FileExistsError comes with `finish`."""
+        return S3StagedFile(self._client, self._writer, name)
+
+    def stage_existing(self, source: str, name: str, *, share: bool) -> None:
+        """See `Storage.stage_existing`: always a copy, made by the server."""
+        self._place.key(source)
+        try:
+            self._writer.copy("stage", source, name, None, "")
+        except ChangedError as error:
+            raise FileExistsError(errno.EEXIST, "stage: the object exists", self._place.describe(name)) from error
+
+    def sync_folder(self, name: str) -> None:
+        """Nothing: what was acknowledged is durable."""
+        self._place.below(name)
+
+    def sync(self, touched: Iterable[str]) -> None:
+        """Nothing: what was acknowledged is durable."""
+
+    def erase(self, name: str) -> None:
+        """See `Storage.erase`. One request for every 1,000 objects, and two more."""
+        self._place.key(name)
+        self._listing.erase(name)
+
+    # --- for committers on several hosts ---------------------------------------------------------------------------
+
+    def versions(self, name: str) -> dict[str, str]:
+        """See `Storage.versions`. One request, unless more than 1,000 objects begin with `name`."""
+        return self._listing.versions(name)
+
+    def remove(self, name: str, expect: str) -> None:
+        """See `Storage.remove`."""
+        key = self._place.key(name)
+        if not expect:
+            raise ValueError("remove needs a version")
+        try:
+            self._client.order("delete_object", Key=key, IfMatch=expect)
+        except S3Error as failure:
+            if failure.reply.missing:
+                return
+            if not failure.reply.refused:
+                self._client.fail(failure, "remove", name)
+            # Absent is refused as well by some servers, and may be the work of this very call, sent twice.
+            if self._head("remove", name) is not None:
+                why = "the object is another version"
+                raise self._client.changed("remove", name, why) from failure.original
+
+    def fenced(self, folder: str) -> Storage:
+        raise UnsupportedError(f"{self.url} has versions, not folders")
+
+    # --- for the append log ----------------------------------------------------------------------------------------
+
+    def open_file(self, name: str, *, writable: bool) -> RandomFile:
+        raise UnsupportedError(f"{self.url}: {_CAPABILITIES.reason}")
+
+    def lock(self, name: str) -> Lock:
+        raise UnsupportedError(f"{self.url}: {_CAPABILITIES.reason}")
+
+    def close(self) -> None:
+        self._client.close()

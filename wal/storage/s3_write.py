@@ -1,0 +1,125 @@
+"""Writing one object under a condition, and telling one's own success from another's.
+
+A reply can get lost after the server has written; the libraries below then send the request again, and it is refused
+by the object that it made itself. So each call names what it writes by a random token in the object's metadata, and a
+refusal is believed only when the object that is there carries another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wal.storage.base import Content, Staged
+from wal.storage.s3_client import Object, S3Client
+from wal.storage.s3_errors import S3Error
+from wal.storage.s3_multipart import Multipart, Target
+from wal.storage.s3_names import ATTRIBUTE, TOKEN, to_header
+
+LARGE = 64 << 20  # bytes: more than this goes in parts
+
+
+def metadata(attribute: bytes | None, token: str) -> dict[str, str]:
+    """The user metadata of an object that this call writes."""
+    carried = {} if attribute is None else {ATTRIBUTE: to_header(attribute)}
+    return {**carried, TOKEN: token}
+
+
+def condition(expect: str | None) -> dict[str, str]:
+    """The request parameter for `Storage.publish(expect=...)`."""
+    if expect is None:
+        return {}
+    return {"IfMatch": expect} if expect else {"IfNoneMatch": "*"}
+
+
+class S3Writer:
+    """Writes of whole objects."""
+
+    def __init__(self, client: S3Client) -> None:
+        self._client = client
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See `Storage.create`."""
+        key, token = self._client.place.key(name), self._client.token()
+        try:
+            self._client.order("put_object", Key=key, Body=data, Metadata=metadata(None, token), IfNoneMatch="*")
+        except S3Error as failure:
+            if not failure.reply.refused:
+                self._client.fail(failure, "create", name)
+            return self._is_own(name, data, token)
+        return True
+
+    def _is_own(self, name: str, data: bytes, token: str) -> bool:
+        try:
+            found, its = self._client.get(self._client.place.key(name))
+        except S3Error as failure:
+            if failure.reply.missing:  # it was there, and was removed since: not by a slot log, whose names stay
+                return False
+            self._client.fail(failure, "create: reading back", name)
+        return its.token == token and found == data
+
+    def publish(self, what: str, name: str, content: Content, attribute: bytes | None, expect: str | None) -> str:
+        """Put `content` under `name` if it is as expected; the new version. Raises ChangedError."""
+        if isinstance(content, Staged):
+            return self.copy(what, content.name, name, attribute, expect)
+        if len(content) > LARGE:
+            target = self._target(what, name, attribute)
+            with Multipart(self._client, target) as upload:
+                upload.add_all(content)
+                return self._complete(target, upload, expect)
+        return self.put(what, name, content, attribute, expect)
+
+    def put(self, what: str, name: str, data: bytes, attribute: bytes | None, expect: str | None) -> str:
+        """One PutObject."""
+        target = self._target(what, name, attribute)
+        return self.finish(target, "put_object", expect, Body=data, Metadata=target.metadata)
+
+    def copy(self, what: str, source: str, name: str, attribute: bytes | None, expect: str | None) -> str:
+        """On the server's side, of any size; `attribute` None keeps the source's. Raises FileNotFoundError.
+
+        Not with CopyObject: it ends at 5 GiB, and hardly a server knows a condition on its target.
+        """
+        try:
+            found = self._client.head(self._client.place.key(source))
+        except S3Error as failure:
+            self._client.fail(failure, what, source)
+        if found is None:
+            raise self._client.missing(what, source)
+        attribute = found.attribute if attribute is None else attribute
+        if not found.size:  # an upload needs a part, and no part can be empty
+            return self.put(what, name, b"", attribute, expect)
+        target = self._target(what, name, attribute)
+        with Multipart(self._client, target) as upload:
+            upload.copy(source, found)
+            return self._complete(target, upload, expect)
+
+    def _complete(self, target: Target, upload: Multipart, expect: str | None) -> str:
+        return self.finish(target, "complete_multipart_upload", expect, **upload.completion())
+
+    def finish(self, target: Target, method: str, expect: str | None, **parameters: Any) -> str:
+        """The request that makes the object visible, and what its refusal means; the new version."""
+        try:
+            reply: Mapping[str, Any] = self._client.order(
+                method, Key=self._client.place.key(target.name), **condition(expect), **parameters
+            )
+            return str(reply["ETag"])
+        except S3Error as failure:
+            # If-Match on an absent key is 404 with AWS; so is an upload that is complete already.
+            if failure.reply.refused or failure.reply.missing:
+                found = self._found(target)
+                if found is not None and found.token == target.token:
+                    return found.version
+                if failure.reply.code != "NoSuchUpload":
+                    why = "the object exists" if expect == "" else "the object is another version"
+                    raise self._client.changed(target.what, target.name, why) from failure.original
+            self._client.fail(failure, target.what, target.name)
+
+    def _found(self, target: Target) -> Object | None:
+        try:
+            return self._client.head(self._client.place.key(target.name))
+        except S3Error as failure:
+            self._client.fail(failure, f"{target.what}: reading back", target.name)
+
+    def _target(self, what: str, name: str, attribute: bytes | None) -> Target:
+        token = self._client.token()
+        return Target(what, name, token, metadata(attribute, token))
