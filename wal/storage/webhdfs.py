@@ -14,8 +14,8 @@ Guarantees beyond those of `base`, seen on HDFS 3.3.6:
 
 Not promised:
 
-- Acknowledged content has reached the memory of the data nodes (as many as the replication asks for), not their disks:
-  HDFS does not fsync there. It survives the death of every process, and power loss of fewer machines than replicas.
+- Power loss: acknowledged names and attributes are in the NameNode's journal, acknowledged content was fsynced by the
+  data nodes (SYNC_BLOCK, which Hadoop before 2.8 does not know). No power cut was tried.
 - HDFS has no compare-and-set: `publish` replaces whatever is there, and the last one wins.
 - An `open` file that is replaced or removed can be read to the end only if it has one chunk; else OSError says so.
 - HDFS has no links: staged content is copied through this process. There are no locks and no random writes.
@@ -45,9 +45,9 @@ from wal.storage.base import (
     StagedFile,
 )
 from wal.storage.webhdfs_client import Client
-from wal.storage.webhdfs_files import HdfsStagedFile
 from wal.storage.webhdfs_reading import HdfsReading
 from wal.storage.webhdfs_scratch import Scratch
+from wal.storage.webhdfs_staging import HdfsStagedFile
 from wal.storage.webhdfs_url import Address, below, check_name, parse
 
 _RANDOM = "files on HDFS cannot be locked, nor written in place as an append log needs"

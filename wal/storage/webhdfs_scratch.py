@@ -8,7 +8,7 @@ what stands under the target's name is his.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,32 +65,21 @@ class Scratch:
     def write(self, content: bytes | Staged, attribute: bytes | None) -> Temporary:
         """A new file."""
         path = self.path()
-        parts = self._parts(content)
         try:
-            self._fill(path, parts, attribute, parents=self._fence is None)
+            self._fill(path, content, attribute, parents=self._fence is None)
             return self._identify(path)
         except BaseException:
             self.remove(path)
             raise
 
-    def _fill(self, path: str, parts: Iterable[bytes], attribute: bytes | None, *, parents: bool) -> None:
+    def _fill(self, path: str, content: bytes | Staged, attribute: bytes | None, *, parents: bool) -> None:
         """A new file under `path`; what fails leaves a part of it there."""
-        created = False
-        for part in parts:
-            if created:
-                self._client.append(path, part)
-            else:
-                self._client.create(path, part, parents=parents)
-            created = True
-        if not created:
-            self._client.create(path, b"", parents=parents)
+        if isinstance(content, Staged):
+            self._client.create(path, chunks(self._client, *self._source(content.name)), parents=parents)
+        else:
+            self._client.create(path, content, parents=parents)
         if attribute is not None and self._attributes:
             self._client.set_attribute(path, attribute)
-
-    def _parts(self, content: bytes | Staged) -> Iterable[bytes]:
-        if isinstance(content, Staged):
-            return chunks(self._client, *self._source(content.name))
-        return [content]  # in memory as it is: one request, however long
 
     def _source(self, name: str) -> tuple[Status, str]:
         """The file `name` and its path. Raises FileNotFoundError, IsADirectoryError."""
@@ -114,7 +103,7 @@ class Scratch:
                 self._client.make_folder(f"{path}/{folder}".rstrip("/"))
             for number, (relative, file) in enumerate(files):
                 first = number == 0 and not below
-                self._fill(f"{path}/{relative}", self._parts(file.content), file.attribute, parents=first)
+                self._fill(f"{path}/{relative}", file.content, file.attribute, parents=first)
             return self._enter(self._identify(path))
         except BaseException:
             self.remove(path)
