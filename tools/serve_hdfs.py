@@ -72,6 +72,11 @@ class Hdfs:
         return self._ports["http"]
 
     @property
+    def data_port(self) -> int:
+        """Of the DataNode's web server."""
+        return self._ports["data_http"]
+
+    @property
     def pids(self) -> list[int]:
         """NameNode, DataNode."""
         return [process.pid for process in self._processes]
@@ -130,6 +135,7 @@ class Hdfs:
         (conf / "core-site.xml").write_text(_xml(self._core_site(ports)))
         (conf / "hdfs-site.xml").write_text(_xml({**self._hdfs_site(ports), **self._settings}))
         (conf / "log4j.properties").write_text(_LOGGING)
+        (conf / "hadoop-metrics2.properties").write_text("*.period=1\n")  # seconds; /jmx shows what was counted then
         remembered.write_text(json.dumps(ports))
         return ports
 

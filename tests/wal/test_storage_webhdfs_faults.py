@@ -215,3 +215,37 @@ def test_a_server_that_never_answers_is_a_time_out(raw: Raw, hdfs: Hdfs) -> None
             storage.read("x")
         free.set()
         storage.close()
+
+
+def test_a_folder_whose_parts_are_cleared_away_while_it_is_built_is_never_published_in_part(
+    storage: WebHdfsStorage, proxy: Proxy, raw: Raw
+) -> None:
+    """Somebody takes the scratch folder for a dead writer's, before each request that changes something."""
+    files = {
+        "flat": [Publication(f"m/v/{name}", name.encode(), b"") for name in ("a", "b")],
+        "deep": [Publication(f"m/v/{name}", name.encode(), b"") for name in ("a", "d/b", "e/c")],
+    }
+    for publications in files.values():
+        whole, number, published = {each.name for each in publications}, 1, 0
+        while True:
+            cleared: list[int] = []
+
+            def clear(exchange: Exchange, at: int = number, cleared: list[int] = cleared) -> str:
+                if exchange.number == at and not exchange.reading:
+                    raw.delete(".wal/tmp")
+                    cleared.append(at)
+                return "pass"
+
+            proxy.follow(clear)
+            try:
+                assert storage.publish_folder("m/v", publications)
+                published += 1
+            except FileNotFoundError:
+                pass
+            found = {name for name in raw.everything() if name.startswith("m/v/") and not name.endswith("/")}
+            assert found in (set(), whole), number
+            raw.delete("m/v")
+            if not cleared:
+                break
+            number += 1
+        assert number > 4 and published < number

@@ -27,6 +27,8 @@ OPERATIONS: dict[str, Callable[[Storage], object]] = {
     "publish an empty folder": lambda s: s.publish_folder("m/v2", []),
     "publish a folder in a new folder": lambda s: s.publish_folder("n/o/v", DEEP),
     "make a folder": lambda s: s.make_folder("m/a/b"),
+    "make a marked folder": lambda s: s.make_folder("m/a/b", b"att"),
+    "mark a folder": lambda s: s.make_folder("m/v1", b"att"),
     "set a file aside": lambda s: s.set_aside("m/x", ".wal/trash/1/x"),
     "set a folder aside": lambda s: s.set_aside("m", ".wal/trash/1/m"),
     "set aside below the fence": lambda s: s.set_aside("m/x", f"{HELD}/kept/x"),
@@ -55,11 +57,12 @@ def tree(raw: Raw) -> set[str]:
     return {name for name in raw.everything() if not name.startswith((".wal/tmp/", ".wal/quarantine/"))}
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if "new folder" in name or "aside" in name])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if any(w in name for w in ("new", "mark", "aside"))])
 def test_a_view_whose_folder_is_there_does_it(view: Storage, raw: Raw, name: str) -> None:
     earlier, content = tree(raw), raw.read("m/x")
     OPERATIONS[name](view)
-    assert tree(raw) != earlier or raw.read("m/x") != content
+    assert tree(raw) != earlier or raw.read("m/x") != content or view.attribute("m/v1") == b"att"
+    assert "marked" not in name or view.attribute("m/a/b") == b"att"
     assert raw.names(HELD) <= {"kept"} and raw.names(".wal/tmp") == set()
 
 
@@ -78,7 +81,7 @@ def test_a_view_whose_folder_was_moved_away_changes_nothing(
     with pytest.raises((FileNotFoundError, NotADirectoryError)):
         OPERATIONS[name](view)
     assert tree(raw) == earlier
-    assert raw.read("m/x") == b"old"
+    assert raw.read("m/x") == b"old" and view.attribute("m/v1") is None
     assert raw.names(".wal/tmp") == set() and raw.names(".wal/quarantine/7") == set()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from serve_hdfs import Hdfs
 
 from tests.servers.hdfs import Raw
+from wal.storage import Staged
 from wal.storage.webhdfs import WebHdfsStorage
 from wal.storage.webhdfs_files import CHUNK
 
@@ -146,6 +150,53 @@ def test_the_reader_of_a_large_file_keeps_no_more_than_a_chunk(storage: WebHdfsS
         assert file.read() == b"\x02end"
     # its status; then each chunk by NameNode and DataNode, the last two once more after the way back
     assert storage.requests - earlier <= 1 + 2 * 6
+
+
+def fsyncs(hdfs: Hdfs) -> int:
+    url = f"http://{hdfs.host}:{hdfs.data_port}/jmx?qry=Hadoop:service=DataNode,name=DataNodeActivity-*"
+    with urllib.request.urlopen(url) as reply:
+        return int(json.load(reply)["beans"][0]["FsyncCount"])
+
+
+def test_the_data_node_has_flushed_what_is_acknowledged(hdfs: Hdfs, storage: WebHdfsStorage) -> None:
+    with storage.stage("large") as staged:
+        staged.write(bytes(2 * CHUNK + 1))
+        staged.finish(b"")
+    for act in (
+        lambda: storage.create("x", b"1"),
+        lambda: storage.publish("m/x", b"2", b"", durable=False),
+        lambda: storage.publish("m/y", Staged("large"), b"", durable=True),
+    ):
+        earlier = fsyncs(hdfs)
+        act()
+        for _ in range(100):  # it counts at once and shows it every second
+            if fsyncs(hdfs) > earlier:
+                break
+            time.sleep(0.1)
+        assert fsyncs(hdfs) > earlier
+
+
+def test_a_large_staged_file_that_is_given_up_leaves_nothing(storage: WebHdfsStorage, raw: Raw) -> None:
+    for written in (1, CHUNK, 3 * CHUNK + 1):
+        with storage.stage("staged/x") as staged:
+            staged.write(bytes(written))
+        assert raw.names("staged") == set()
+
+
+def test_of_two_large_staged_files_of_one_name_the_first_stays(storage: WebHdfsStorage, raw: Raw) -> None:
+    with storage.stage("staged/x") as first, storage.stage("staged/x") as second:
+        first.write(b"1" * (CHUNK + 1))
+        first.finish(b"one")
+        with pytest.raises(FileExistsError):
+            for _ in range(8):
+                second.write(b"2" * CHUNK)
+            second.finish(b"two")
+    assert raw.read("staged/x") == b"1" * (CHUNK + 1)
+    with pytest.raises(FileExistsError), storage.stage("staged/y") as small:
+        small.write(b"2")
+        raw.write("staged/y", b"another")
+        small.finish(b"")
+    assert raw.read("staged/y") == b"another"
 
 
 def test_what_was_acknowledged_survives_the_death_of_both_servers(

@@ -8,16 +8,19 @@ Guarantees beyond those of `base`, seen on HDFS 3.3.6:
   stands there, also if the reply was lost (see `webhdfs_scratch`).
 - What is read is one file of one identity: `read` gives content and attribute of the same file, `open` never goes on in
   another one's content.
-- The fence holds for every operation of a view but `stage` and `stage_existing`: once its folder was moved away, each
-  raises and changes nothing, including `create`, `make_folder` and `erase`.
+- The fence holds for every operation of a view but `stage`: once its folder was moved away, each raises and changes
+  nothing, including `create`, `make_folder` and `erase`. One step is guarded by a look only, see
+  `webhdfs_scratch.Scratch`: the attribute of a folder that exists.
 
 Not promised:
 
-- Acknowledged content has reached the memory of the data nodes (as many as the replication asks for), not their disks:
-  HDFS does not fsync there. It survives the death of every process, and power loss of fewer machines than replicas.
+- Power loss: acknowledged names and attributes are in the NameNode's journal, acknowledged content was fsynced by the
+  data nodes (SYNC_BLOCK, which Hadoop before 2.8 does not know). No power cut was tried.
 - HDFS has no compare-and-set: `publish` replaces whatever is there, and the last one wins.
 - An `open` file that is replaced or removed can be read to the end only if it has one chunk; else OSError says so.
 - HDFS has no links: staged content is copied through this process. There are no locks and no random writes.
+- After a TimeoutError or ConnectionError of `set_aside`, `make_folder` or `erase` it may still be done. `create`,
+  `publish` and `publish_folder` make sure before they raise, or say "unknown".
 - Rights are HDFS's. Standby and safe-mode NameNodes are errors that say so; there is no failover to another one.
 """
 
@@ -42,9 +45,9 @@ from wal.storage.base import (
     StagedFile,
 )
 from wal.storage.webhdfs_client import Client
-from wal.storage.webhdfs_files import HdfsStagedFile
 from wal.storage.webhdfs_reading import HdfsReading
 from wal.storage.webhdfs_scratch import Scratch
+from wal.storage.webhdfs_staging import HdfsStagedFile
 from wal.storage.webhdfs_url import Address, below, check_name, parse
 
 _RANDOM = "files on HDFS cannot be locked, nor written in place as an append log needs"
@@ -147,9 +150,7 @@ class WebHdfsStorage(HdfsReading):
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
         path = self._path(name)
-        self._scratch.make_folder(path)
-        if attribute is not None and self._attributes:
-            self._client.set_attribute(path, attribute, replace=True)
+        self._scratch.make_folder(path, attribute)
 
     def stage(self, name: str) -> StagedFile:
         """See `Storage.stage`. The name is looked at now and taken with the first chunk: a second writer of the same

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -141,16 +141,19 @@ class Client:
         """Delete a file, or a folder with all in it; False if there was nothing."""
         return self._boolean(self._call("DELETE", "delete", path, recursive="true"), path)
 
-    def create(self, path: str, data: bytes | memoryview, *, parents: bool) -> None:
-        """A new file; others see it grow. `parents`: missing ones are made, else FileNotFoundError.
+    def create(self, path: str, content: bytes | Iterable[bytes], *, parents: bool) -> None:
+        """A new file; others see it grow. Parts are sent as they come, in one request. When it returns, the data nodes
+        have written and fsynced all of it (SYNC_BLOCK). `parents`: missing ones are made, else FileNotFoundError.
 
-        Raises FileExistsError, NotADirectoryError."""
+        Raises FileExistsError, NotADirectoryError, and any OSError of the parts.
+        """
+        # Not left to the HTTP library to follow, which would send the content to the NameNode first.
         flag = "true" if parents else "false"
-        self._upload("CREATE", "put", path, data, overwrite="false", createparent=flag)
-
-    def append(self, path: str, data: bytes | memoryview) -> None:
-        """More content at the end. Raises FileNotFoundError."""
-        self._upload("APPEND", "post", path, data)
+        flags = {"overwrite": "false", "createflag": "CREATE,SYNC_BLOCK", "createparent": flag}
+        reply = self._call("CREATE", "put", path, redirect=False, **flags)
+        if "Location" not in reply.headers:
+            raise OSError(errno.EPROTO, "the NameNode names no DataNode to write to", path)
+        self._follow("PUT", reply, path, content if isinstance(content, bytes) else _guarded(content))
 
     def set_attribute(self, path: str, value: bytes, *, replace: bool = False) -> None:
         """Attach the attribute. `replace`: there may be one already."""
@@ -160,14 +163,7 @@ class Client:
 
     # --- requests --------------------------------------------------------------------------------------------------
 
-    def _upload(self, operation: str, method: str, path: str, data: bytes | memoryview, **arguments: str) -> None:
-        # Not left to the HTTP library, which would send the data to the NameNode first.
-        reply = self._call(operation, method, path, redirect=False, **arguments)
-        if "Location" not in reply.headers:
-            raise OSError(errno.EPROTO, "the NameNode names no DataNode to write to", path)
-        self._follow(method.upper(), reply, path, data)
-
-    def _follow(self, method: str, reply: Any, path: str, data: bytes | memoryview | None = None) -> Any:
+    def _follow(self, method: str, reply: Any, path: str, data: bytes | Iterable[bytes] | None = None) -> Any:
         headers = None if data is None else _BINARY
 
         def send(filesystem: Any) -> Any:
@@ -193,6 +189,8 @@ class Client:
             failure = translate_failure(error, path, self._secrets)
         except _Refused as refused:
             failure = translate_reply(refused.status, refused.body, path, self._secrets)
+        except _PartError as broken:
+            failure = broken.error
         raise failure  # outside of the handlers, so that it does not carry the original, which quotes the URL
 
     @contextmanager
@@ -228,6 +226,21 @@ class _Refused(Exception):
 def _refuse(reply: Any, **options: Any) -> None:
     if reply.status_code >= 400:
         raise _Refused(reply.status_code, reply.content)
+
+
+class _PartError(Exception):
+    """An OSError of the parts that are sent, on its way through the HTTP library, which would take it for its own."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _guarded(parts: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from parts
+    except OSError as error:
+        raise _PartError(error) from error
 
 
 def _twice(run: Callable[[], T]) -> T:

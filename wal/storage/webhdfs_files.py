@@ -1,12 +1,10 @@
-"""Files on HDFS that are read or written in parts, with no more than a chunk of them in memory."""
+"""Files on HDFS that are read in parts, with no more than a chunk of them in memory."""
 
 from __future__ import annotations
 
 import errno
 import io
 from collections.abc import Iterator
-from contextlib import suppress
-from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from wal.storage.webhdfs_client import Client, Status
@@ -98,55 +96,3 @@ class Reader(io.RawIOBase):
             self._start = self._position
         within = self._position - self._start
         return memoryview(self._chunk)[within : within + length]
-
-
-class HdfsStagedFile:
-    """A staged file. Its name is taken when the first chunk is full, or at the end: till then it is in memory."""
-
-    def __init__(self, client: Client, path: str, *, attributes: bool) -> None:
-        self._client = client
-        self._path = path
-        self._attributes = attributes
-        self._buffer = bytearray()
-        self._created = False
-        self._closed = False
-
-    def write(self, data: bytes | memoryview) -> None:
-        """More content. Raises FileExistsError if another one took the name in the meantime."""
-        if self._closed:
-            raise ValueError("the staged file is closed")
-        self._buffer += data
-        while len(self._buffer) >= CHUNK:
-            self._flush()
-
-    def finish(self, attribute: bytes) -> None:
-        if self._buffer or not self._created:
-            self._flush()
-        if self._attributes:
-            self._client.set_attribute(self._path, attribute)
-        self._closed = True
-
-    def _flush(self) -> None:
-        chunk = bytes(self._buffer[:CHUNK])
-        if self._created:
-            self._client.append(self._path, chunk)
-        else:
-            self._client.create(self._path, chunk, parents=True)
-            self._created = True
-        del self._buffer[:CHUNK]
-
-    def abandon(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._created:  # else the name may be another's
-            with suppress(FileNotFoundError):
-                self._client.delete(self._path)
-
-    def __enter__(self) -> HdfsStagedFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abandon()

@@ -8,7 +8,7 @@ what stands under the target's name is his.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,34 +65,23 @@ class Scratch:
     def write(self, content: bytes | Staged, attribute: bytes | None) -> Temporary:
         """A new file."""
         path = self.path()
-        parts = self._parts(content)
         try:
-            self.fill(path, parts, attribute, parents=self._fence is None)
+            self._fill(path, content, attribute, parents=self._fence is None)
             return self._identify(path)
         except BaseException:
             self.remove(path)
             raise
 
-    def fill(self, path: str, parts: Iterable[bytes], attribute: bytes | None, *, parents: bool) -> None:
-        """A new file under `path`. Raises FileExistsError. What fails later leaves a part of it there."""
-        created = False
-        for part in parts:
-            if created:
-                self._client.append(path, part)
-            else:
-                self._client.create(path, part, parents=parents)
-            created = True
-        if not created:
-            self._client.create(path, b"", parents=parents)
+    def _fill(self, path: str, content: bytes | Staged, attribute: bytes | None, *, parents: bool) -> None:
+        """A new file under `path`; what fails leaves a part of it there."""
+        if isinstance(content, Staged):
+            self._client.create(path, chunks(self._client, *self._source(content.name)), parents=parents)
+        else:
+            self._client.create(path, content, parents=parents)
         if attribute is not None and self._attributes:
             self._client.set_attribute(path, attribute)
 
-    def _parts(self, content: bytes | Staged) -> Iterable[bytes]:
-        if isinstance(content, Staged):
-            return chunks(self._client, *self.source(content.name))
-        return [content]  # in memory as it is: one request, however long
-
-    def source(self, name: str) -> tuple[Status, str]:
+    def _source(self, name: str) -> tuple[Status, str]:
         """The file `name` and its path. Raises FileNotFoundError, IsADirectoryError."""
         check_name(name)
         path = self._address.join(name)
@@ -107,10 +96,14 @@ class Scratch:
         """A new folder with all `files`, each under the given name relative to it."""
         path = f"{self._folder}/{self._token()}"
         try:
-            if not files:
-                self._client.make_folder(path)
-            for relative, file in files:
-                self.fill(f"{path}/{relative}", self._parts(file.content), file.attribute, parents=True)
+            # Made once, and never again in passing: if somebody clears the scratch folder meanwhile, what comes after
+            # must fail, lest a part of the files be published.
+            below = {relative.rpartition("/")[0] for relative, _ in files} - {""}
+            for folder in sorted(below) if files else [""]:
+                self._client.make_folder(f"{path}/{folder}".rstrip("/"))
+            for number, (relative, file) in enumerate(files):
+                first = number == 0 and not below
+                self._fill(f"{path}/{relative}", file.content, file.attribute, parents=first)
             return self._enter(self._identify(path))
         except BaseException:
             self.remove(path)
@@ -188,19 +181,35 @@ class Scratch:
             self._client.delete(path)  # it may be the first one that did it: no proof of anything
             return False
 
-    def make_folder(self, path: str) -> None:
+    def make_folder(self, path: str, attribute: bytes | None = None) -> None:
         """A folder and its parents. Raises NotADirectoryError; FileNotFoundError if the fence is gone."""
+        if not self._attributes:
+            attribute = None
         if self._fence is None:
             try:
                 self._client.make_folder(path)
             except FileExistsError as error:
                 raise NotADirectoryError(errno.ENOTDIR, "is a file", path) from error
+            if attribute is not None:
+                self._client.set_attribute(path, attribute, replace=True)
             return
         for _ in range(_TURNS):
             top, below = self._missing(path)
-            if top is None or self._placed_shell(top, below):
-                return
+            if top is None:
+                return self._mark(path, attribute)
+            if self._placed_shell(top, below, attribute):
+                return None
         raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", path)
+
+    def _mark(self, path: str, attribute: bytes | None) -> None:
+        """Set the attribute of a folder that exists. The one step that no rename can fence: the fence is looked at
+        before, and the folder is named by its number, so that no other that took its place is marked."""
+        if attribute is None:
+            return
+        folder = self._identify(path)
+        if self._fence is not None and self._client.status(self._fence) is None:
+            raise FileNotFoundError(errno.ENOENT, "the fence is gone", self._fence)
+        self._client.set_attribute(Status(Kind.FOLDER, 0, folder.identity).path, attribute, replace=True)
 
     def _missing(self, path: str) -> tuple[str | None, str]:
         """The topmost folder of `path` that is missing, None if none is, and what comes below it."""
@@ -211,11 +220,13 @@ class Scratch:
             raise NotADirectoryError(errno.ENOTDIR, "is a file", at)
         return top, path[len(top) :] if top else ""
 
-    def _placed_shell(self, top: str, below: str) -> bool:
+    def _placed_shell(self, top: str, below: str, attribute: bytes | None) -> bool:
         """Bring the empty folders `below` under `top` through the fence; False if `top` exists by now."""
         shell = f"{self._folder}/{self._token()}"
         self._client.make_folder(shell + below)
         try:
+            if attribute is not None:
+                self._client.set_attribute(shell + below, attribute)
             entered = self._enter(self._identify(shell))
         except BaseException:
             self.remove(shell)

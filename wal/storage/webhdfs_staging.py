@@ -1,0 +1,127 @@
+"""Files on HDFS that are written in parts, with no more than a few chunks of them in memory."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from types import TracebackType
+
+from wal.storage.webhdfs_client import Client
+from wal.storage.webhdfs_files import CHUNK
+
+_LOOK = 0.1  # seconds after which a writer that waits looks whether its upload still lives
+
+
+class _Abandoned(Exception):
+    """Ends an upload from within; no OSError, which the HTTP library would take for its own."""
+
+
+class Upload:
+    """One request whose content comes in parts, from another thread: HDFS fsyncs only what came in the request that
+    created the file, so appending to it is no choice."""
+
+    def __init__(self, client: Client, path: str) -> None:
+        self._parts: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
+        self._abandoned = False
+        self._result: Future[None] = Future()
+        # A daemon: an upload that is neither finished nor abandoned must not keep the interpreter from ending.
+        self._thread = threading.Thread(target=self._run, args=(client, path), daemon=True)
+        self._thread.start()
+
+    def send(self, part: bytes) -> None:
+        """Raises the error of the upload, if it ended."""
+        if not self._put(part):
+            self._result.result()
+            raise OSError(errno.EIO, "the upload ended before its content")
+
+    def finish(self) -> None:
+        """Wait for the end. Raises the error of the upload."""
+        self._put(None)
+        self._result.result()
+
+    def abandon(self) -> OSError | None:
+        """Break it off; the error that had ended it before, if any."""
+        self._abandoned = True
+        self._put(None)
+        error = self._result.exception()
+        return error if isinstance(error, OSError) else None
+
+    def _put(self, part: bytes | None) -> bool:
+        while not self._result.done():
+            with suppress(queue.Full):
+                self._parts.put(part, timeout=_LOOK)
+                return True
+        return False
+
+    def _run(self, client: Client, path: str) -> None:
+        try:
+            client.create(path, self._received(), parents=True)
+        except BaseException as error:  # noqa: BLE001
+            self._result.set_exception(error)  # raised again where it is waited for
+        else:
+            self._result.set_result(None)
+
+    def _received(self) -> Iterator[bytes]:
+        while (part := self._parts.get()) is not None:
+            yield part
+        if self._abandoned:
+            raise _Abandoned
+
+
+class HdfsStagedFile:
+    """A staged file. Its name is taken when the first chunk is full, or at the end: till then it is in memory."""
+
+    def __init__(self, client: Client, path: str, *, attributes: bool) -> None:
+        self._client = client
+        self._path = path
+        self._attributes = attributes
+        self._buffer = bytearray()
+        self._upload: Upload | None = None
+        self._created = False
+        self._closed = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """More content. Raises FileExistsError if another one took the name in the meantime."""
+        if self._closed:
+            raise ValueError("the staged file is closed")
+        self._buffer += data
+        while len(self._buffer) >= CHUNK:
+            if self._upload is None:
+                self._upload = Upload(self._client, self._path)
+            self._upload.send(bytes(self._buffer[:CHUNK]))
+            del self._buffer[:CHUNK]
+
+    def finish(self, attribute: bytes) -> None:
+        if self._upload is None:
+            self._client.create(self._path, bytes(self._buffer), parents=True)
+        else:
+            if self._buffer:
+                self._upload.send(bytes(self._buffer))
+            self._upload.finish()
+            self._upload = None
+        self._created = True
+        if self._attributes:
+            self._client.set_attribute(self._path, attribute)
+        self._closed = True
+
+    def abandon(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._upload is not None:
+            self._created = not isinstance(self._upload.abandon(), FileExistsError)
+        if self._created:  # else the name may be another's
+            with suppress(FileNotFoundError):
+                self._client.delete(self._path)
+
+    def __enter__(self) -> HdfsStagedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
