@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from serve_s3 import Server
 
-from tests.wal.s3_proxy import Proxy, proxied
+from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.clock import Clock
 from wal.storage.base import ChangedError, Staged
 from wal.storage.s3 import S3Storage
@@ -130,6 +130,27 @@ class TestLostReplies:
         completions = [request for request in proxy.requests if request.method == "POST" and "uploadId" in request.path]
         assert len(completions) == 1
         assert storage.read("m/x").data == b"content"
+
+    def test_an_upload_that_was_completed_by_the_lost_request_is_known(self, proxy: Proxy, storage: S3Storage) -> None:
+        """AWS forgets an upload once it is complete: the second request meets "no such upload"."""
+        storage.publish("st/1", b"content", b"", durable=True)
+        answers = ["after 503 SlowDown", "404 NoSuchUpload"]
+
+        def plan(request: Request) -> str | None:
+            return answers.pop(0) if answers and request.method == "POST" and "uploadId" in request.path else None
+
+        proxy.plan = plan
+        version = storage.publish("m/x", Staged("st/1"), b"", durable=True, expect="")
+        assert answers == []
+        assert storage.read("m/x").version == version
+
+    def test_an_upload_that_somebody_aborted_is_an_error(self, proxy: Proxy, storage: S3Storage) -> None:
+        storage.publish("st/1", b"content", b"", durable=True)
+        proxy.on("POST", "404 NoSuchUpload", part="uploadId")
+        with pytest.raises(OSError, match="the upload was aborted") as caught:
+            storage.publish("m/x", Staged("st/1"), b"", durable=True, expect="")
+        assert not isinstance(caught.value, (ChangedError, FileNotFoundError))
+        assert storage.entry("m/x") is None
 
     def test_a_write_that_failed_after_it_was_done_is_an_error_and_not_sent_again(
         self, proxy: Proxy, storage: S3Storage

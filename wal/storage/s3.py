@@ -8,7 +8,8 @@ What is different from folders, and known to the callers by `Capabilities`:
   that comes back (A, B, A) brings its ETag back; who cares makes each content different.
 - A write is durable when it is acknowledged: `sync` and `sync_folder` have nothing to do.
 - `create` and a conditional `publish` know their own object again when a lost reply made the libraries repeat them.
-  An error that is a TimeoutError or ConnectionError, or names a status of 500 and above, leaves the outcome unknown.
+  An error that is a TimeoutError or ConnectionError, or names a status of 500 and above, leaves the outcome unknown;
+  so does an interrupt, for the request goes on in the loop's thread.
 
 What it does not see to: that the server honours the conditions (`wal.storage.probe` asks it), and reads after writes
 (AWS and SeaweedFS are consistent; a store that is not cannot carry a log).
@@ -156,7 +157,8 @@ class S3Storage:
     def set_aside(self, name: str, aside: str) -> str | None:
         """See `Storage.set_aside`, but not atomic: each object is copied, then removed if it is still the version that
         was copied (ChangedError if not). For quarantine."""
-        self._place.key(name), self._place.key(aside)
+        self._place.key(name)
+        self._place.key(aside)
         found = self.versions(name)
         if not found:
             return None
