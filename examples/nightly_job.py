@@ -18,6 +18,9 @@ def train(day: str) -> tuple[bytes, float]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        print(f"usage: {sys.argv[0]} ROOT DAY, such as /tmp/my-model-repository 2024-05-01", file=sys.stderr)
+        sys.exit(2)
     root, day = sys.argv[1:]
     weights, score = train(day)
     with Metatree(root, ("model", "version")) as tree:

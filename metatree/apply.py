@@ -10,52 +10,41 @@ write it again. One that is known only by its changes is flushed before its rena
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 
 import wal
 
-from . import folders, foreign, layout
+from . import config, folders, foreign, layout
 from .errors import CorruptionError
-from .facts import BlobFact, Inline, Slice
+from .facts import BlobFact
 from .fold import Effect
 from .location import Path, join
+from .outcome import Mode, Outcome
+from .sources import Sources
 
 _READ_TO_COMPARE = 1 << 20  # bytes of a blob
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What one application did."""
-
-    nodes: int = 0  # metadata.json files written
-    blobs: int = 0  # blobs written
-    removed: int = 0  # nodes and blobs moved to the trash
-    edited: list[str] = field(default_factory=list)  # quarantined copies of files that were changed by hand
-    failed: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be applied
-
-
-class Mode(enum.Enum):
-    """What is known of the files before an application."""
-
-    FOLLOW = enum.auto()  # they show the state at the window's beginning, or anything since: the ordinary case
-    REWRITE = enum.auto()  # they show the window's end, but their content may not have reached the disk
-    REPLAY = enum.auto()  # a crash came in between: any part of the window may have been lost, nobody reads meanwhile
-
-
 def apply(
-    storage: wal.Storage, effect: Effect, since: int, lsn: int, *, defer: bool = False, mode: Mode = Mode.FOLLOW
+    storage: wal.Storage,
+    effect: Effect,
+    since: int,
+    lsn: int,
+    *,
+    defer: bool = False,
+    mode: Mode = Mode.FOLLOW,
+    check: Callable[[], None] = wal.safe_point,
 ) -> Outcome:
     """Make the folders show `effect`, the net effect of the records (since, lsn]. Holder of the log's right only.
 
     `defer`: put off large metadata.json files. A REWRITE writes again what is there and takes nothing away, so that
     nobody who reads the files meanwhile misses anything. What fails is noted by node and does not keep the others
-    from being applied.
+    from being applied. `check` is called before each node, and may end the application by raising.
     """
-    application = _Application(storage, since, lsn, mode, defer=defer)
-    application.node((), effect)
-    return application.outcome
+    with Sources(storage) as sources:
+        application = _Application(storage, sources, since, lsn, mode, defer=defer, check=check)
+        application.node((), effect)
+        return application.outcome
 
 
 def may_defer(effect: Effect) -> bool:
@@ -70,8 +59,20 @@ def may_defer(effect: Effect) -> bool:
 
 
 class _Application:
-    def __init__(self, storage: wal.Storage, since: int, lsn: int, mode: Mode, *, defer: bool) -> None:
+    def __init__(
+        self,
+        storage: wal.Storage,
+        sources: Sources,
+        since: int,
+        lsn: int,
+        mode: Mode,
+        *,
+        defer: bool,
+        check: Callable[[], None],
+    ) -> None:
         self._storage = storage
+        self._sources = sources
+        self._check = check
         self._since = since
         self._lsn = lsn
         self._mode = mode
@@ -81,13 +82,14 @@ class _Application:
     def node(self, path: Path, effect: Effect) -> None:
         """Apply to a node that exists, and below it; the caller removes nodes that do not."""
         wal.safe_point()  # what is not applied yet stays in the log
+        self._check()
         try:
             if self._born_whole(path, effect):
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
             retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
             asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
-            self._remove_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
+            self._drop_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
             missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
             for name, aside in asides.items():  # nodes that took a blob's name, perhaps in an earlier pass already
                 if aside is not None and name in effect.below and name not in missing and name not in gone:
@@ -98,7 +100,7 @@ class _Application:
             if missing:
                 return  # a child must not be listed before it is there; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
-            self._remove_all(path, [name for name in gone if name not in retyped])  # after it left `children`
+            self._drop_all(path, [name for name in gone if name not in retyped])  # after it left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
 
@@ -118,12 +120,12 @@ class _Application:
         if entry is not None:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
-            aside = self._remove(folder, dropped=effect.reset)
+            aside = self._drop(path, dropped=effect.reset)
         files = list(self._files(path, effect))
         if not self._storage.publish_folder(folder, files):
             return False
         if aside is not None:
-            foreign.give_back(self._storage, aside, folder, self._since)
+            foreign.give_back(self._storage, aside, folder, self._since if effect.reset else None)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
@@ -161,7 +163,7 @@ class _Application:
             keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
         data = folders.render(keys, children)
         if old is not None:
-            if old.data == data and self._mode is Mode.FOLLOW:
+            if old.data == data and self._mode is Mode.FOLLOW and not folders.is_unmarked(self._storage, old):
                 return
             self._keep_edited(name, old, data)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
@@ -179,12 +181,13 @@ class _Application:
     def _keep_edited(self, name: str, old: wal.Stored, data: bytes) -> None:
         """The log wins over an edit by hand, but the edit is kept for a person to look at.
 
-        A file without our mark may be an edit, or from before adoption: it is kept where `data` should stand already.
+        A file without our mark is an edit: who replaces a file replaces its mark as well. Only in an adopted tree it
+        is more likely from before the adoption, unless `data` should stand there already.
         """
-        unmarked = (
-            old.attribute is None and self._storage.capabilities.attributes and old.data != folders.render({}, [])
-        )
-        if folders.is_edited(old) or (unmarked and self._mode is not Mode.FOLLOW and old.data != data):
+        unmarked = old.data != data and folders.is_unmarked(self._storage, old)
+        if folders.is_edited(old) or (
+            unmarked and not (self._mode is Mode.FOLLOW and config.is_adopted(self._storage))
+        ):
             self._keep(name, old.data)
 
     def _keep(self, name: str, content: wal.Content) -> None:
@@ -247,7 +250,7 @@ class _Application:
 
     def _publication(self, fact: BlobFact) -> wal.Publication:
         name = layout.blob(fact.path, fact.name)
-        return wal.Publication(name, read_source(self._storage, fact), self._attribute(fact.sha256))
+        return wal.Publication(name, self._sources.read(fact), self._attribute(fact.sha256))
 
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()
@@ -259,32 +262,26 @@ class _Application:
         names = names if self._mode is not Mode.REWRITE else ()
         return {name: self._remove(layout.blob(path, name), dropped=name not in nodes) for name in names}
 
-    def _remove(self, name: str, *, dropped: bool = True) -> str | None:
+    def _drop_all(self, path: Path, names: Iterable[str]) -> None:
+        for name in names if self._mode is not Mode.REWRITE else ():
+            self._drop((*path, name))
+
+    def _drop(self, path: Path, *, dropped: bool = True) -> str | None:
+        """A node goes. One without a metadata.json is damaged: what is left of it cannot be told apart, and is kept."""
+        damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
+        return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
+
+    def _remove(self, name: str, *, dropped: bool = True, damaged: bool = False) -> str | None:
         """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
 
         Where it may hold files that are not the log's to delete, it goes to the quarantine: something that nobody
         dropped, but whose name is needed, and in a replay also what came after the removal was first applied.
-        Returns where it went, None if there was nothing.
+        The same if it is `damaged`. Returns where it went, None if there was nothing.
         """
         aside = layout.trash(self._lsn, name)
-        if (self._mode is Mode.REPLAY or not dropped) and foreign.holds_foreign(self._storage, name):
+        doubtful = self._mode is Mode.REPLAY or not dropped
+        if damaged or (doubtful and foreign.holds_foreign(self._storage, name)):
             aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
         went = self._storage.set_aside(name, aside)
         self.outcome.removed += int(went is not None)
         return went
-
-
-def read_source(storage: wal.Storage, fact: BlobFact) -> wal.Content:
-    """Where a fact's content is: its bytes, or a staged file. Raises FileNotFoundError if that was trimmed."""
-    match fact.source:
-        case Inline(data):
-            return data
-        case Slice(file, None):
-            return wal.Staged(file)
-        case Slice(file, offset):
-            with storage.open(file) as pack:
-                pack.seek(offset or 0)
-                data = pack.read(fact.size)
-            if len(data) != fact.size:
-                raise CorruptionError(f"{file} is cut short: {fact.name} needs {fact.size} bytes from {offset}")
-            return data

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import wal
 
-from . import folders, layout, marks, recovery
-from .apply import read_source
+from . import config, folders, layout, marks, recovery
 from .committer import fold_log
 from .errors import CorruptionError
 from .facts import BlobFact, Slice
 from .fold import Effect
 from .location import Path, fold_name, join
+from .sources import Sources
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+_MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ def check(engine: Engine, *, deep: bool) -> Report:
     """Check an open tree; a writer holds the committer's right meanwhile, so that the files stand still."""
     if engine.read_only:
         return _Check(engine, deep=deep).run()
-    with engine.log.right(engine.lock_timeout) as died:
-        if died:
+    with engine.log.right(engine.lock_timeout) as tenure:
+        if tenure.died:
             engine.committer.fault()
         behind = engine.committer.pass_held().failed  # what is committed belongs into the files anyway
         checking = _Check(engine, deep=deep)
@@ -81,6 +83,7 @@ class _Check:
         self._log = engine.log
         self._depth = len(engine.levels)
         self._read_only = engine.read_only
+        self._adopted = config.is_adopted(engine.storage)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
@@ -125,7 +128,8 @@ class _Check:
 
     def _check_source(self, fact: BlobFact) -> None:
         try:
-            content = read_source(self._storage, fact)
+            with Sources(self._storage) as sources:
+                content = sources.read(fact)
             if isinstance(content, wal.Staged):
                 entry = self._storage.entry(content.name)
                 if entry is None or entry.size != fact.size:
@@ -143,13 +147,19 @@ class _Check:
             stored = self._storage.read(name)
             file = folders.parse_node(name, stored)
         except (FileNotFoundError, NotADirectoryError):
-            self._problem(name, "is missing, though the node is listed by its parent")
+            self._problem(
+                name,
+                "is missing, though the node is listed by its parent: restore it, or give the node up with "
+                f"delete({join(path)!r}, recursive=True)",
+            )
             return
         except (OSError, CorruptionError) as error:
             self._problem(name, str(error))
             return
         if file.edited:
             self._problem(name, "was edited by hand: its content is not what the engine published")
+        elif folders.is_unmarked(self._storage, stored) and not self._adopted:
+            self._note(name, "carries no mark of the engine: replaced by another program, or copied without attributes")
         children = dict.fromkeys(file.children, True)
         if shown is not None and (
             shown.over_keys(file.keys) != file.keys or list(shown.over_children(children)) != list(children)
@@ -173,6 +183,8 @@ class _Check:
                 self._problem(full, "is a link or special file, which the engine neither follows nor opens")
             elif name not in children:
                 self._entry(path, name, entry)
+        if path and layout.CONFIG in entries:
+            self._problem(layout.folder(path), f"is a tree of its own as well: it holds {layout.CONFIG}. {_MOVE_OUT}")
         for name, fact in shown.blobs.items() if shown is not None else ():
             self._blob_shown(path, name, fact)
         for name, below in shown.below.items() if shown is not None else ():
@@ -184,6 +196,8 @@ class _Check:
         if entry.kind is wal.Kind.FILE:
             self._blob(full)
             return
+        for inner in folders.trees_below(self._storage, full):
+            self._note(inner, f"is a tree inside this one. {_MOVE_OUT}")
         if len(path) < self._depth and self._storage.attribute(full) is None:
             self._note(full, "a folder that is no node and no blob; it is left alone")
             return

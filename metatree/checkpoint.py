@@ -18,18 +18,14 @@ import wal
 from . import layout, marks
 from .clock import Clock
 from .committer import Committer, fold_log
+from .discard import empty_trash
 from .errors import UnavailableError
 from .staging import waiting
 
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
-LOG_BATCHES = 10_000
+BATCHES = 10_000  # ... and as many batches
+SLOTS = 64  # ... or slots, where hosts share the storage and every opener asks for each
 _ATTEMPTS = 100  # each but the last was spoilt by another process: its death, a failed write, its first rewrite
-
-
-def is_due(log: wal.WriteAheadLog) -> bool:
-    """Whether the log has grown enough since the last checkpoint."""
-    redo = log.trimmed()
-    return log.head() - redo >= LOG_BATCHES or log.size_after(redo) >= LOG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,7 @@ class Checkpointer:
         *,
         vouches_from: int,
         lock_timeout: float,
+        batches: int,
     ) -> None:
         """`vouches_from`: files applied from the records after it were written while our storage was open, so that
         its sync would report a write that failed; those before it are written again first (E8)."""
@@ -65,7 +62,13 @@ class Checkpointer:
         self._syncing = False  # a sync was begun, and has not succeeded
         self._sure_of = 0  # the fault after which this handle wrote everything again
         self._lock_timeout = lock_timeout
+        self._batches = batches
         self._cleared = 0  # of records up to this LSN nothing is left in the staging area
+
+    def is_due(self) -> bool:
+        """Whether the log has grown enough since the last checkpoint."""
+        redo = self._log.trimmed()
+        return self._log.known() - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
@@ -80,8 +83,8 @@ class Checkpointer:
 
     def _begin(self) -> _Window:
         """Apply everything; and again what may not have reached the disk, so that our storage will vouch for it."""
-        with self._log.right(self._lock_timeout) as died:
-            if died:
+        with self._log.right(self._lock_timeout) as tenure:
+            if tenure.died:
                 self._committer.fault()
             self._committer.store_fault()
             redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
@@ -98,9 +101,7 @@ class Checkpointer:
             return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
 
     def _sync(self, window: _Window) -> None:
-        self._syncing = (
-            True  # interrupted, nobody learns what it would have said, and the next one may not say it again
-        )
+        self._syncing = True  # interrupted, nobody learns what it would have said; the next one may not say it again
         try:
             self._storage.sync(self._touched(window.redo, window.head))
         except OSError:
@@ -110,8 +111,8 @@ class Checkpointer:
 
     def _finish(self, window: _Window) -> int | None:
         """Trim what is durable, unless something came in between; the redo mark, or None: it has to be synced again."""
-        with self._log.right(self._lock_timeout) as died:
-            if died:
+        with self._log.right(self._lock_timeout) as tenure:
+            if tenure.died:
                 self._committer.fault()
                 return None
             redo = self._log.trimmed()
@@ -142,5 +143,5 @@ class Checkpointer:
     def _clear(self, staged: list[str], redo: int) -> None:
         for name in staged:
             self._storage.erase(name)
-        self._storage.erase(layout.TRASH)
+        empty_trash(self._storage)
         self._cleared = redo

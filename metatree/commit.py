@@ -7,9 +7,6 @@ a single call, and turns the outcome into facts.
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -50,7 +47,6 @@ class Committing:
         self._committer = committer
         self._levels = levels
         self._clock = clock
-        self._who = f"{_user()}@{socket.gethostname()}"
         self._keys: dict[str, wal.Position] = {}  # idempotency keys of all records up to _keys_head
         self._keys_head = 0
         self._mates: tuple[wal.Record, int, Effect] | None = None  # the batch's first record, how many were folded
@@ -101,8 +97,7 @@ class Committing:
                 facts, changes = derive(make(view), view)
             if not facts and key is None:
                 return None
-            who = f"{self._who}:{os.getpid()}"
-            header = Header(staging.txid, self._clock.now(), who, changes, message, key, staging.used)
+            header = Header(staging.txid, self._clock.now(), wal.whoami(), changes, message, key, staging.used)
             return encode(header, facts)
 
         try:
@@ -178,6 +173,9 @@ class Committing:
                 found[:] = [position for position, header in self._reader.since(base) if header.txid == txid]
 
         self._log.append(prepare)
+        if not found:  # and never will be: what may still be on its way finds its place taken
+            self._log.settle()
+            self._log.append(prepare)
         return found[0] if found else None
 
 
@@ -186,10 +184,3 @@ def conflict(found: str, header: Header) -> ConflictError:
     return ConflictError(
         f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was applied, run it again"
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this uid, as in many containers
-        return str(os.getuid())

@@ -18,9 +18,11 @@ from .clock import Clock
 from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
 from .facts import Fact, decode_facts
 from .fold import Effect, fold
+from .outcome import Mode, Outcome
 from .reader import Reader
 
-FOLLOW = 0.05  # seconds within which the background thread follows a commit
+FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
+FOLLOW_SHARED = 1.0  # ... where hosts share the storage
 LOOK = 1.0  # seconds after which it looks for commits that a dead process left un-applied
 
 
@@ -36,6 +38,7 @@ class Committer:
         *,
         background: bool,
         lock_timeout: float,
+        follow: float = FOLLOW,
     ) -> None:
         self._storage = storage
         self._log = log
@@ -43,6 +46,7 @@ class Committer:
         self._clock = clock
         self.background = background
         self._lock_timeout = lock_timeout
+        self._delay = follow / 2
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,7 +76,7 @@ class Committer:
 
     def unapplied(self) -> int:
         """How many batches the files are behind the log."""
-        return max(0, self._log.head() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
+        return max(0, self._log.known() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
 
     def _reached(self, lsn: int, *, small: bool) -> bool:
         mark = marks.APPLIED_SMALL if small else marks.APPLIED
@@ -89,14 +93,14 @@ class Committer:
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
-    def pass_(self, *, defer: bool) -> apply.Outcome:
+    def pass_(self, *, defer: bool) -> Outcome:
         """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
-        with self._log.right(self._lock_timeout) as died:
-            if died:
+        with self._log.right(self._lock_timeout) as tenure:
+            if tenure.died:
                 self.fault()
             return self.pass_held(defer=defer)
 
-    def pass_held(self, *, defer: bool = False) -> apply.Outcome:
+    def pass_held(self, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
@@ -109,13 +113,13 @@ class Committer:
             if small == applied:
                 return self._advance(apply.apply(self._storage, effect, small, head), head)
         if applied >= head:
-            return apply.Outcome()
+            return Outcome()
         return self._advance(apply.apply(self._storage, self._effect(applied, head), applied, head), head)
 
-    def rewrite_held(self, redo: int, applied: int) -> apply.Outcome:
+    def rewrite_held(self, redo: int, applied: int) -> Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
         effect = self._effect(redo, applied)
-        outcome = apply.apply(self._storage, effect, redo, applied, mode=apply.Mode.REWRITE)
+        outcome = apply.apply(self._storage, effect, redo, applied, mode=Mode.REWRITE)
         if outcome.failed:
             self._failed(outcome)
         return outcome
@@ -132,7 +136,7 @@ class Committer:
             self._log.store_mark(marks.FAULT, self._fault)
             self._fault = 0
 
-    def _advance(self, outcome: apply.Outcome, head: int, *, small_only: bool = False) -> apply.Outcome:
+    def _advance(self, outcome: Outcome, head: int, *, small_only: bool = False) -> Outcome:
         if outcome.failed:
             self._failed(outcome)
             return outcome
@@ -142,7 +146,7 @@ class Committer:
             self._log.store_mark(marks.APPLIED, head)
         return outcome
 
-    def _failed(self, outcome: apply.Outcome) -> None:
+    def _failed(self, outcome: Outcome) -> None:
         path, error = next(iter(outcome.failed.items()))
         self.fault()
         self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
@@ -152,7 +156,7 @@ class Committer:
         with self._reader.lock:
             self._reader.refresh()
             if self._reader.head == head:
-                facts = self._reader.window(after)
+                facts = self._reader.facts(after)
                 if facts is not None:
                     return fold(facts)
         return fold_log(self._log, after, head)
@@ -175,7 +179,7 @@ class Committer:
     def _run(self) -> None:
         while not self._stop.is_set():
             woken = self._wake.wait(LOOK)
-            if self._stop.wait(FOLLOW / 2 if woken else 0):
+            if self._stop.wait(self._delay if woken else 0):
                 return
             self._wake.clear()
             try:

@@ -1,8 +1,9 @@
 """`.metatree`: what kind of tree a folder is. Born last, by put-if-absent, then immutable.
 
     {"keys": ["model", "version"], "locking_enabled": true,     what metatreedb 0.2.3 wrote
-     "format": 1, "id": "<the log's id>", "log": "append", "min_reader": 1, "min_writer": 1,
-     "skip_init": true}                                         makes a 0.2.3 client fail, not write past the log
+     "format": 1, "id": "<the log's id>", "log": "append" or "slots", "min_reader": 1, "min_writer": 1,
+     "skip_init": true,                                         makes a 0.2.3 client fail, not write past the log
+     "adopted": true}                                           only if 0.2.3 made it: its files carry no mark of ours
 
 Its content follows from the keys and the log alone, so two processes that create a tree at once write the same bytes.
 """
@@ -20,6 +21,7 @@ from .errors import CorruptionError, FormatError, InvalidLocationError, Metatree
 from .location import check_name
 
 FORMAT = 1
+LOGS = ("append", "slots")  # on one machine, and where hosts share the storage
 _TRIPWIRE = (
     b"This tree is written by metatree, whose own locks are elsewhere. The file stays: it stops programs of "
     b"metatreedb 0.2.3, which would write past the log. Do not remove it.\n"
@@ -32,6 +34,8 @@ class Config:
 
     keys: tuple[str, ...]  # the levels, from the top
     log_id: str | None  # None: written by metatreedb 0.2.3, not adopted yet
+    log: str | None = None  # the kind of the log, see `wal.open_log`
+    adopted: bool = False  # made by metatreedb 0.2.3: files that carry no mark are as it left them
 
 
 def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
@@ -64,6 +68,12 @@ def read(storage: wal.Storage) -> Config | None:
         ) from error
 
 
+def is_adopted(storage: wal.Storage) -> bool:
+    """Whether metatreedb 0.2.3 made this tree, so that a file without a mark may be as that version left it."""
+    found = read(storage)
+    return found is not None and found.adopted
+
+
 def _parse(value: dict[str, Any]) -> Config:
     keys = check_keys(value["keys"])
     if "format" not in value:
@@ -72,26 +82,26 @@ def _parse(value: dict[str, Any]) -> Config:
         raise FormatError(
             f"the tree has format {value['format']}, which this version does not know: upgrade metatreedb to read it"
         )
-    if value["log"] != "append":
+    if value["log"] not in LOGS:
         raise FormatError(f"the tree has a log of kind {value['log']!r}, which this version does not know: upgrade")
     if not isinstance(value["id"], str):
         raise ValueError("'id' is no string")
-    return Config(keys, value["id"])
+    return Config(keys, value["id"], value["log"], value.get("adopted") is True)
 
 
-def render(keys: Sequence[str], log_id: str) -> bytes:
+def render(keys: Sequence[str], log_id: str, log: str, *, adopted: bool = False) -> bytes:
     """The bytes of a tree's `.metatree`."""
     value = {
         "keys": list(keys),
         "locking_enabled": True,
         "format": FORMAT,
         "id": log_id,
-        "log": "append",
+        "log": log,
         "min_reader": FORMAT,
         "min_writer": FORMAT,
         "skip_init": True,
     }
-    return jsontext.dump_readable(value)
+    return jsontext.dump_readable({**value, "adopted": True} if adopted else value)
 
 
 def is_free(storage: wal.Storage) -> bool:
@@ -117,7 +127,7 @@ def keep_tripwire(storage: wal.Storage) -> None:
         storage.create(layout.TRIPWIRE, _TRIPWIRE)
 
 
-def found(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Make a folder with a log a tree: the last step of creation, and its commit point.
 
     Raises MetatreeError if another process made it a tree of other levels meanwhile.
@@ -125,15 +135,36 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
     set_tripwire(storage)
-    if not storage.create(layout.CONFIG, render(keys, log_id)):
+    if not storage.create(layout.CONFIG, render(keys, log_id, log)):
         check_same_keys(keys, read(storage), storage)
 
 
-def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str) -> None:
+def check_adoptable(storage: wal.Storage) -> None:
+    """Raises CorruptionError if the root's metadata.json, which alone says which folders are nodes, is missing or empty
+    though there are some: adopted like this, all of them would silently be no nodes any more."""
+    try:
+        if storage.read(layout.METADATA).data:
+            return
+    except FileNotFoundError:
+        pass
+    names = sorted(
+        entry.name
+        for entry in storage.list("")
+        if entry.kind is wal.Kind.FOLDER and storage.entry(f"{entry.name}/{layout.METADATA}") is not None
+    )
+    if names:
+        shown = ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
+        raise CorruptionError(
+            f"{storage.url}/{layout.METADATA} is missing or empty, so that the {len(names)} nodes below the root would "
+            f'be dropped: restore it, or write {{"children": [{shown}]}} into it, then open the tree again'
+        )
+
+
+def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Take over a tree of metatreedb 0.2.3, whose `.metatree` is replaced last."""
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
-    storage.publish(layout.CONFIG, render(keys, log_id), b"", durable=True)
+    storage.publish(layout.CONFIG, render(keys, log_id, log, adopted=True), b"", durable=True)
     storage.sync_folder("")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -103,6 +104,8 @@ def _refuse_twins(files: Sequence[str]) -> None:
 def _open(source: str | os.PathLike[str]) -> BinaryIO:
     try:
         return wal.open_source(source)
+    except wal.UnsafePathError as error:
+        raise _special(error, "put a regular file instead, or read it yourself and put the bytes") from error
     except Exception as error:
         raise SourceError(error) from error
 
@@ -110,8 +113,15 @@ def _open(source: str | os.PathLike[str]) -> BinaryIO:
 def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
     try:
         return wal.list_source(source)
+    except wal.UnsafePathError as error:
+        raise _special(error, "remove it, or put a copy in which links are files (cp -rL)") from error
     except Exception as error:
         raise SourceError(error) from error
+
+
+def _special(error: OSError, advice: str) -> SourceError:
+    """A link, FIFO or device in a source: to callers an ordinary OSError with its path."""
+    return SourceError(OSError(error.errno, f"{error.strerror}; {advice}", error.filename))
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -180,7 +190,7 @@ def _part(stream: BinaryIO, offset: int, size: int) -> BinaryIO:
 
 
 def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> OpenBlob:
-    """Open a blob of a node in the draft's state. Raises BlobNotFoundError, Moved."""
+    """Open a blob of a node in the draft's state. Raises BlobNotFoundError, NodeNotFoundError, Moved."""
     shown = join((*path, name)) if name else join(path)
     if not name:
         raise BlobNotFoundError(f"{shown or 'the root'} is a node, not a blob")
@@ -193,16 +203,18 @@ def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> Open
             raise FileNotFoundError
         stream, attribute = draft.view.reader.open_file(path, name)
     except FileNotFoundError:
+        draft.require_above(path, name)
         hint = " is a folder: use recursive=True" if draft.view.blob_files(path, name) else ": there is no such blob"
         raise BlobNotFoundError(f"{shown}{hint}") from None
     return OpenBlob(shown, stream, None, attribute.sha256 if attribute is not None else None, in_place=True)
 
 
 def directory_files(draft: Draft, path: Path, name: str) -> list[str]:
-    """The files of a directory blob, as blob names. Raises BlobNotFoundError, Moved."""
+    """The files of a directory blob, as blob names. Raises BlobNotFoundError, NodeNotFoundError, Moved."""
     draft.reads.name(path, name)
     files = draft.view.blob_files(path, name) if name else []
     if not files:
+        draft.require_above(path, name)
         raise BlobNotFoundError(f"{join((*path, name))} is no directory blob")
     return files
 
@@ -227,8 +239,7 @@ def _open_fact(storage: wal.Storage, draft: Draft, fact: BlobFact) -> BinaryIO:
 
 def download(blob: OpenBlob, target: str) -> None:
     """Write a blob to a new file of the user's: whole and verified, or not at all. Raises FileExistsError."""
-    folder = os.path.dirname(os.path.abspath(target))
-    descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=folder)
+    descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
     try:
         with os.fdopen(descriptor, "wb") as file:
             for chunk in blob.chunks():
@@ -254,6 +265,20 @@ def download_all(blobs: Iterable[tuple[str, OpenBlob]], target: str) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def check_target(target: str) -> None:
+    """Raises BlobExistsError if a download would replace something, and FileNotFoundError, NotADirectoryError or
+    PermissionError naming the folder that should hold it."""
+    if os.path.isdir(target) or not os.path.basename(target):
+        raise BlobExistsError(f"{target!r} is a folder: name the file in it that the download is to become")
+    refuse_existing(target)
+    folder = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(folder):
+        code = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
+        raise OSError(code, "the folder of a download must be there already: make it first", folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing may be written into the folder of the download", folder)
 
 
 def refuse_existing(target: str) -> None:

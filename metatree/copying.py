@@ -76,6 +76,7 @@ class Copying:
             raise InvalidLocationError(f"{join(target)!r} is no place for a blob: it needs a node and a name")
         draft.reads.name(path, name)
         if not draft.view.has_blob(path, name):
+            draft.require_above(path, name)
             raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
@@ -98,6 +99,8 @@ class Copying:
             nodes.extend((*node, child) for child in draft.view.children(node))
         if max(len(node) for node in nodes) - len(path) + len(target) > self._depth:
             raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
+        for node in nodes:
+            draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
         blobs = [_Blob(node, file, new[node], file) for node in nodes for file in _files(draft, node)]
         return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), tuple(blobs))

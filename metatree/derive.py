@@ -7,7 +7,6 @@ one as its changed keys and children. What changes nothing yields no fact.
 from __future__ import annotations
 
 from .draft import same_value
-from .errors import CorruptionError
 from .facts import BlobGone, Changes, ChildFact, Fact, KeysFact, NodeFact, NodeGone
 from .fold import Effect
 from .location import Path, join
@@ -50,6 +49,8 @@ class _Derivation:
     def _blobs(self, path: Path, delta: Effect, change: dict[str, list[str]], *, stays: bool) -> None:
         for name, fact in delta.blobs.items():
             if fact is not None:
+                if stays and name in delta.cleared and self._view.blob_files(path, name):
+                    self.facts.append(BlobGone(path, name))  # a file in the place of a directory blob
                 self.facts.append(fact)
                 change.setdefault("put", []).append(name)
             elif stays:
@@ -62,7 +63,7 @@ class _Derivation:
         """Derive the nodes below; the names that come into this node's children (at the end), and those that go."""
         created, dropped = [], []
         for name, below in delta.below.items():
-            was = stays and self._view.exists((*path, name))
+            was = stays and (self._view.stands if below.reset else self._view.exists)((*path, name))
             self.node((*path, name), below, there=was)
             is_now = was if below.exists is None else below.exists
             if was and below.reset:
@@ -96,11 +97,8 @@ class _Derivation:
             change["unset"] = unset
         if stays and not (values or unset or created or dropped):
             return
-        if stays and self._view.is_edited(path):
-            raise CorruptionError(
-                f"{join((*path, 'metadata.json'))} was edited by hand; nothing was changed. Compare it with the log "
-                "(check), then put the file back as it was or make your change through this library"
-            )
+        if stays:
+            self._view.require_unedited(path)
         keys = {**{k: v for k, v in old.items() if k not in unset}, **values}
         weight = (self._view.weight(path) if stays else 0) + sum(len(str(value)) for value in values.values())
         if values and weight > SMALL:

@@ -60,18 +60,19 @@ class Draft:
         self.require(path)
         return path
 
-    def resolve_blob(self, segments: Sequence[Segment]) -> tuple[Path, str]:
+    def resolve_blob(self, segments: Sequence[Segment], *, damaged: bool = False) -> tuple[Path, str]:
         """A node that exists and the name of a blob in it, which may not: as many segments as are nodes, then a blob.
 
-        The name is '' if the whole location is a node.
+        The name is '' if the whole location is a node; `damaged`: also one that is listed but whose file is missing.
         """
+        exists = self.view.stands if damaged else self.view.exists
         path: Path = ()
         rest: list[str] = []
         for segment in segments:
             name = self._name(segment, path)
             if not rest and len(path) < len(self._levels):
                 self.reads.name(path, name)
-                if self.view.exists((*path, name)):
+                if exists((*path, name)):
                     path = (*path, name)
                     continue
             rest.append(name)
@@ -100,6 +101,12 @@ class Draft:
                     path = path[:depth]
                     break
             raise NodeNotFoundError(f"there is no node {join(path)!r} in {self.view.reader.url}")
+
+    def require_above(self, path: Path, name: str) -> None:
+        """For a blob that is not there: raises NodeNotFoundError if the node that should hold it is not either."""
+        top, below, _ = name.partition("/")
+        if below and len(path) < len(self._levels) and not self.view.has_blob(path, top):
+            self.require((*path, top))
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
@@ -188,10 +195,13 @@ class Draft:
         self.delta.at(path).set_keys(check_values({key: value}))
 
     def delete_node(self, path: Path, *, recursive: bool) -> None:
-        """Drop a node and all below it. Raises NodeNotFoundError; NodeExistsError if not empty and not recursive."""
+        """Drop a node and all below it; with `recursive` also one whose file is missing. Raises NodeNotFoundError;
+        NodeExistsError if not empty and not recursive."""
         if not path:
             raise InvalidLocationError("the root cannot be deleted")
-        self.require(path)
+        self.reads.name(path[:-1], path[-1])
+        if not (recursive and self.view.stands(path)):
+            self.require(path)
         self.reads.tree(path)
         if not recursive and (self.view.children(path) or self.view.blobs(path)):
             raise NodeExistsError(f"{join(path)!r} has children or blobs; use recursive=True to delete them with it")
@@ -207,6 +217,7 @@ class Draft:
         """Drop a blob. Raises BlobNotFoundError, BlobExistsError for a directory blob without `recursive`."""
         self.reads.name(path, name)
         if not self.view.has_blob(path, name):
+            self.require_above(path, name)
             raise BlobNotFoundError(f"there is no node or blob {join((*path, name))!r}")
         if not recursive and self.view.blob_files(path, name):
             raise BlobExistsError(

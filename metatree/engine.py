@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
-from . import checkpoint, config, layout, recovery
+from . import checkpoint, config
 from .clock import Clock
 from .commit import Committing
-from .committer import Committer
+from .committer import FOLLOW, FOLLOW_SHARED, Committer
 from .draft import Draft
 from .errors import (
     ClosedError,
-    CorruptionError,
     MetatreeError,
     ReadOnlyError,
     TransactionError,
     UnavailableError,
-    UnsupportedStorageError,
 )
 from .location import Path
+from .opening import Opening
 from .reader import Reader
 from .staging import Staging
 from .view import View
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process before LockTimeoutError
-MAX_UNAPPLIED = 64 << 20  # bytes of log the files may be behind before a background writer applies them itself
+MAX_UNAPPLIED = 64 << 20  # bytes of log the files may be behind before a background writer applies them itself ...
+MAX_UNAPPLIED_SLOTS = 256  # ... and slots, where hosts share the storage
 
 _open: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -53,19 +53,28 @@ class Engine:
         read_only: bool,
         background: bool,
         clock: Clock | None = None,
+        staleness: float = 0.0,
         lock_timeout: float = LOCK_TIMEOUT,
         segment_size: int = 16 << 20,
+        ttl: float = wal.TTL,
     ) -> None:
+        """`staleness`, `ttl`, `segment_size`: see `wal.open_log`."""
         self.storage = storage
         self.clock = clock or Clock()
         self.read_only = read_only
-        self.recovered: recovery.Recovered | None = None
         self._pid = os.getpid()
         self._closed = False
         self.lock_timeout = lock_timeout
-        self._segment_size = segment_size
-        wanted = None if keys is None else config.check_keys(keys)
-        self.levels, self.log = self._open(wanted)
+        opened = Opening(
+            storage,
+            self.clock,
+            read_only=read_only,
+            lock_timeout=lock_timeout,
+            segment_size=segment_size,
+            staleness=staleness,
+            ttl=ttl,
+        ).open(None if keys is None else config.check_keys(keys))
+        self.levels, self.log, self.shared, self.recovered = opened
         self.reader = Reader(storage, self.log, len(self.levels), trust_applied=not read_only)
         self.committer = Committer(
             storage,
@@ -74,89 +83,26 @@ class Engine:
             self.clock,
             background=background and not read_only,
             lock_timeout=lock_timeout,
+            follow=FOLLOW_SHARED if self.shared else FOLLOW,
         )
-        vouches_from = 0 if self.recovered is not None else self.log.head()
-        self.checkpointer = checkpoint.Checkpointer(
-            storage, self.log, self.committer, self.clock, vouches_from=vouches_from, lock_timeout=lock_timeout
-        )
+        self.checkpointer = self._checkpointer()
         self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
         self.cursor: ContextVar[Path] = ContextVar("cursor", default=())
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
 
-    # --- opening ---------------------------------------------------------------------------------------------------
-
-    def _open(self, keys: tuple[str, ...] | None) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
-        found = config.read(self.storage)
-        if found is None and not config.is_free(self.storage):
-            found = config.read(self.storage)  # another process may have made the tree meanwhile
-            if found is None:
-                raise MetatreeError(
-                    f"{self.storage.url} is neither a tree nor empty; choose an empty or new folder for a new tree"
-                )
-        if found is not None and found.log_id is not None:
-            config.check_same_keys(keys, found, self.storage)
-            return found.keys, self._open_log(found.log_id)
-        if self.read_only and found is None:
-            raise MetatreeError(f"{self.storage.url} holds no tree")
-        if self.read_only:
-            raise ReadOnlyError(f"{self.storage.url} is a tree of metatreedb 0.2.3: open it for writing to adopt it")
-        self._require_writable()
-        return self._found(keys) if found is None else self._adopt(keys, found)
-
-    def _open_log(self, log_id: str) -> wal.WriteAheadLog:
-        if not self.read_only:
-            self._require_writable()
-            config.keep_tripwire(self.storage)
-        log = self._log(create=False)
-        if log.id != log_id:
-            log.close()
-            raise CorruptionError(
-                f"the log in {self.storage.url}/{layout.LOG} is that of another tree (log {log.id}, tree {log_id}): "
-                "the folders of two trees were mixed; restore one of them whole"
-            )
-        return log
-
-    def _found(self, keys: tuple[str, ...] | None) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
-        if keys is None:
-            raise MetatreeError(
-                f"{self.storage.url} holds no tree yet; to create one, name its levels: keys=('model', …)"
-            )
-        self.storage.make_folder(layout.LOG)
-        log = self._log(create=True)
-        config.found(self.storage, keys, log.id)
-        return keys, log
-
-    def _adopt(self, keys: tuple[str, ...] | None, found: config.Config) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
-        config.check_same_keys(keys, found, self.storage)
-        config.set_tripwire(self.storage)
-        self.storage.make_folder(layout.LOG)
-        log = self._log(create=True)
-        config.adopt(self.storage, found.keys, log.id)
-        return found.keys, log
-
-    def _log(self, *, create: bool) -> wal.WriteAheadLog:
-        def recover(log: wal.WriteAheadLog) -> None:
-            self.recovered = recovery.recover(self.storage, log, self.clock)
-
-        return wal.open_log(
+    def _checkpointer(self) -> checkpoint.Checkpointer:
+        trusted = self.shared or self.recovered is not None
+        return checkpoint.Checkpointer(
             self.storage,
-            layout.LOG,
-            create=create,
-            read_only=self.read_only,
-            recover=None if self.read_only else recover,
+            self.log,
+            self.committer,
+            self.clock,
+            vouches_from=0 if trusted else self.log.head(),
             lock_timeout=self.lock_timeout,
-            segment_size=self._segment_size,
-            clock=self.clock,
+            batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
         )
-
-    def _require_writable(self) -> None:
-        can = self.storage.capabilities
-        if not can.writable:
-            raise ReadOnlyError(f"{self.storage.url} cannot be written ({can.reason}); open it with read_only=True")
-        if not can.append_log:
-            raise UnsupportedStorageError(f"{self.storage.url}: {can.reason}; open it with read_only=True")
 
     # --- reading and changing ---------------------------------------------------------------------------------------
 
@@ -167,6 +113,15 @@ class Engine:
         if active is not None:
             return active.run(question)
         return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
+
+    def examine(self, question: Callable[[Draft], object]) -> None:
+        """Ask `question` for the sake of what it may raise, before work that a commit will validate anyway."""
+        self.require_usable()
+        active = self.active.get()
+        if active is not None:
+            active.run(question)
+        else:
+            self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)), fresh=False)
 
     def change(self, change: Callable[[Draft], T], staging: Staging | None = None) -> T:
         """Make a change: in the running transaction, or as a commit of its own."""
@@ -184,9 +139,9 @@ class Engine:
             return
         try:
             self.committer.committed(position.lsn)
-            if self.committer.background and self._behind(position.lsn) > MAX_UNAPPLIED:
+            if self.committer.background and self._is_far_behind(position.lsn):
                 self.committer.flush()
-            if checkpoint.is_due(self.log):
+            if self.checkpointer.is_due():
                 self.checkpoint_quietly()
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(f"{type(error).__name__}: {error}")
@@ -194,9 +149,10 @@ class Engine:
             interrupt.add_note(f"the commit with LSN {position.lsn} is durable; its files will follow")
             raise
 
-    def _behind(self, lsn: int) -> int:
-        """Bytes of log that the files are behind."""
-        return self.log.size_after(lsn - self.committer.unapplied())
+    def _is_far_behind(self, lsn: int) -> bool:
+        """Whether the files are so far behind the log that a commit has to wait for them."""
+        behind = self.committer.unapplied()
+        return (self.shared and behind > MAX_UNAPPLIED_SLOTS) or self.log.size_after(lsn - behind) > MAX_UNAPPLIED
 
     def checkpoint_quietly(self) -> None:
         """A checkpoint nobody asked for: what keeps it from being made is kept for `flush` and the next one."""
@@ -211,7 +167,7 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.staging
-        return Staging(self.storage, lambda: self.clock.txid(self.log.head()))
+        return Staging(self.storage, lambda: self.clock.txid(self.log.known()))
 
     def require_usable(self) -> None:
         """Raises ClosedError; after a fork, reopens first what must not be shared."""

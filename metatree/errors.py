@@ -19,7 +19,8 @@
     └── UnsupportedStorageError  this filesystem cannot give the guarantee; says which, and what to do
 
 `ApplyPendingWarning` is no error: the commit is durable, only the readable files have not followed yet.
-What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception.
+What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception; a link or
+special file in it is an OSError with its path. So does the folder of a download that is missing.
 """
 
 from __future__ import annotations

@@ -18,7 +18,19 @@ from .location import Path, fold_name
 class Effect:
     """The net effect of a window on one node, and in `below` on the nodes under it."""
 
-    __slots__ = ("_deep", "_names", "below", "blobs", "children", "exists", "keys", "reset", "unset", "whole")
+    __slots__ = (
+        "_deep",
+        "_names",
+        "below",
+        "blobs",
+        "children",
+        "cleared",
+        "exists",
+        "keys",
+        "reset",
+        "unset",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.reset = False  # all that was here or below before the window is gone
@@ -28,6 +40,7 @@ class Effect:
         self.unset: set[str] = set()
         self.children: dict[str, bool] = {}  # name -> created (True) or dropped, in the order of the last event
         self.blobs: dict[str, BlobFact | None] = {}  # None: gone, with all below it
+        self.cleared: set[str] = set()  # blobs that went, also if they came again
         self.below: dict[str, Effect] = {}
         self._deep = False  # some blob's name leads into a directory blob
         self._names: dict[str, str | None] | None = None  # folded -> actual name, None: free again
@@ -119,6 +132,7 @@ class Effect:
                 del self.blobs[inner]
         self.blobs.pop(name, None)
         self.blobs[name] = None
+        self.cleared.add(name)
         if "/" not in name:
             self._note(name, None)
 

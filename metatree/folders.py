@@ -11,7 +11,7 @@ import wal
 
 from . import jsontext, layout
 from .errors import CorruptionError
-from .location import Path, check_name
+from .location import Path, check_name, join
 from .values import CHILDREN, check_values
 
 
@@ -63,6 +63,13 @@ def is_edited(stored: wal.Stored) -> bool:
     return attribute is not None and attribute.sha256 != digest(stored.data)
 
 
+def is_unmarked(storage: wal.Storage, stored: wal.Stored) -> bool:
+    """Whether a metadata.json lacks the mark that the engine gives to each: another program replaced it, or the tree
+    was copied without attributes. The empty one that a root is born with has none, and holds nothing to lose."""
+    marked = Attribute.decode(stored.attribute) is not None
+    return storage.capabilities.attributes and not marked and stored.data != render({}, [])
+
+
 def read_node(storage: wal.Storage, path: Path) -> NodeFile:
     """A node's metadata.json. Raises FileNotFoundError, CorruptionError naming the file: never an empty dict."""
     name = layout.metadata(path)
@@ -91,6 +98,16 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
             "the log may still hold its content"
         ) from error
     return NodeFile(value, tuple(children), len(stored.data), edited)
+
+
+def missing(path: Path) -> CorruptionError:
+    """The error of a node whose file, or whole folder, is gone."""
+    if not path:
+        return CorruptionError(f"the root's {layout.METADATA} is missing; restore it from a backup")
+    return CorruptionError(
+        f"{layout.metadata(path)} is missing though its parent lists the node {join(path)!r}; restore it from a "
+        f"backup, or give the node up with delete({join(path)!r}, recursive=True); check() names what else is missing"
+    )
 
 
 def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool) -> set[str]:
@@ -136,6 +153,28 @@ def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
                 pending.append(inner)
             elif entry.kind is wal.Kind.FILE:
                 yield inner
+
+
+def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
+    """The folders, from `name` down, that are the root of a tree."""
+    try:
+        entries = storage.list(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if any(entry.name == layout.CONFIG and entry.kind is wal.Kind.FILE for entry in entries):
+        yield name
+        return
+    for entry in entries:
+        if entry.kind is wal.Kind.FOLDER:
+            yield from trees_below(storage, f"{name}/{entry.name}")
+
+
+def is_headless(storage: wal.Storage, name: str) -> bool:
+    """Whether a folder stands there that holds something, but no metadata.json."""
+    entry = storage.entry(name)
+    if entry is None or entry.kind is not wal.Kind.FOLDER or storage.entry(f"{name}/{layout.METADATA}") is not None:
+        return False
+    return bool(storage.list(name))
 
 
 def is_foreign_file(storage: wal.Storage, name: str) -> bool:

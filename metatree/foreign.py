@@ -29,14 +29,14 @@ def is_foreign(storage: wal.Storage, name: str) -> bool:
     return all(is_foreign(storage, f"{name}/{below.name}") for below in inner)
 
 
-def give_back(storage: wal.Storage, aside: str, folder: str, since: int) -> None:
+def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None) -> None:
     """A node that is made once more keeps what is foreign in the one that stood there, which was moved to `aside`.
 
     Only if that one was published for records after `since`, the beginning of the window that is applied: what was in
-    a node from before, which the window dropped, went with it. (If the window made and dropped a node of this name
-    before, this one may be meant: then too much is given back, never too little.)
+    a node from before, which the window dropped, went with it. None: the window dropped nothing there. (If the window
+    made and dropped a node of this name before, this one may be meant: then too much is given back, never too little.)
     """
-    if not storage.capabilities.attributes or not _is_made_since(storage, aside, since):
+    if not storage.capabilities.attributes or not (since is None or _is_made_since(storage, aside, since)):
         return
     for entry in storage.list(aside):
         old, new = f"{aside}/{entry.name}", f"{folder}/{entry.name}"

@@ -73,6 +73,11 @@ def trash(lsn: int, name: str) -> str:
     return f"{TRASH}/{lsn}/{name}"
 
 
+def trash_of(lsn: str, name: str) -> str:
+    """The same for an entry of the trash; '' is all of it."""
+    return f"{TRASH}/{lsn}/{name}" if name else f"{TRASH}/{lsn}"
+
+
 def quarantine(reason: str, name: str) -> str:
     """Where something is kept for a person; `reason` is one word such as 'edited', 'staged', 'tmp'."""
     return f"{QUARANTINE}/{reason}/{name}"

@@ -138,6 +138,11 @@ def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
 def _parse_string(location: str) -> tuple[Segment, ...]:
     if location == "":
         return ()
+    if location[0] == "/" or location[-1] == "/" or "//" in location:
+        where = "begins with '/'" if location[0] == "/" else "ends in '/'" if location[-1] == "/" else "holds '//'"
+        names = "/".join(name for name in location.split("/") if name)
+        hint = f"write {names!r}" if names else "the root is ''"
+        raise InvalidLocationError(f"{location!r} {where}: a location is names below the root, so {hint}")
     return _parse_parts(location.split("/"))
 
 

@@ -124,7 +124,8 @@ class Reading:
 
         With `outfile`, the blob is written there first, whole and verified, and the generator then reads that file;
         `recursive=True` downloads a directory blob into a new folder (the generator is then empty).
-        Raises BlobNotFoundError, NodeNotFoundError, InvalidLocationError, BlobExistsError (`outfile` exists);
+        Raises BlobNotFoundError, NodeNotFoundError (of the node above), InvalidLocationError, BlobExistsError
+        (`outfile` exists), and the system's own error if there is no folder for `outfile`;
         damage found while streaming is a CorruptionError at the end.
         """
         segments = self._parse(location)
@@ -133,7 +134,7 @@ class Reading:
                 raise InvalidLocationError("recursive=True downloads a folder: pass outfile")
             return self._open(segments).chunks()
         target = os.fspath(outfile)
-        content.refuse_existing(target)
+        content.check_target(target)
         if recursive:
             return self._download_all(segments, target)
         blob = self._open(segments)

@@ -13,10 +13,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import wal
+
 from . import Metatree
 from .check import Report
-from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
+from .errors import (
+    ApplyPendingWarning,
+    InvalidLocationError,
+    MetatreeError,
+    ReadOnlyError,
+    UnavailableError,
+    UnsupportedStorageError,
+)
 from .recovery import Recovered
+
+# no tree there or none that has a log, not a root, not one that can be opened here, options it does not take
+_USAGE = (MetatreeError, ReadOnlyError, InvalidLocationError, UnsupportedStorageError, TypeError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     damaged = bool(done.failed) or (report is not None and not report.ok)
     if arguments.json:
         findings = [] if report is None else report.as_dict()["problems"]
-        state = {"root": arguments.root, "dry_run": arguments.dry_run, **done.as_dict(), "damage": findings}
+        found = {**done.as_dict(), "clean": done.clean and not damaged, "damage": findings}
+        state = {"root": arguments.root, "dry_run": arguments.dry_run, **found}
         print(json.dumps(state, indent=2))
     else:
         print("\n".join(_text(arguments.root, done, report, dry_run=arguments.dry_run)))
@@ -76,15 +89,16 @@ def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Reco
 def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
-    print(f"metatree-recover: {root}: {type(error).__name__}: {error}", file=sys.stderr)
-    return 2 if type(error) in (MetatreeError, TypeError) else 1  # no tree there, or options it does not take
+    print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
+    return 2 if type(error) in _USAGE and not isinstance(error.__cause__, wal.UnsafePathError) else 1
 
 
 def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -> list[str]:
     verb = "would be" if dry_run else "were"
     lines = [f"{root}: log after {done.redo} up to {done.head}"]
+    damaged = bool(done.failed) or (report is not None and not report.ok)
     if done.clean:
-        lines.append("clean: nothing to replay, nothing to set aside")
+        lines.append(("" if damaged else "clean: ") + "nothing to replay, nothing to set aside")
     else:
         lines += [
             f"  {done.records} transactions {verb} replayed",
@@ -105,7 +119,7 @@ def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -
     lines += [f"  NOT brought up to date: {path or 'the root'}: {why}" for path, why in done.failed.items()]
     for finding in report.problems if report is not None else ():
         lines.append(f"  DAMAGE: {finding.path}: {finding.reason}")
-    if done.failed or (report is not None and not report.ok):
+    if damaged:
         lines.append("damage remains: mend what is named above (restore the files from a backup), then run this again")
     return lines
 

@@ -14,6 +14,7 @@ import wal
 from . import apply, layout, marks
 from .clock import Clock
 from .committer import fold_log
+from .outcome import Mode
 from .staging import names_in, waiting
 
 
@@ -72,7 +73,7 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
         recovered.scratch.append(name)
     with log.right():
         effect = fold_log(log, recovered.redo, recovered.head)
-        outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=apply.Mode.REPLAY)
+        outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
     recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
     recovered.edited = outcome.edited
     recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}

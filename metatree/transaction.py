@@ -1,12 +1,14 @@
 """A transaction: a draft on one committed snapshot, with everything it read; committed or rolled back once.
 
-No lock is held while its block runs. Its snapshot is extended: whenever it reads, its base moves to the log's head if
-nothing that it has read so far was changed in between; otherwise ConflictError, and the block's end raises it again.
+No lock is held while its block runs. Its snapshot is that of the block's beginning, and is extended: whenever a file is
+read, its base moves to the log's head if nothing that it has read so far was changed in between; otherwise
+ConflictError, and the block's end raises it again.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from contextvars import Token
 from types import TracebackType
@@ -25,7 +27,8 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """What `tree.transaction()` returns; use it in a `with` statement, once.
+    """What `tree.transaction()` returns; use it in a `with` statement, once. One that is dropped without having been
+    entered does nothing, and a RuntimeWarning says so.
 
     After the block: `lsn` is the LSN of its record (None if there was nothing to commit), `replayed` whether its
     idempotency key had been used before (then `lsn` is the first one's and nothing was committed). A key that is known
@@ -39,6 +42,7 @@ class Transaction:
         self._engine = engine
         self._key = idempotency_key
         self._token: Token[Transaction | None] | None = None
+        self._entered = False
         self._finished = False
         self._conflict: ConflictError | None = None
         self._draft: Draft | None = None
@@ -57,7 +61,12 @@ class Transaction:
         state = f"lsn={self.lsn}" if self._finished else "open" if self._draft is not None else "new"
         return f"<metatree.Transaction {self.message!r} {state}>"
 
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if not getattr(self, "_entered", True):  # True: `__init__` had failed
+            _warn(f"{self!r} was never entered: use `with tree.transaction():`", RuntimeWarning, source=self)
+
     def __enter__(self) -> Transaction:
+        self._entered = True
         if self._draft is not None or self._finished:
             raise TransactionError("a transaction is used once; make a new one with tree.transaction()")
         if self._engine.active.get() is not None:
@@ -112,7 +121,7 @@ class Transaction:
                 self._engine.committed(outcome.position)
 
     def run(self, verb: Callable[[Draft], T]) -> T:
-        """A verb of the draft, in the snapshot extended to now. Raises ConflictError."""
+        """A verb of the draft, in its snapshot. Raises ConflictError."""
         if self._finished or self._draft is None:
             raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
         draft = self._draft
@@ -121,7 +130,7 @@ class Transaction:
             self._extend(draft)
             return verb(draft)
 
-        return self._engine.reader.ask(question, draft.reads)
+        return self._engine.reader.ask(question, draft.reads, fresh=False)
 
     def _extend(self, draft: Draft) -> None:
         reader = self._engine.reader

@@ -66,7 +66,7 @@ class Metatree(Reading):
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # a storage object has no name
         with translated():
-            storage, self._root = open_root(root, options, create=not read_only and keys is not None)
+            storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, background=apply == "background")
             except BaseException:
@@ -113,7 +113,7 @@ class Metatree(Reading):
         blob_name = content.source_name(source, name)
         with translated():
             staging = self._engine.staging()
-            self._read(lambda draft: draft.resolve(segments))  # what is wrong with the location, before the copying
+            self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
             try:
                 blobs = content.take_in(source, blob_name, staging, recursive=recursive)
             except BaseException:
@@ -158,7 +158,7 @@ class Metatree(Reading):
         segments = self._parse(location)
 
         def change(draft: Draft) -> None:
-            path, name = draft.resolve_blob(segments)
+            path, name = draft.resolve_blob(segments, damaged=recursive)
             if name:
                 draft.delete_blob(path, name, recursive=recursive)
             else:

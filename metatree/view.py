@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from . import layout
+from .errors import CorruptionError
 from .facts import BlobFact
 from .fold import Effect
 from .location import Path, fold_name
@@ -31,6 +33,15 @@ class View:
             if covered:
                 return False
         return self.reader.node(path) is not None
+
+    def stands(self, path: Path) -> bool:
+        """As `exists`, and also for a node that its parent lists but whose file is missing: it can only be dropped."""
+        try:
+            return self.exists(path)
+        except CorruptionError as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                raise
+            return path[-1:] != () and path[-1] in self.children(path[:-1])
 
     def keys(self, path: Path) -> dict[str, Any]:
         """The node's keys; {} for no node. Not to be changed."""
@@ -87,10 +98,14 @@ class View:
                 weight += sum(len(key) + len(str(value)) + 8 for key, value in effect.keys.items())
         return weight
 
-    def is_edited(self, path: Path) -> bool:
-        """Whether the node's file was changed by hand."""
+    def require_unedited(self, path: Path) -> None:
+        """Raises CorruptionError if the node's file was changed by hand."""
         node = self.reader.node(path)
-        return node is not None and node.edited
+        if node is not None and node.edited:
+            raise CorruptionError(
+                f"{layout.metadata(path)} was edited by hand; nothing was changed. Compare it with the log (check), "
+                "then put the file back as it was or make your change through this library"
+            )
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
         """The blob's content as far as it is not in its file yet, and whether the file is out of date."""

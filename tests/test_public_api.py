@@ -72,11 +72,14 @@ WAL = {
     "Publication",
     "RandomFile",
     "Record",
+    "RightLostError",
     "Staged",
     "StagedFile",
     "Storage",
     "Stored",
+    "TTL",
     "TailReport",
+    "Tenure",
     "UnsafePathError",
     "UnsupportedError",
     "Verification",
@@ -88,6 +91,7 @@ WAL = {
     "open_source",
     "open_storage",
     "safe_point",
+    "whoami",
 }
 
 # class -> what it also is, so that programs which know only Python's own classes catch it

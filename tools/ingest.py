@@ -1,6 +1,7 @@
 """Loads a manifest of files into a tree, in transactions of N rows, resumable.
 
-    python tools/ingest.py ROOT MANIFEST --keys model,version
+    python tools/ingest.py ROOT MANIFEST --keys model,version          a new tree; for an existing one without --keys
+    python tools/ingest.py ROOT MANIFEST --retry-rejects               once what kept rows out is mended
 
 A manifest row has `location` (where the blob goes), `source` (a path, relative to the manifest's folder, or an fsspec
 URL) and optionally `name` (default: the source's last segment); every other column becomes metadata of the
@@ -8,7 +9,11 @@ location's node. JSON Lines keep their types; CSV cells are strings unless `--ty
 
 Each batch is one transaction under an idempotency key made of the manifest's content, the options that matter and
 the batch's number: run again after a kill, after Ctrl-C or by mistake, it adds nothing twice. Rows that cannot be
-loaded go to the rejects file and stop nobody. Change the manifest, and it is another load.
+loaded go to the rejects file and stop nobody. Change the manifest or an option that matters (--batch, the columns,
+--types, --format), and it is another load, whose rows find the blobs of the first one in their place.
+
+The first load is never repeated for its rejected rows: --retry-rejects loads them, from the rejects file, under keys of
+their own. Mend the sources, or the rows themselves there under `row`. What is in the tree then leaves the file.
 
 Exit status: 0 all rows are in the tree, 1 some were rejected, 2 wrong usage, 3 stopped by an error of the tree,
 130 stopped by a signal; after 3 and 130 the same command continues.
@@ -30,8 +35,9 @@ from types import FrameType
 from ingest_load import Loader, Outcome, TreeStoppedError
 from ingest_manifest import Batch, Columns, ManifestError, Options, measure, read_batches, run_id
 from ingest_rejects import Rejects, RejectsBusyError
+from ingest_retry import RetriedRejects, read_rejected
 
-from metatree import Metatree, MetatreeError
+from metatree import Metatree, MetatreeError, UnsupportedStorageError
 
 Progress = Callable[[int], object]
 
@@ -123,9 +129,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keys", metavar="A,B", help="the names of the tree's levels")
     parser.add_argument("--format", choices=("jsonl", "csv"), help="default: csv for *.csv, otherwise jsonl")
     parser.add_argument("--types", action="store_true", help="CSV cells that are JSON numbers or booleans become such")
-    parser.add_argument("--batch", type=positive, default=500, metavar="N", help="rows of a transaction (500)")
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=500,
+        metavar="N",
+        help="rows of a transaction (500); keep it to continue a load",
+    )
     parser.add_argument("--workers", type=positive, default=4, metavar="N", help="threads that read sources (4)")
     parser.add_argument("--rejects", type=Path, metavar="FILE", help="default: MANIFEST.rejects.jsonl")
+    parser.add_argument("--retry-rejects", action="store_true", help="load the rows of the rejects file again")
     parser.add_argument("--location-column", default="location", metavar="COLUMN")
     parser.add_argument("--source-column", default="source", metavar="COLUMN")
     parser.add_argument("--name-column", default="name", metavar="COLUMN")
@@ -133,7 +146,21 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if not given.manifest.is_file():
         parser.error(f"there is no manifest {given.manifest}")
+    given.rejects = given.rejects or given.manifest.with_name(given.manifest.name + ".rejects.jsonl")
+    if wrong := wrong_rejects(given.rejects, given.manifest, retry=given.retry_rejects):
+        parser.error(wrong)
     return given
+
+
+def wrong_rejects(rejects: Path, manifest: Path, *, retry: bool) -> str:
+    """Why this cannot be the rejects file; '' if it can."""
+    if not rejects.parent.is_dir():
+        return f"there is no folder {rejects.parent} for the rejects file"
+    if rejects.is_dir() or (rejects.exists() and rejects.samefile(manifest)):
+        return f"the rejects file needs a name of its own, not {rejects}"
+    if retry and not rejects.is_file():
+        return f"there is nothing to retry: {rejects} does not exist"
+    return ""
 
 
 def positive(text: str) -> int:
@@ -153,19 +180,34 @@ def open_tree(given: argparse.Namespace) -> Metatree:
     keys = tuple(given.keys.split(",")) if given.keys else None
     try:
         return Metatree(given.root, keys)
-    except ValueError as error:  # no tree and no keys, or other keys than the tree's
+    except (ValueError, UnsupportedStorageError) as error:
         raise ManifestError(str(error)) from error
+    except MetatreeError as error:
+        if type(error) is not MetatreeError:
+            raise
+        # no tree and no keys, other keys than the tree's, a folder of something else
+        raise ManifestError(str(error).replace("keys=('model', …)", "--keys model,version")) from error
+
+
+def plan(given: argparse.Namespace) -> tuple[str, int, Rejects, Iterator[Batch]]:
+    """The run's name, its lines, where it rejects to, and what it loads."""
+    options = options_of(given)
+    if not given.retry_rejects:
+        content, lines = measure(given.manifest)
+        name = run_id(content, options)
+        return name, lines, Rejects(given.rejects, name), read_batches(given.manifest, options)
+    content, lines = measure(given.rejects)
+    name = run_id(f"retry {content}", options)
+    folder = given.manifest.resolve().parent
+    return name, lines, RetriedRejects(given.rejects, name), read_rejected(given.rejects, folder, options)
 
 
 def run(given: argparse.Namespace, stop: StopFlag) -> Summary:
-    options = options_of(given)
-    content, lines = measure(given.manifest)
-    name = run_id(content, options)
-    rejects = Rejects(given.rejects or given.manifest.with_name(given.manifest.name + ".rejects.jsonl"), name)
+    name, lines, rejects, batches = plan(given)
     started = time.monotonic()
     try:
         with open_tree(given) as tree, Loader(tree, name, given.workers) as loader, progress_bar(lines) as progress:
-            summary = ingest(loader, read_batches(given.manifest, options), rejects, stop, progress)
+            summary = ingest(loader, batches, rejects, stop, progress)
     except BaseException:
         rejects.close()
         raise
@@ -202,7 +244,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(summary, given)
     if not summary.complete:
         return complain("Stopped. Run the same command again to continue.", 130)
-    return 1 if summary.rejected else 0
+    return complain(advice(summary, given), 1) if summary.rejected else 0
+
+
+def advice(summary: Summary, given: argparse.Namespace) -> str:
+    """What to do about rejected rows."""
+    text = f"{summary.rejected} rows were rejected; {given.rejects} says why. "
+    if not given.retry_rejects and not summary.added and not summary.already_there:
+        text += (
+            "Was this manifest loaded before, with another --batch? That is another load; its rows are in the tree. "
+        )
+    return text + "Once that is mended, load them with the same command and --retry-rejects."
 
 
 def complain(message: object, status: int) -> int:

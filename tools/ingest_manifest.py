@@ -102,8 +102,14 @@ def run_id(content: str, options: Options) -> str:
 
 def read_batches(manifest: Path, options: Options) -> Iterator[Batch]:
     """The manifest as batches of `options.batch` rows (rejected lines count as rows)."""
-    folder = manifest.resolve().parent
-    found = (_row(line, raw, folder, options.columns) for line, raw in _raw_rows(manifest, options))
+    return batches_of(_raw_rows(manifest, options), manifest.resolve().parent, options)
+
+
+def batches_of(
+    raws: Iterator[tuple[int, dict[str, object] | Reject]], folder: Path, options: Options
+) -> Iterator[Batch]:
+    """Rows as they were read, with their lines, as batches; relative sources lie in `folder`."""
+    found = (_row(line, raw, folder, options.columns) for line, raw in raws)
     for number in itertools.count():
         part = list(itertools.islice(found, options.batch))
         if not part:

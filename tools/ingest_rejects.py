@@ -26,15 +26,19 @@ class RejectsBusyError(OSError):
 class Rejects:
     """Sections of rejected rows of one run (`run` names manifest and options)."""
 
-    def __init__(self, target: Path, run: str) -> None:
+    def __init__(self, target: Path, run: str, *, retry: bool = False) -> None:
+        """`retry`: this run's rows are those of `target` itself. Raises RejectsBusyError, and OSError if `target`
+        cannot be written."""
         self._target = target
-        self._part = target.with_name(target.name + ".part")
+        self._part = part_of(target, retry=retry)
         self._run = run
         self._sections: dict[int, tuple[int, int]] = {}  # batch -> (offset of its last section, rows in it)
-        if not self._part.exists() and target.is_file():
+        if not retry and not self._part.exists() and target.is_file():
             self._copy_earlier_run()
         self._file: BinaryIO = open(self._part, "a+b")  # noqa: SIM115  (open as long as this object)
         self._lock()
+        if not retry:
+            self._refuse_beside_retry()
         self._end_torn_line()
         self._find_sections()
 
@@ -66,12 +70,19 @@ class Rejects:
 
     def finish(self) -> None:
         """Publish the rejects file, or remove it if nothing was rejected."""
-        if self.total:
-            fresh = self._target.with_name(self._target.name + ".new")
-            with open(fresh, "wb") as file:
-                file.writelines(self._rows())
-                file.flush()
-                os.fsync(file.fileno())
+        if not self.total:
+            self.publish(None)
+            return
+        fresh = self._target.with_name(self._target.name + ".new")
+        with open(fresh, "wb") as file:
+            file.writelines(self.rows())
+            file.flush()
+            os.fsync(file.fileno())
+        self.publish(fresh)
+
+    def publish(self, fresh: Path | None) -> None:
+        """End the run: `fresh` becomes the rejects file; None: there is none any more."""
+        if fresh is not None:
             os.replace(fresh, self._target)
         else:
             self._target.unlink(missing_ok=True)
@@ -91,6 +102,17 @@ class Rejects:
         if not ours:
             self._file.close()
             raise RejectsBusyError(f"another run is writing {self._part}")
+
+    def _refuse_beside_retry(self) -> None:
+        """A retry that runs now would write the same rejects file."""
+        try:
+            with open(part_of(self._target, retry=True), "rb") as other:
+                fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            self._file.close()
+            raise RejectsBusyError(f"a run with --retry-rejects is writing {self._target}") from None
 
     def _line(self, batch: int, reject: Reject | None) -> bytes:
         """A rejected row, or (None) the line that opens a section."""
@@ -136,7 +158,8 @@ class Rejects:
                 self._sections[batch] = (start, rows + 1)
             offset += len(line)
 
-    def _rows(self) -> Iterator[bytes]:
+    def rows(self) -> Iterator[bytes]:
+        """The lines of the rows that are rejected, in the order of the batches."""
         for batch in sorted(self._sections):
             self._file.seek(self._sections[batch][0])
             self._file.readline()
@@ -155,6 +178,11 @@ class Rejects:
             return None
         batch = row.get("batch")
         return batch if isinstance(batch, int) else None
+
+
+def part_of(target: Path, *, retry: bool = False) -> Path:
+    """Where the sections of a run are collected."""
+    return target.with_name(target.name + (".retry.part" if retry else ".part"))
 
 
 def _opens_section(line: bytes) -> bool:

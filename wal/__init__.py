@@ -5,6 +5,7 @@ It knows nothing of what its records mean. Guarantees: `wal.log`. Bytes on disk:
 
 from __future__ import annotations
 
+from wal.claim import whoami
 from wal.clock import Clock
 from wal.errors import (
     InDoubtError,
@@ -14,11 +15,13 @@ from wal.errors import (
     LogFormatError,
     LogMissingError,
     PoisonedError,
+    RightLostError,
     UnsupportedError,
     WalError,
 )
+from wal.host_right import TTL
 from wal.interrupts import safe_point
-from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Verification, WriteAheadLog
+from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
 from wal.storage import (
     Capabilities,
@@ -47,6 +50,7 @@ from wal.storage import (
 
 __all__ = [
     "LSN",
+    "TTL",
     "Batch",
     "Capabilities",
     "ChangedError",
@@ -73,11 +77,13 @@ __all__ = [
     "Publication",
     "RandomFile",
     "Record",
+    "RightLostError",
     "Staged",
     "StagedFile",
     "Storage",
     "Stored",
     "TailReport",
+    "Tenure",
     "UnsafePathError",
     "UnsupportedError",
     "Verification",
@@ -89,4 +95,5 @@ __all__ = [
     "open_source",
     "open_storage",
     "safe_point",
+    "whoami",
 ]

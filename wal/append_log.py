@@ -8,40 +8,27 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import NoReturn
 
 from wal.chain import Chain
 from wal.checkpoint import Checkpoint
-from wal.clock import Clock
 from wal.errors import LogClosedError, UnsupportedError
 from wal.group import Group
 from wal.head import HeadFile
 from wal.history import History
 from wal.interrupts import DeferredInterrupt
 from wal.leader import Leader
-from wal.log import LSN, Batch, Position, Prepare, TailReport, Verification
+from wal.log import LSN, Batch, Position, Prepare, TailReport, Tenure, Verification
 from wal.names import Names
 from wal.rights import Holding, Right
+from wal.settings import Settings
 from wal.shelf import Shelf
-from wal.storage.base import Lock, Storage
+from wal.storage.base import Lock
 from wal.verify import verify_log
 from wal.writer import Writer
 
 # what systems say of a datasync through a file that is open for reading only, or on a read-only mount
 _CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a log was asked to be opened."""
-
-    storage: Storage
-    folder: str
-    read_only: bool
-    lock_timeout: float  # seconds
-    segment_size: int  # bytes
-    clock: Clock
 
 
 class AppendLog:
@@ -93,6 +80,14 @@ class AppendLog:
         durable = self.head_file.durable() if self.head_file is not None else None
         return max(durable, self._floor) if durable is not None else self.look()
 
+    def known(self) -> LSN:
+        """As `head`, which costs nothing here."""
+        return self.head()
+
+    def settle(self) -> None:
+        """Decide what is at the log's end: whoever gets the right to append does that first."""
+        self.append(lambda _head, _mates: None)
+
     def report(self, found: TailReport) -> TailReport:
         """By `enter`: what it repaired, before the consumer's replay may ask for it."""
         self._tail_report = found
@@ -130,9 +125,9 @@ class AppendLog:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, after: LSN) -> Iterator[Batch]:
-        """The batches after `after`, in order, to the head as it is now. See WriteAheadLog."""
-        head = self.head()
+    def read(self, after: LSN, upto: LSN | None = None) -> Iterator[Batch]:
+        """The batches after `after`, in order, to `upto` or the head as it is now. See WriteAheadLog."""
+        head = self.head() if upto is None else upto
         if after < head:
             self.chain.reach(head)
         return self._read(after, head)
@@ -188,12 +183,12 @@ class AppendLog:
         """Set a consumer's mark. Not durable."""
         self._writable_head().store_mark(index, value)
 
-    def right(self, timeout: float | None = None) -> AbstractContextManager[bool]:
-        """The right to carry the log out; True if its holder before died with it. None: the handle's time limit."""
+    def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
+        """The right to carry the log out. None: the handle's time limit."""
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
-        return Holding(self._apply_right, head_file, self._look_for_trim, timeout)
+        return Holding(self._apply_right, head_file, self._look_for_trim, timeout, self.settings.storage)
 
     def _look_for_trim(self) -> None:
         """Learn of a redo mark that another handle has raised: what lies before it may be gone."""

@@ -7,6 +7,7 @@
     ├── LockBusyError          a lock was not free in time; names who holds it (also a TimeoutError)
     ├── InDoubtError           an append failed after its bytes may have reached the storage
     ├── PoisonedError          an earlier flush failed: reopen the log (also an OSError)
+    ├── RightLostError         another committer has taken over: what was not finished is its work now
     ├── LogClosedError         the handle was closed
     └── UnsupportedError       this storage cannot give what was asked; says what to do instead
 
@@ -58,6 +59,10 @@ class InDoubtError(WalError):
 
 class PoisonedError(WalError, OSError):
     """A flush failed earlier in this handle, so nothing more is appended through it."""
+
+
+class RightLostError(WalError):
+    """The right to apply was taken over by another host, which believed this one dead."""
 
 
 class LogClosedError(WalError):

@@ -9,6 +9,7 @@ FORMAT = 1
 SEGMENT_MAGIC = b"WALSEGMT"
 HISTORY_MAGIC = b"WALHISTO"
 HEAD_MAGIC = b"WALHEAD\x00"
+SLOT_MAGIC = b"WALSLOT\x00"
 FRAME_MAGIC = b"\xf7WLf"
 
 BATCH = 1
@@ -27,6 +28,10 @@ SUCCESSOR = struct.Struct("<Q")
 WORD = struct.Struct("<QQ")  # value, complement
 WORDS = struct.Struct("<QQQQ")
 HEAD_FIELDS = struct.Struct("<8sI4x16s")
+# magic, format, reserved, log id, LSN, token, link to the slot before, bytes of headers: what never changes ...
+SLOT_FIELDS = struct.Struct("<8sI4x16sQ16s32sQ")
+# ... and kind, reserved, how far bodies are trimmed, bytes of bodies
+SLOT_STATE = struct.Struct("<B7xQQ")
 
 SEGMENT_HEADER = SEGMENT_FIELDS.size + CRC.size
 FRAME_HEADER = FRAME_FIELDS.size + CRC.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Sequence
 
 from wal.chain import Chain
 from wal.group import Entry, Queue
@@ -31,56 +32,19 @@ class Leader:
             with self._right:
                 self._writer.catch_up()
                 entries = queue.take(_BATCH_RECORDS)
-                accepted, resting = self._prepare(entries)
+                accepted, refused = ask(entries, self._chain.tail.lsn)
                 if accepted:
                     tell(f"batch {self._commit(accepted)} was committed before the interrupt")
-                for entry, outcome in resting:
-                    entry.settle(error=outcome)
+                for entry, refusal in refused:
+                    entry.settle(error=refusal)
         except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
-            if entries:  # it concerns those whose records were to be written; the others are asked again
-                _fail([entry for entry in entries if entry.record is not None], error)
-            else:
-                entries = queue.take(_BATCH_RECORDS)
-                _fail(entries, error)
+            entries = entries or queue.take(_BATCH_RECORDS)
+            # it concerns those whose records were to be written, if there are any: the others are asked again
+            fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)  # deferred, or the leader was interrupted
             queue.wake(entry for entry in entries if entry.done)
-
-    def _prepare(self, entries: list[Entry]) -> tuple[list[Entry], list[tuple[Entry, Exception | None]]]:
-        """Ask each in queue order: the accepted ones, and those whose refusal (or None: nothing to append) counts only
-        if the batch becomes durable, since it may rest on a mate. The rest is settled, or stays for the next batch."""
-        head = self._chain.tail.lsn
-        accepted: list[Entry] = []
-        resting: list[tuple[Entry, Exception | None]] = []
-        mates: list[Record] = []
-        size = 0
-        for entry in entries:
-            entry.record = None
-            if size > _BATCH_BYTES:
-                entry.taken = False
-                continue
-            outcome: Exception | None = None
-            try:
-                record = _ask(entry, head, mates)
-                if record is not None:
-                    entry.record = record
-                    accepted.append(entry)
-                    mates.append(record)
-                    size += len(record.header) + len(record.body or b"")
-                    continue
-            except Deferred as error:
-                if mates:
-                    entry.taken = False
-                    continue
-                outcome = error  # nobody to wait for: asking again could only say the same
-            except Exception as error:  # noqa: BLE001  a caller's own error, for that caller alone
-                outcome = error
-            if mates:
-                resting.append((entry, outcome))
-            else:
-                entry.settle(error=outcome)
-        return accepted, resting
 
     def _commit(self, accepted: list[Entry]) -> LSN:
         lsn = self._writer.write([entry.record for entry in accepted if entry.record is not None])
@@ -89,14 +53,41 @@ class Leader:
         return lsn
 
 
-def _ask(entry: Entry, head: LSN, mates: list[Record]) -> Record | None:
-    record = entry.prepare(head, mates)
-    if record is not None and record.body is None:
-        raise ValueError("a record to append needs a body")
-    return record
+def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[Entry, Exception | None]]]:
+    """Ask each entry in queue order for its record: those that gave one, and the others with their error, if any.
+
+    The answers of all may rest on the log up to `head` and on the accepted ones before: they count when those are
+    committed and nothing came between. Entries in neither list wait for the next batch.
+    """
+    accepted: list[Entry] = []
+    refused: list[tuple[Entry, Exception | None]] = []
+    mates: list[Record] = []
+    size = 0
+    for entry in entries:
+        entry.record = None
+    for entry in entries:
+        if size > _BATCH_BYTES:
+            break
+        try:
+            entry.record = entry.prepare(head, mates)
+            if entry.record is not None and entry.record.body is None:
+                raise ValueError("a record to append needs a body")
+        except Deferred as error:
+            if not mates:  # nobody to wait for: asking again could only say the same
+                refused.append((entry, error))
+        except Exception as error:  # noqa: BLE001  a caller's own error, for that caller alone
+            refused.append((entry, error))
+        else:
+            if entry.record is None:
+                refused.append((entry, None))
+            else:
+                accepted.append(entry)
+                mates.append(entry.record)
+                size += len(entry.record.header) + len(entry.record.body or b"")
+    return accepted, refused
 
 
-def _fail(entries: list[Entry], error: Exception) -> None:
+def fail(entries: list[Entry], error: Exception) -> None:
     """Tell everybody who is not settled, the leader with the error itself and the others with one like it."""
     here = threading.get_ident()
     for entry in entries:

@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from wal.storage.base import Storage
+
 LSN = int
 
 
@@ -82,6 +84,24 @@ class Verification:
     problems: tuple[str, ...]  # empty: every byte of the log reads back
 
 
+class Tenure(Protocol):
+    """The right to apply, while it is held."""
+
+    @property
+    def died(self) -> bool:
+        """Whether the holder before died while it held the right, or was believed dead."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """What the holder publishes through: of one that was overtaken, nothing that it does through this stays."""
+        ...
+
+    def check(self) -> None:
+        """Raises RightLostError if another has taken over. To be called now and then; usually costs nothing."""
+        ...
+
+
 class WriteAheadLog(Protocol):
     """An open log. Safe for threads; one handle serves a whole process. See the module for the guarantees."""
 
@@ -105,7 +125,8 @@ class WriteAheadLog(Protocol):
         ...
 
     def head(self) -> LSN:
-        """The last committed LSN, 0 for an empty log. One `pread`."""
+        """The last committed LSN, 0 for an empty log. One `pread`, or one request; inside `prepare` its `head`, for
+        nothing."""
         ...
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
@@ -115,8 +136,17 @@ class WriteAheadLog(Protocol):
         """
         ...
 
-    def read(self, after: LSN) -> Iterator[Batch]:
-        """The batches after `after`, in order, to the head as it was at the call.
+    def known(self) -> LSN:
+        """The last committed LSN that this handle has seen, without looking: for what is validated later anyway."""
+        ...
+
+    def settle(self) -> None:
+        """Decide whatever an append that failed, of any process, may have left at the log's end: after this it is
+        committed for good or void for good. Raises OSError, PoisonedError, InDoubtError: it cannot be decided now."""
+        ...
+
+    def read(self, after: LSN, upto: LSN | None = None) -> Iterator[Batch]:
+        """The batches after `after`, in order, to `upto`, which `head` or `known` returned (None: `head` now).
 
         Records up to `trimmed()` come with `body=None`. Raises LogCorruptionError.
         """
@@ -131,18 +161,22 @@ class WriteAheadLog(Protocol):
         ...
 
     def load_mark(self, index: int) -> int:
-        """A number kept for the log's consumer (index 0 to 7); volatile: 0 again whenever a first opener recovers."""
+        """A number kept for the log's consumer (index 0 to 7); volatile, and never more than what was stored.
+
+        On one machine all handles see one number, which is 0 again whenever a first opener recovers. Where hosts share
+        the log a number is the handle's own; it grows to the last holder's when this handle takes the right to apply.
+        """
         ...
 
     def store_mark(self, index: int, value: int) -> None:
         """Set a consumer's mark, 0 to 2**63 - 1. Not durable; a torn write is never read."""
         ...
 
-    def right(self, timeout: float | None = None) -> AbstractContextManager[bool]:
+    def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
         """The right to carry the log out into other files: one holder among all processes and threads.
 
-        Yields True if the holder before died while it held it; `trimmed()` is exact meanwhile.
-        Never take it inside `prepare` (order: right before append). Raises LockBusyError naming the holder.
+        On one machine `trimmed()` is exact meanwhile. Never take it inside `prepare` (order: right before append).
+        Raises LockBusyError naming the holder; at the block's end RightLostError if another took over meanwhile.
         """
         ...
 

@@ -9,6 +9,8 @@ from wal.storage.base import Entry, Kind
 
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
 _HISTORY = re.compile(r"([0-9]{20})\.hdr")
+_SLOT = re.compile(r"([0-9]{20})\.rec")
+_EPOCH = re.compile(r"([0-9]{20})")
 
 
 class Names:
@@ -21,12 +23,25 @@ class Names:
         self.apply = f"{folder}/apply"
         self.alive = f"{folder}/alive"
         self.opening = f"{folder}/opening"
+        self.epochs = f"{folder}/epoch"
         self.history_folder = f"{folder}/history"
         self.quarantine_folder = f"{folder}/quarantine"
 
     def segment(self, number: int) -> str:
         """Segments are numbered 1, 2, 3, ...; the number says nothing about LSNs."""
         return f"{self.folder}/{number:020d}.log"
+
+    def slot(self, lsn: int) -> str:
+        """Slot 0 is the log's birth; slot N holds batch N."""
+        return f"{self.folder}/{lsn:020d}.rec"
+
+    def epoch(self, number: int) -> str:
+        """The folder of an epoch; its name stays for ever."""
+        return f"{self.epochs}/{number:020d}"
+
+    def moved_away(self, number: int) -> str:
+        """Where the working folder of an epoch goes when it was overtaken."""
+        return f"{self.quarantine_folder}/epoch-{number:020d}"
 
     def history(self, number: int) -> str:
         """The headers of the segment `number`."""
@@ -47,6 +62,16 @@ def history_numbers(entries: Iterable[Entry]) -> list[int]:
     return _numbers(_HISTORY, entries)
 
 
-def _numbers(pattern: re.Pattern[str], entries: Iterable[Entry]) -> list[int]:
-    matches = (pattern.fullmatch(entry.name) for entry in entries if entry.kind is Kind.FILE)
+def slot_numbers(entries: Iterable[Entry]) -> list[int]:
+    """The slots among a folder's entries, ascending."""
+    return _numbers(_SLOT, entries)
+
+
+def epoch_numbers(entries: Iterable[Entry]) -> list[int]:
+    """The epochs among a folder's entries, ascending."""
+    return _numbers(_EPOCH, entries, Kind.FOLDER)
+
+
+def _numbers(pattern: re.Pattern[str], entries: Iterable[Entry], kind: Kind = Kind.FILE) -> list[int]:
+    matches = (pattern.fullmatch(entry.name) for entry in entries if entry.kind is kind)
     return sorted(int(match[1]) for match in matches if match)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wal.append_log import AppendLog, Settings, make_right
+from wal.append_log import AppendLog, make_right
 from wal.checkpoint import Checkpoint, read_checkpoint
 from wal.clock import Clock
-from wal.errors import LockBusyError, LogCorruptionError, LogMissingError, UnsupportedError
+from wal.errors import LockBusyError, LogCorruptionError, LogFormatError, LogMissingError, UnsupportedError
 from wal.format import SEGMENT_HEADER
 from wal.head import HeadFile, new_head
+from wal.host_right import TTL
 from wal.log import TailReport, WriteAheadLog
 from wal.names import Names, segment_numbers
 from wal.segment import SegmentHeader, first_log_crc, new_segment
+from wal.settings import Settings
+from wal.slot_log import SlotLog
 from wal.storage.base import Lock, Storage
 
 _ID_BYTES = 16
@@ -34,21 +37,36 @@ def open_log(
     lock_timeout: float = 60.0,
     segment_size: int = SEGMENT_SIZE,
     clock: Clock | None = None,
+    kind: str | None = None,
+    staleness: float = 0.0,
+    ttl: float = TTL,
 ) -> WriteAheadLog:
     """Open the log in `folder` of `storage`.
+
+    `kind`: "append" (segments, on a filesystem that is this machine's alone) or "slots" (an object for each batch,
+    where hosts share the storage); None: what the storage is made for.
 
     `create` makes it if there is none (never together with an existing log's harm: making is idempotent).
     `read_only` takes no lock, writes nothing and cannot create. `recover(log)` is called if no other writer lives,
     before any other may work: the consumer's replay; the log is fully usable inside. `lock_timeout`: seconds to wait
     for any lock, other openers' recovery included. `segment_size`: bytes; a larger batch gets a segment of its size.
+    Of slots only: `staleness`, seconds for which a look at the log's end may be believed; `ttl`, seconds without a sign
+    of life after which a committer on another host is overtaken. There `recover` is not called: nothing is volatile.
 
     Raises LogMissingError, LogCorruptionError, LogFormatError, LockBusyError, UnsupportedError, OSError.
     """
     if segment_size < 2 * SEGMENT_HEADER:
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
-    settings = Settings(storage, folder, read_only, lock_timeout, segment_size, clock or Clock())
-    if not read_only and not storage.capabilities.append_log:
-        raise UnsupportedError(f"{storage.url} cannot hold an append log: {storage.capabilities.reason}")
+    settings = Settings(storage, folder, read_only, lock_timeout, clock or Clock(), segment_size, staleness, ttl)
+    can = storage.capabilities
+    if kind is None:
+        kind = "append" if can.append_log else "slots"
+    if kind == "slots":
+        return _open_slots(settings, create=create)
+    if kind != "append":
+        raise LogFormatError(f"{storage.url}/{folder} is a log of the unknown kind {kind!r}: upgrade this program")
+    if not read_only and not can.append_log:
+        raise UnsupportedError(f"{storage.url} cannot hold an append log: {can.reason}")
     log_id = _find(settings)
     if log_id is None:
         if read_only or not create:
@@ -57,6 +75,19 @@ def open_log(
     if read_only:
         return AppendLog(settings, log_id, _enter_reader)
     return AppendLog(settings, log_id, lambda log: _enter_writer(log, recover))
+
+
+def _open_slots(settings: Settings, *, create: bool) -> SlotLog:
+    can = settings.storage.capabilities
+    if not settings.read_only and not (can.writable and can.slot_log):
+        raise UnsupportedError(f"{settings.storage.url} cannot hold a log: {can.reason}")
+    try:
+        return SlotLog(settings)
+    except LogMissingError:
+        if settings.read_only or not create:
+            raise
+    SlotLog.make(settings)
+    return SlotLog(settings)
 
 
 def _find(settings: Settings) -> bytes | None:

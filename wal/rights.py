@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError
 from wal.head import HeadFile
 from wal.interrupts import DeferredInterrupt, safe_point
-from wal.storage.base import Lock
+from wal.storage.base import Lock, Storage
 
 _POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
 
@@ -91,20 +92,34 @@ class Right:
             self._mutex.release()
 
 
+@dataclass(frozen=True, slots=True)
+class LockTenure:
+    """See `wal.log.Tenure`: a lock of the system is lost only with its process."""
+
+    died: bool
+    storage: Storage
+
+    def check(self) -> None:
+        """Nothing to ask."""
+
+
 class Holding:
     """The right to apply, held for a `with` block; the head file knows, so that the next holder learns of a death."""
 
-    def __init__(self, right: Right, head: HeadFile, begin: Callable[[], None], timeout: float | None) -> None:
+    def __init__(
+        self, right: Right, head: HeadFile, begin: Callable[[], None], timeout: float | None, storage: Storage
+    ) -> None:
+        self._storage = storage
         self._right = right
         self._head = head
         self._begin = begin
         self._timeout = timeout
 
-    def __enter__(self) -> bool:
+    def __enter__(self) -> LockTenure:
         self._right.enter(self._timeout)
         try:
             self._begin()
-            return self._head.take()
+            return LockTenure(self._head.take(), self._storage)
         except BaseException as error:
             self._right.__exit__(type(error), error, error.__traceback__)
             raise

@@ -281,3 +281,114 @@ def test_a_signal_lets_the_batch_finish_and_the_next_run_continues(tmp_path: Pat
     assert 0 < stopped["added"] < 1200
     assert counts(ingest(root, manifest, "--batch", "10")) == (1200 - stopped["added"], stopped["added"], 0)
     assert_tree_equals(root, manifest)
+
+
+# --- rejected rows, once more -----------------------------------------------------------------------------------------
+
+
+def test_rejected_rows_are_loaded_by_a_retry_once_their_cause_is_mended(folder: Path) -> None:
+    manifest = write_rows(
+        folder,
+        {"location": "m/v1", "source": "a.bin"},
+        {"location": "m/v2", "source": "late.bin", "auc": 0.9},
+        {"location": "m/v3", "source": "never.bin"},
+        "no json",
+    )
+    assert counts(ingest(folder / "tree", manifest, status=1)) == (1, 0, 3)
+    assert counts(ingest(folder / "tree", manifest, "--retry-rejects", status=1)) == (0, 0, 3)
+    (folder / "late.bin").write_bytes(b"late")
+    assert counts(ingest(folder / "tree", manifest, "--retry-rejects", status=1)) == (1, 0, 2)
+    left = rejects(manifest)
+    assert [(row["line"], row["tries"]) for row in left] == [(3, 3), (4, 3)]
+    assert counts(ingest(folder / "tree", manifest, status=1)) == (0, 2, 2)  # the first load knows what is left
+    assert rejects(manifest) == left
+    with opened(folder / "tree") as tree:
+        assert blob(tree, "m/v2/late.bin") == b"late" and tree.find("m/v2").metadata["auc"] == 0.9
+
+    file = manifest.with_name("manifest.jsonl.rejects.jsonl")
+    left[0]["row"]["source"] = "b.bin"
+    left[1]["row"] = {"location": "m/v4", "source": "c.bin"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in left))
+    assert counts(ingest(folder / "tree", manifest, "--retry-rejects")) == (2, 0, 0)
+    assert not file.exists() and not list(folder.glob("*part"))
+    assert counts(ingest(folder / "tree", manifest)) == (0, 4, 0)
+    with opened(folder / "tree") as tree:
+        assert blob(tree, "m/v3/b.bin") == b"content of b" and blob(tree, "m/v4/c.bin") == b"content of c"
+
+
+def test_a_retry_of_csv_rows_takes_them_as_they_were_typed(folder: Path) -> None:
+    manifest = write_csv(folder, HEADER, ("m/v1", "late.bin", "0.5", "007", "true"), ("m/v2", "a.bin", "1", "", ""))
+    assert counts(ingest(folder / "tree", manifest, "--types", status=1)) == (1, 0, 1)
+    (folder / "late.bin").write_bytes(b"late")
+    assert counts(ingest(folder / "tree", manifest, "--types", "--retry-rejects")) == (1, 0, 0)
+    with opened(folder / "tree") as tree:
+        assert dict(tree.find("m/v1").metadata) == {"auc": 0.5, "note": "007", "flag": True}
+
+
+def test_a_retry_that_was_killed_goes_on_and_adds_nothing_twice(folder: Path) -> None:
+    rows = [{"location": f"model-{n}/v1", "source": f"late{n}.bin"} for n in range(200)]
+    manifest, root = write_rows(folder, *rows), folder / "tree"
+    assert counts(ingest(root, manifest, "--batch", "1", status=1)) == (0, 0, 200)
+    for n in range(200):
+        if n % 10:
+            (folder / f"late{n}.bin").write_bytes(b"late")
+    with start(root, manifest, "--batch", "1", "--retry-rejects") as process:
+        wait_for_nodes(process, root, 50)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert len(rejects(manifest)) == 200
+    resumed = ingest(root, manifest, "--batch", "1", "--retry-rejects", status=1)
+    assert resumed["already_there"] >= 50 - 10 and resumed["added"] > 0
+    assert counts(resumed) == (resumed["added"], 180 - resumed["added"], 20)
+    assert [row["line"] for row in rejects(manifest)] == [n + 1 for n in range(0, 200, 10)]
+    with opened(root) as tree:
+        assert len(tree.children("")) == 180
+
+
+def failing(folder: Path, *arguments: str) -> str:
+    """What a wrong call says: exit 2, and no traceback."""
+    done = subprocess.run([sys.executable, str(TOOL), *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_every_wrong_call_says_what_is_wrong_and_makes_nothing(folder: Path) -> None:
+    write_rows(folder, {"location": "m/v1", "source": "a.bin"})
+    (folder / "full").mkdir()
+    (folder / "full/x").touch()
+    calls = {
+        ("new", "manifest.jsonl"): "--keys model,version",
+        ("full", "manifest.jsonl", "--keys", "a"): "neither a tree nor empty",
+        ("a.bin", "manifest.jsonl", "--keys", "a"): "is no folder",
+        ("s3://bucket/x", "manifest.jsonl", "--keys", "a"): "s3://",
+        ("new", "manifest.jsonl", "--keys", "a,,b"): "empty",
+        ("new", ".", "--keys", "a"): "no manifest",
+        ("new", "manifest.jsonl", "--keys", "a", "--rejects", "none/r.jsonl"): "no folder none",
+        ("new", "manifest.jsonl", "--keys", "a", "--rejects", "manifest.jsonl"): "a name of its own",
+        ("new", "manifest.jsonl", "--keys", "a", "--rejects", "full"): "a name of its own",
+        ("new", "manifest.jsonl", "--keys", "a", "--retry-rejects"): "nothing to retry",
+        ("new", "manifest.jsonl", "--keys", "a", "--retry-rejects", "--rejects", "manifest.jsonl"): "a name of its own",
+        ("new", "manifest.jsonl", "--keys", "a", "--retry-rejects", "--rejects", "a.bin"): "line 1",
+    }
+    for arguments, expected in calls.items():
+        assert expected in failing(folder, *arguments), arguments
+    assert not (folder / "new/m").exists()
+
+
+def test_a_retry_waits_for_the_end_of_the_load(folder: Path) -> None:
+    manifest = write_rows(folder, {"location": "m/v1", "source": "late.bin"})
+    ingest(folder / "tree", manifest, status=1)
+    part = manifest.with_name("manifest.jsonl.rejects.jsonl.part")
+    part.touch()
+    assert "Let it end" in failing(folder, "tree", "manifest.jsonl", "--retry-rejects")
+    part.unlink()
+    (folder / "late.bin").write_bytes(b"late")
+    assert counts(ingest(folder / "tree", manifest, "--retry-rejects")) == (1, 0, 0)
+
+
+def test_rows_that_another_load_brought_are_explained(folder: Path) -> None:
+    manifest = write_rows(folder, {"location": "m/v1", "source": "a.bin"})
+    ingest(folder / "tree", manifest)
+    done = subprocess.run(command(folder / "tree", manifest, "--batch", "7"), capture_output=True, text=True)
+    assert done.returncode == 1 and "another --batch" in done.stderr and "--retry-rejects" in done.stderr

@@ -221,6 +221,24 @@ def test_a_tree_of_0_2_3_is_adopted_with_its_data_unchanged(keys: Any, old: Path
     assert_clean(old)
 
 
+@pytest.mark.parametrize("content", [None, b""])
+def test_adoption_without_the_roots_list_of_nodes_is_refused_and_changes_nothing(
+    content: bytes | None, old: Path
+) -> None:
+    good = (old / "metadata.json").read_bytes()
+    if content is None:
+        (old / "metadata.json").unlink()
+    else:
+        (old / "metadata.json").write_bytes(content)
+    before = all_bytes(old)
+    with pytest.raises(CorruptionError, match=r'metadata\.json is missing or empty.*"churn", "fraud"'):
+        Metatree(old)
+    assert all_bytes(old) == before
+    (old / "metadata.json").write_bytes(good)
+    with Metatree(old) as tree:
+        assert sorted(tree.children()) == ["churn", "fraud"]
+
+
 def test_an_adopted_tree_is_changed_like_any_other(old: Path) -> None:
     with Metatree(old) as tree:
         order = tree.children("fraud")

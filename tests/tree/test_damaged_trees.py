@@ -536,8 +536,11 @@ def test_a_copy_made_while_in_use_is_refused_or_whole_and_check_tells(fast_path:
         assert tree.check(deep=True).ok
 
 
-def test_a_tree_inside_a_tree_is_foreign_to_the_outer_one_and_whole_by_itself(settled: Path) -> None:
-    with Metatree(settled / "inner", ("a",)) as inner, Metatree(settled) as outer:
+def test_a_tree_inside_a_tree_is_foreign_to_the_outer_one_and_whole_by_itself(settled: Path, fast_path: Path) -> None:
+    with Metatree(fast_path / "made outside", ("a",)):
+        pass
+    shutil.move(fast_path / "made outside", settled / "inner")
+    with Metatree(settled / "inner") as inner, Metatree(settled) as outer:
         inner.put("x", b"inner", name="b")
         outer.put("m/v3", b"outer", name="b")
         assert outer.children("") == ["m", "other"] and outer.list("") == []

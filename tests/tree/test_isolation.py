@@ -135,10 +135,23 @@ def test_read_skew_between_two_nodes_and_a_blob_is_refused(t1: Metatree, t2: Met
         t1.get("m/v2/blob")
 
 
-def test_a_snapshot_moves_forward_while_nothing_that_was_read_changes(t1: Metatree, t2: Metatree) -> None:
+def test_a_snapshot_is_that_of_the_blocks_beginning(t1: Metatree, t2: Metatree) -> None:
+    with pytest.raises(ConflictError), t1.transaction():
+        assert read(t1, "x") == 0
+        t2.update("m", y=7)
+        assert read(t1, "y") == 0
+        t1.update("m", x=1)
+    assert keys(t2) == {"x": 0, "y": 7, "active": "v1"}
+
+
+def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_was_read_changes(
+    t1: Metatree, t2: Metatree
+) -> None:
+    t2.checkpoint()
     with t1.transaction() as txn:
         assert read(t1, "x") == 0
         t2.update("m", y=7)
+        assert b"".join(t1.get("m/v1/blob"))
         assert read(t1, "y") == 7
         t1.update("m", x=1)
     assert txn.lsn is not None and keys(t2) == {"x": 1, "y": 7, "active": "v1"}

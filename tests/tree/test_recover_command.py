@@ -260,8 +260,10 @@ def test_damage_that_remains_is_named_with_what_to_do_until_it_is_mended(root: P
     assert any(line.startswith("  DAMAGE: other/metadata.json: ") for line in out.splitlines())
     assert out.splitlines()[-1].startswith("damage remains: ")
     assert (root / "m" / "v2" / "weights").read_bytes() == b"two"  # what could be recovered was
+    assert "clean" not in out
     code, out, _ = recover(root, "--json")
     assert code == 1
+    assert json.loads(out)["clean"] is False
     assert [finding["path"] for finding in json.loads(out)["damage"]] == ["other/metadata.json"]
     overwrite(file, 0, good)
     assert recover(root)[0] == 0
@@ -299,6 +301,22 @@ def test_a_folder_that_is_no_tree_is_refused_and_left_alone(tmp_path: Path, reco
         assert code == 2
         assert str(tmp_path / name) in err
     assert everything(tmp_path).keys() == {".", "notes", "notes/a.txt"}
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/tree", "nope://x", "", "file://elsewhere/x", "old", "empty", "file/x"])
+def test_what_cannot_be_recovered_here_is_wrong_usage_and_no_advice_to_create(
+    root: str, tmp_path: Path, recover: Recover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(__file__).parent / "data/metatreedb-0.2.3/tree", tmp_path / "old")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    before = everything(tmp_path)
+    for more in ([], ["--dry-run"], ["--json"]):
+        code, _, err = recover(root, *more)
+        assert code == 2
+        assert root in err and "keys" not in err and "new tree" not in err
+    assert everything(tmp_path) == before
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

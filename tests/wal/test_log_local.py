@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from wal import LocalStorage, open_log
-from wal.testing.log_suite import LogSuite, Opener
+from wal.testing.append_log_suite import AppendLogSuite
+from wal.testing.log_access import Opener
 
 
-class TestLocal(LogSuite):
+class TestLocal(AppendLogSuite):
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Opener:
         return lambda **options: open_log(LocalStorage(tmp_path), **options)
 
 
-class TestLocalInSmallSegments(LogSuite):
+class TestLocalInSmallSegments(AppendLogSuite):
     """So that everything above happens across rotations as well."""
 
     @pytest.fixture

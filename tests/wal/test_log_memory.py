@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from wal import MemoryPosix, MemoryStorage, open_log
-from wal.testing.log_suite import LogSuite, Opener
+from wal.testing.append_log_suite import AppendLogSuite
+from wal.testing.log_access import Opener
 
 
-class TestMemory(LogSuite):
+class TestMemory(AppendLogSuite):
     @pytest.fixture
     def opener(self) -> Opener:
         disk = MemoryPosix()

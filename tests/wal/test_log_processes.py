@@ -236,8 +236,8 @@ def test_a_killed_holder_of_every_lock_delays_nobody(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert add(log, b"x").lsn == 1
-    with log.right(timeout=1) as died:
-        assert died is True
+    with log.right(timeout=1) as tenure:
+        assert tenure.died is True
     log.close()
 
 
@@ -323,8 +323,8 @@ def test_a_forked_child_works_beside_its_parent(tmp_path: Path) -> None:
         add(log, b"parent %d" % number)
     assert os.waitpid(pid, 0)[1] == 0
     assert len(bodies(log)) == 22
-    with log.right() as died:
-        assert died is False
+    with log.right() as tenure:
+        assert tenure.died is False
     other = opened(tmp_path, recover=lambda log: pytest.fail("the parent lives"))
     other.close()
     log.close()

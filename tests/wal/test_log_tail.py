@@ -314,10 +314,10 @@ def test_a_holder_that_died_with_the_right_is_told_to_the_next() -> None:
     log = open_log(MemoryStorage(disk))
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
     head.take()
-    with log.right() as died:
-        assert died is True
-    with log.right() as died:
-        assert died is False
+    with log.right() as tenure:
+        assert tenure.died is True
+    with log.right() as tenure:
+        assert tenure.died is False
     head.close()
     log.close()
 

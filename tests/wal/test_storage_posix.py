@@ -290,6 +290,21 @@ class TestOrderOfFlushes:
         assert synced == {str(tmp_path), str(tmp_path / "a")}
         assert (tmp_path / "a/b").is_dir()
 
+    def test_make_root_makes_all_of_it_if_others_make_the_folders_above_meanwhile(self, tmp_path: Path) -> None:
+        class Overtaken(Posix):
+            def mkdir(self, path: str) -> None:
+                if path == str(tmp_path / "a"):
+                    os.mkdir(path)  # another process, between our look at a/b and this call
+                super().mkdir(path)
+
+        LocalStorage.make_root(str(tmp_path / "a/b"), Overtaken())
+        assert (tmp_path / "a/b").is_dir()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+    def test_make_root_raises_where_no_folder_can_be_made(self) -> None:
+        with pytest.raises(FileNotFoundError):
+            LocalStorage.make_root("/proc/far/down")
+
 
 class TestLinksThatTheSystemRefuses:
     @pytest.mark.parametrize("number", [errno.EXDEV, errno.EMLINK, errno.EPERM])

@@ -187,7 +187,9 @@ def make_root(root: str, posix: Posix | None = None) -> None:
         except FileNotFoundError:
             missing.append(path)
             path = os.path.dirname(path)
-    for folder in reversed(missing[:-1]):
+    # Upwards again. The topmost of them may have been made just now, but not if it was another process that made
+    # the folder above it after we had looked.
+    for folder in reversed(missing):
         try:
             posix.mkdir(folder)
         except FileExistsError:  # another process makes the same tree; both sync it

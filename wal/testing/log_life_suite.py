@@ -64,72 +64,24 @@ class LogLifeSuite(LogAccess):
 
     # --- marks and the right to apply --------------------------------------------------------------------------------
 
-    def test_marks_are_shared_by_living_handles_and_zero_after_a_first_opener(
-        self, log: WriteAheadLog, opener: Opener
-    ) -> None:
-        other = opener()
-        log.store_mark(7, 2**63 - 1)
-        other.store_mark(0, 5)
-        assert (other.load_mark(7), log.load_mark(0), log.load_mark(3)) == (2**63 - 1, 5, 0)
-        log.close()
-        assert other.load_mark(0) == 5
-        other.close()
-        again = opener()
-        assert [again.load_mark(index) for index in range(8)] == [0] * 8
-        with pytest.raises(ValueError):
-            again.store_mark(8, 0)
-        with pytest.raises(ValueError):
-            again.store_mark(0, 2**63)
-        again.close()
-
     def test_one_holder_of_the_right_at_a_time(self, log: WriteAheadLog, opener: Opener) -> None:
         other = opener()
-        with log.right() as died:
-            assert died is False
+        with log.right() as tenure:
+            assert tenure.died is False
             with pytest.raises(TimeoutError), other.right(timeout=0):
                 pytest.fail("two holders")
             add(other, b"appending needs no right to apply")
-        with other.right(timeout=0) as died:
-            assert died is False
+        with other.right(timeout=0) as tenure:
+            assert tenure.died is False
         other.close()
 
     def test_the_right_is_free_again_after_an_error(self, log: WriteAheadLog) -> None:
         with pytest.raises(KeyError), log.right():
             raise KeyError
-        with log.right(timeout=0) as died:
-            assert died is False
+        with log.right(timeout=0) as tenure:
+            assert tenure.died is False
 
     # --- life --------------------------------------------------------------------------------------------------------
-
-    def test_recovery_runs_for_the_first_opener_only_and_may_use_the_log(self, opener: Opener) -> None:
-        seen: list[list[bytes | None]] = []
-
-        def recover(log: WriteAheadLog) -> None:
-            seen.append(bodies(log))
-            with log.right():
-                add(log, b"recovered")
-
-        first = opener(create=True, recover=recover)
-        second = opener(recover=recover)
-        assert seen == [[]]
-        first.close()
-        second.close()
-        third = opener(recover=recover)
-        assert seen == [[], [b"recovered"]]
-        assert bodies(third) == [b"recovered"] * 2
-        third.close()
-
-    def test_a_recovery_that_fails_opens_nothing(self, opener: Opener) -> None:
-        opener(create=True).close()
-
-        def fail(log: WriteAheadLog) -> None:
-            raise KeyError
-
-        with pytest.raises(KeyError):
-            opener(recover=fail)
-        called: list[bool] = []
-        opener(recover=lambda log: called.append(True)).close()
-        assert called == [True]
 
     def test_a_sound_log_verifies(self, log: WriteAheadLog, opener: Opener) -> None:
         for number in range(12):

@@ -1,0 +1,119 @@
+"""What a net effect asks of an object store: objects to be there, and objects to be gone. Pure but for what is read.
+
+There are no folders: a node is the objects whose names begin with its path. Every step names the version it replaces,
+so that a committer that was paused and overtaken changes nothing that its successor made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import wal
+
+from . import folders, layout
+from .errors import CorruptionError
+from .facts import BlobFact
+from .fold import Effect
+from .location import Path, join
+
+ABSENT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object that has to be there, and what is in it."""
+
+    name: str
+    path: Path  # of its node
+    blob: BlobFact | None  # None: the node's metadata.json
+    effect: Effect  # the node's, for its metadata
+
+
+@dataclass(slots=True)
+class Plan:
+    """The objects a net effect touches."""
+
+    blobs: list[Wanted] = field(default_factory=list)
+    nodes: list[Wanted] = field(default_factory=list)  # parents first
+    gone: list[tuple[str, Path]] = field(default_factory=list)  # everything at and below a name, and the node it is in
+
+
+def plan(effect: Effect) -> Plan:
+    """What `effect`, the root's, asks for."""
+    found = Plan()
+    _plan(effect, (), found)
+    return found
+
+
+def _plan(effect: Effect, path: Path, found: Plan) -> None:
+    if effect.whole or effect.keys or effect.unset or effect.children:
+        found.nodes.append(Wanted(layout.metadata(path), path, None, effect))
+    cleared = set(effect.cleared)
+    for name, fact in effect.blobs.items():
+        if fact is None:
+            cleared.add(name)
+        else:
+            found.blobs.append(Wanted(layout.blob(path, name), path, fact, effect))
+    for name, below in effect.below.items():
+        if below.reset:
+            cleared.add(name)
+        if below.exists is not False:
+            _plan(below, (*path, name), found)
+    found.gone += [(layout.blob(path, name), path) for name in sorted(cleared)]
+
+
+def metadata(wanted: Wanted, old: wal.Stored | None, lsn: int) -> bytes:
+    """The text of a node's metadata.json, from the one that is there. Raises CorruptionError if that is needed and
+    missing. It ends in a run of spaces and tabs that spells `lsn`: else two versions of the same text would be one."""
+    effect = wanted.effect
+    if effect.whole:
+        keys, children = effect.keys, list(effect.children)
+    else:
+        if old is None:
+            raise CorruptionError(f"{wanted.name} is missing, and the log holds only its changes")
+        file = folders.parse_node(wanted.name, old)
+        keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
+    return folders.render(keys, children) + stamp(lsn)
+
+
+def stamp(lsn: int) -> bytes:
+    """`lsn` in binary, as spaces and tabs."""
+    return f"{lsn:b}".translate({48: " ", 49: "\t"}).encode()
+
+
+def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
+    """The deepest first: a node is complete before its parent lists it."""
+    for depth in sorted({len(wanted.path) for wanted in nodes}, reverse=True):
+        yield [wanted for wanted in nodes if len(wanted.path) == depth]
+
+
+def is_gone(name: str, headers: Callable[[], Iterator[Mapping[str, Mapping[str, list[str]]]]]) -> bool:
+    """Whether the object `name` is not to be there after records with these changes, though it was before them."""
+    *path, last = name.split("/")
+    gone = False
+    for changes in headers():
+        for text, change in changes.items():
+            node = text.split("/") if text else []
+            below = name.split("/")[len(node) :]
+            if name.split("/")[: len(node)] != node or not below:
+                continue
+            inner = "/".join(below)
+            dropped = [*change.get("gone", ()), *change.get("del", ())]
+            if any(inner == out or inner.startswith(out + "/") for out in dropped):
+                gone = True
+            if inner in change.get("put", ()):
+                gone = False
+            if (
+                last == layout.METADATA
+                and path == [*node, *below[:-1]]
+                and "/".join(below[:-1]) in change.get("new", ())
+            ):
+                gone = False
+    return gone
+
+
+def failed_below(path: Path, failed: Mapping[str, Exception]) -> bool:
+    """Whether something at or below a node failed, so that it must not be listed yet."""
+    prefix = join(path)
+    return any(not prefix or other == prefix or other.startswith(prefix + "/") for other in failed)

@@ -1,0 +1,134 @@
+"""Opening a tree: what is there decides whether it is opened, created, adopted from metatreedb 0.2.3, or refused."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import wal
+
+from . import config, layout, recovery
+from .clock import Clock
+from .errors import CorruptionError, MetatreeError, ReadOnlyError, UnsupportedStorageError
+from .root import refuse_inside_tree
+
+
+class Opened(NamedTuple):
+    """An opened tree's parts."""
+
+    levels: tuple[str, ...]
+    log: wal.WriteAheadLog
+    shared: bool  # hosts share the log: it is one of slots
+    recovered: recovery.Recovered | None  # what was replayed, if this was the first opener of a log of one machine
+
+
+class Opening:
+    """Opens one tree."""
+
+    def __init__(
+        self,
+        storage: wal.Storage,
+        clock: Clock,
+        *,
+        read_only: bool,
+        lock_timeout: float,
+        segment_size: int,
+        staleness: float,
+        ttl: float,
+    ) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._read_only = read_only
+        self._lock_timeout = lock_timeout
+        self._segment_size = segment_size
+        self._staleness = staleness
+        self._ttl = ttl
+        self._recovered: recovery.Recovered | None = None
+
+    def open(self, keys: tuple[str, ...] | None) -> Opened:
+        """Open, create or adopt the tree; `keys` are its levels, if the caller named them."""
+        levels, log, kind = self._open(keys)
+        return Opened(levels, log, kind == "slots", self._recovered)
+
+    def _open(self, keys: tuple[str, ...] | None) -> tuple[tuple[str, ...], wal.WriteAheadLog, str]:
+        found = config.read(self._storage)
+        if found is None and not config.is_free(self._storage):
+            found = config.read(self._storage)  # another process may have made the tree meanwhile
+            if found is None and self._read_only:
+                raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}")
+            if found is None:
+                raise MetatreeError(
+                    f"{self._storage.url} is neither a tree nor empty; choose an empty or new folder for a new tree"
+                )
+        if found is not None and found.log is not None:
+            config.check_same_keys(keys, found, self._storage)
+            return found.keys, self._open_log(found), found.log
+        if self._read_only and found is None:
+            raise MetatreeError(f"{self._storage.url} holds no tree")
+        if self._read_only:
+            raise ReadOnlyError(f"{self._storage.url} is a tree of metatreedb 0.2.3: open it for writing to adopt it")
+        kind = "append" if self._storage.capabilities.append_log else "slots"
+        self._require_writable(kind)
+        levels, log = self._found(keys, kind) if found is None else self._adopt(keys, found, kind)
+        return levels, log, kind
+
+    def _open_log(self, found: config.Config) -> wal.WriteAheadLog:
+        kind = found.log or ""
+        if not self._read_only:
+            self._require_writable(kind)
+            config.keep_tripwire(self._storage)
+        log = self._log(kind, create=False)
+        if log.id != found.log_id:
+            log.close()
+            raise CorruptionError(
+                f"the log in {self._storage.url}/{layout.LOG} is that of another tree (log {log.id}, tree "
+                f"{found.log_id}): the folders of two trees were mixed; restore one of them whole"
+            )
+        return log
+
+    def _found(self, keys: tuple[str, ...] | None, kind: str) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
+        if keys is None:
+            raise MetatreeError(
+                f"{self._storage.url} holds no tree yet; to create one, name its levels: keys=('model', …)"
+            )
+        refuse_inside_tree(self._storage.url)
+        self._storage.make_folder(layout.LOG)
+        log = self._log(kind, create=True)
+        config.found(self._storage, keys, log.id, kind)
+        return keys, log
+
+    def _adopt(
+        self, keys: tuple[str, ...] | None, found: config.Config, kind: str
+    ) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
+        config.check_same_keys(keys, found, self._storage)
+        refuse_inside_tree(self._storage.url)
+        config.check_adoptable(self._storage)
+        config.set_tripwire(self._storage)
+        self._storage.make_folder(layout.LOG)
+        log = self._log(kind, create=True)
+        config.adopt(self._storage, found.keys, log.id, kind)
+        return found.keys, log
+
+    def _log(self, kind: str, *, create: bool) -> wal.WriteAheadLog:
+        def recover(log: wal.WriteAheadLog) -> None:
+            self._recovered = recovery.recover(self._storage, log, self._clock)
+
+        return wal.open_log(
+            self._storage,
+            layout.LOG,
+            create=create,
+            read_only=self._read_only,
+            recover=None if self._read_only else recover,
+            lock_timeout=self._lock_timeout,
+            clock=self._clock,
+            kind=kind,
+            segment_size=self._segment_size,
+            staleness=self._staleness,
+            ttl=self._ttl,
+        )
+
+    def _require_writable(self, kind: str) -> None:
+        can = self._storage.capabilities
+        if not can.writable:
+            raise ReadOnlyError(f"{self._storage.url} cannot be written ({can.reason}); open it with read_only=True")
+        if not (can.append_log if kind == "append" else can.slot_log):
+            raise UnsupportedStorageError(f"{self._storage.url}: {can.reason}; open it with read_only=True")

@@ -1,0 +1,55 @@
+"""Where the content of a blob is that a record names: in the record, or in the staging area."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import BinaryIO
+
+import wal
+
+from .errors import CorruptionError
+from .facts import BlobFact, Inline, Slice
+
+
+class Sources:
+    """Contents of one application's blobs. A pack stays open from one blob to the next; close with a `with` block."""
+
+    def __init__(self, storage: wal.Storage) -> None:
+        self._storage = storage
+        self._file = ""
+        self._pack: BinaryIO | None = None
+
+    def read(self, fact: BlobFact) -> wal.Content:
+        """A fact's bytes, or the staged file that holds them. Raises FileNotFoundError if that was trimmed."""
+        match fact.source:
+            case Inline(data):
+                return data
+            case Slice(file, None):
+                return wal.Staged(file)
+            case Slice(file, offset):
+                pack = self._open(file)
+                pack.seek(offset or 0)
+                data = pack.read(fact.size)
+                if len(data) != fact.size:
+                    raise CorruptionError(f"{file} is cut short: {fact.name} needs {fact.size} bytes from {offset}")
+                return data
+
+    def _open(self, file: str) -> BinaryIO:
+        if self._pack is None or self._file != file:
+            self.close()
+            self._pack, self._file = self._storage.open(file), file
+        return self._pack
+
+    def close(self) -> None:
+        """Let the pack go."""
+        pack, self._pack = self._pack, None
+        if pack is not None:
+            pack.close()
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,127 @@
+"""The un-applied end of the log, as one reader knows it: followed record by record, folded to its net effect.
+
+What is known lies between `floor` and `head`. The parsed nodes kept here are brought forward by every record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import takewhile
+
+import wal
+
+from . import marks
+from .facts import Fact, Header, decode_facts, decode_header
+from .fold import Effect, fold
+from .nodes import NodeCache
+
+RECENT = 4096  # headers kept to validate transactions without reading the log again ...
+RECENT_BYTES = 8 << 20  # ... and as many bytes of them
+
+
+class Window:
+    """The records (floor, head] of a log. Not safe for threads: its reader's lock is."""
+
+    def __init__(self, log: wal.WriteAheadLog, *, trust_applied: bool) -> None:
+        """`trust_applied`: a writer lives (this one), so the applied mark may be believed; a mere reader starts from
+        the redo mark (E18)."""
+        self._log = log
+        self._trust_applied = trust_applied
+        self.floor = 0  # what is known begins after this LSN ...
+        self.head = 0  # ... and ends with this one
+        self.effect = Effect()  # of (floor, head]
+        self.nodes = NodeCache()  # at the head
+        self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
+        self._recent: deque[tuple[wal.Position, Header, int]] = deque()
+        self._recent_bytes = 0
+
+    def restart(self) -> None:
+        """Forget everything and begin again at the mark."""
+        self._skip(max(self.mark(), self._log.trimmed(fresh=True)))
+
+    def _skip(self, lsn: int) -> None:
+        """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
+        self.floor = self.head = lsn
+        self.effect, self.nodes = Effect(), NodeCache()
+        self._facts.clear()
+        self._recent.clear()
+        self._recent_bytes = 0
+
+    def mark(self) -> int:
+        """Up to where the files are known to show the log: to be noted before one of them is read."""
+        if self._trust_applied:
+            return max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
+        return self._log.trimmed()
+
+    # --- following the log --------------------------------------------------------------------------------------------
+
+    def extend(self, head: int) -> bool:
+        """Follow the log to `head`; whether it had grown."""
+        if head == self.head:
+            return False
+        if self._log.trimmed() > self.head:
+            self._skip(self._log.trimmed())
+        for batch in self._log.read(self.head, head):
+            if any(record.body is None for record in batch.records):
+                self._jump(batch)
+            else:
+                self._take(batch)
+            self.head = batch.lsn
+        return True
+
+    def _take(self, batch: wal.Batch) -> None:
+        for index, record in enumerate(batch.records):
+            self._note(wal.Position(batch.lsn, index), record)
+            facts = tuple(decode_facts(record.body or b""))
+            self._facts.append((batch.lsn, facts))
+            fold(facts, self.effect)
+            for fact in facts:
+                self.nodes.forward(fact)
+
+    def _jump(self, batch: wal.Batch) -> None:
+        """A trimmed record: what it did is in the files, and what was cached may be older."""
+        self.floor = batch.lsn
+        self._facts.clear()
+        self.effect, self.nodes = Effect(), NodeCache()
+        for index, record in enumerate(batch.records):
+            self._note(wal.Position(batch.lsn, index), record)
+
+    def _note(self, position: wal.Position, record: wal.Record) -> None:
+        self._recent.append((position, decode_header(record.header), len(record.header)))
+        self._recent_bytes += len(record.header)
+        while len(self._recent) > RECENT or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
+            self._recent_bytes -= self._recent.popleft()[2]
+
+    def forget(self, mark: int) -> None:
+        """Drop the records up to `mark`, once that is most of them (folding again costs the rest)."""
+        if mark <= self.floor or not self._facts:
+            return
+        if mark < self.head and self._facts[len(self._facts) // 2][0] > mark:
+            return
+        # The floor first: interrupted between two of these steps, this claims to know too little, never too much.
+        self.floor = max(self.floor, min(mark, self.head))
+        while self._facts and self._facts[0][0] <= mark:
+            self._facts.popleft()
+        self.effect = fold(fact for _, facts in self._facts for fact in facts)
+
+    # --- what it holds -----------------------------------------------------------------------------------------------
+
+    def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
+        """Positions and headers of the records (base, head]."""
+        if base >= self.head:
+            return
+        oldest = self._recent[0][0] if self._recent else None
+        if oldest is not None and (oldest.lsn <= base or (oldest.lsn == base + 1 and oldest.index == 0)):
+            later = list(takewhile(lambda recent: recent[0].lsn > base, reversed(self._recent)))
+            yield from ((position, header) for position, header, _ in reversed(later))
+            return
+        for batch in self._log.read(base, self.head):
+            for index, record in enumerate(batch.records):
+                yield wal.Position(batch.lsn, index), decode_header(record.header)
+
+    def facts(self, after: int) -> list[Fact] | None:
+        """The facts of the records (after, head]; None if not all of them are held."""
+        if after < self.floor:
+            return None
+        return [fact for lsn, facts in self._facts if lsn > after for fact in facts]

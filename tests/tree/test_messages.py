@@ -1,0 +1,183 @@
+"""What people do wrong every day, and what they are told: the thing, and the next step."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wal
+from metatree import (
+    BlobExistsError,
+    BlobNotFoundError,
+    InvalidLocationError,
+    Metatree,
+    MetatreeError,
+    NodeNotFoundError,
+    Transaction,
+)
+
+Make = Callable[..., Metatree]
+
+
+@pytest.fixture
+def tree(make_tree: Make, fast_path: Path) -> Metatree:
+    tree = make_tree()
+    tree.put("m/v1", b"weights", name="w")
+    (fast_path / "dir").mkdir()
+    (fast_path / "dir/inner").write_bytes(b"inner")
+    tree.put("m", fast_path / "dir", recursive=True)
+    return tree
+
+
+# --- what is not there ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "kind", "named"),
+    [
+        ("nope/v1/w", NodeNotFoundError, "nope"),
+        ("m/v9/w", NodeNotFoundError, "m/v9"),
+        ("nope/w", NodeNotFoundError, "nope"),
+        ("m/v1/nope", BlobNotFoundError, "m/v1/nope"),
+        ("m/v1/nope/inner", BlobNotFoundError, "m/v1/nope/inner"),
+        ("m/dir/nope", BlobNotFoundError, "m/dir/nope"),
+        ("nope", BlobNotFoundError, "nope"),
+    ],
+)
+def test_it_is_the_node_that_is_missing_or_only_the_blob(
+    location: str, kind: type[Exception], named: str, tree: Metatree, fast_path: Path
+) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: tree.get(location),
+        lambda: tree.open(location),
+        lambda: tree.get(location, fast_path / "out"),
+        lambda: tree.get(location, fast_path / "out", recursive=True),
+        lambda: tree.delete(location),
+        lambda: tree.copy(location, "m/v1/new"),
+    ]
+    for call in calls:
+        with pytest.raises(kind, match=f"(^|['\"]){re.escape(named)}(['\": ]|$)"):
+            call()
+        with pytest.raises(kind), tree.transaction():
+            call()
+    assert not tree.exists(location)
+
+
+# --- locations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("/m/v1", "'/m/v1' begins with '/'.*write 'm/v1'"),
+        ("m/v1/", "'m/v1/' ends in '/'.*write 'm/v1'"),
+        ("m//v1", "'m//v1' holds '//'.*write 'm/v1'"),
+        ("/", "the root is ''"),
+    ],
+)
+def test_a_slash_too_many_is_named(location: str, message: str, tree: Metatree) -> None:
+    with pytest.raises(InvalidLocationError, match=message):
+        tree.find(location)
+
+
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_download_names_the_folder_that_is_missing(recursive: bool, tree: Metatree, fast_path: Path) -> None:
+    source = "m/dir" if recursive else "m/v1/w"
+    (fast_path / "file").touch()
+    for folder, kind in (("none", FileNotFoundError), ("file", NotADirectoryError)):
+        with pytest.raises(kind, match="make it first") as caught:
+            tree.get(source, fast_path / folder / "out", recursive=recursive)
+        assert caught.value.filename == str(fast_path / folder)
+        assert not isinstance(caught.value, MetatreeError)
+    for target in (fast_path, str(fast_path / "new") + "/", ""):
+        with pytest.raises(BlobExistsError, match="name the file"):
+            tree.get(source, target, recursive=recursive)
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def test_links_and_special_files_in_a_source_are_an_ordinary_error_with_path_and_advice(
+    tree: Metatree, fast_path: Path
+) -> None:
+    (fast_path / "dir/link").symlink_to("inner")
+    os.mkfifo(fast_path / "fifo")
+    for source, named, advice in (("dir", "dir/link", "cp -rL"), ("fifo", "fifo", "regular file")):
+        with pytest.raises(OSError, match=advice) as caught:
+            tree.put("m/v2", fast_path / source, recursive=True)
+        assert type(caught.value) is OSError and not isinstance(caught.value, wal.UnsafePathError)
+        assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, str(fast_path / named))
+    assert not tree.exists("m/v2")
+    (fast_path / "dir/link").unlink()
+    tree.put("m/v2", fast_path / "dir", recursive=True)
+
+
+# --- roots ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", [None, 5, b"/tmp/x", ["a"], ""])
+def test_what_is_no_root_is_said(root: Any) -> None:
+    with pytest.raises(InvalidLocationError, match="is no root: pass a path or URL"):
+        Metatree(root, ("a",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+@pytest.mark.parametrize("root", ["/proc/tree", "/proc/far/down", "/dev/null/tree"])
+def test_a_place_where_no_folder_can_be_made_is_said(root: str) -> None:
+    with pytest.raises(MetatreeError, match=f"{root} cannot be made: .*choose a place"):
+        Metatree(root, ("a",))
+    with pytest.raises(MetatreeError, match=f"{root} (does not exist|is no)") as caught:
+        Metatree(root, read_only=True)
+    assert "keys=" not in str(caught.value)
+
+
+def test_a_reader_is_not_told_how_to_create(fast_path: Path) -> None:
+    (fast_path / "notes").mkdir()
+    (fast_path / "notes/a.txt").touch()
+    for name, message in (("none", "does not exist"), ("notes", r"is no tree: it has no \.metatree")):
+        with pytest.raises(MetatreeError, match=message) as caught:
+            Metatree(fast_path / name, read_only=True)
+        assert "keys" not in str(caught.value) and "new" not in str(caught.value)
+
+
+def test_a_misspelt_keyword_is_refused_with_the_right_one(tree: Metatree) -> None:
+    with pytest.raises(TypeError, match=r"unknown keyword for a local root: readonly \(did you mean read_only\?\)"):
+        Metatree(tree.root, readonly=True)
+    with pytest.raises(TypeError, match=r"unknown keyword for a local root: zzz$"):
+        Metatree(tree.root, zzz=True)
+
+
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+
+def drop(txn: Transaction | None) -> None:
+    del txn
+    gc.collect()
+
+
+def test_a_transaction_that_was_never_entered_warns(tree: Metatree) -> None:
+    with pytest.warns(RuntimeWarning, match=r"Transaction 'nightly' new> was never entered: use `with"):
+        drop(tree.transaction("nightly"))
+
+
+def test_a_transaction_that_was_entered_or_could_not_be_does_not_warn(tree: Metatree) -> None:
+    with tree.transaction():
+        inner = tree.transaction()
+        with pytest.raises(MetatreeError, match="do not nest"), inner:
+            pass
+    with pytest.raises(ZeroDivisionError), tree.transaction():
+        raise ZeroDivisionError
+    tree.run(lambda _: None)
+    del inner
+    gc.collect()

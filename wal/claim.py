@@ -1,0 +1,63 @@
+"""What the holder of the committer's right says of itself, where hosts share the storage: one small JSON object.
+
+Nothing here is a lock, and no clock of another host is read: a holder counts up, and whoever waits measures with its
+own clock how long the count has not moved.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MARKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who holds the right, or had it last."""
+
+    log: str  # the log's id
+    token: str  # of the holder: new in every handle
+    holder: str  # user@host:pid; for people
+    counter: int  # moves with every renewal
+    held: bool  # False: given back
+    epoch: int  # which tenure this is
+    clean: bool  # nothing of an earlier epoch is left that could still be used
+    marks: tuple[int, ...]  # the consumer's numbers, as the holder gave them back
+
+    def encode(self) -> bytes:
+        """The object's content: one line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes) -> Claim | None:
+        """None for whatever is no claim: then nobody is known to hold the right."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            claim = cls(**{**fields, "marks": tuple(fields["marks"])})
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return claim if claim._is_possible() else None
+
+    def _is_possible(self) -> bool:
+        numbers = (self.counter, self.epoch, *self.marks)
+        texts = (self.log, self.token, self.holder)
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and all(isinstance(text, str) for text in texts)
+            and type(self.held) is type(self.clean) is bool
+            and len(self.marks) == MARKS
+        )
+
+
+def whoami() -> str:
+    """This process, for people: user@host:pid."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no entry for this uid, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"

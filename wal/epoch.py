@@ -1,0 +1,111 @@
+"""The committer's right where renames are atomic and folders have names (HDFS, mounts): an epoch is a folder.
+
+Epoch e is claimed by bringing the folder `epoch/<e>` into being, which one caller can do once. Everything its holder
+changes in the tree is a rename out of or into `epoch/<e>/work`. A successor claims e + 1 and moves the working folders
+of all earlier epochs away before it reads anything: from then on every step of an overtaken holder fails. The names of
+the epochs stay, so none is claimed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wal.claim import Claim, whoami
+from wal.names import Names, epoch_numbers
+from wal.storage.base import Publication, Storage
+
+
+class Epochs:
+    """The epoch folders of one handle's log; see `host_right.Fencing`."""
+
+    def __init__(self, storage: Storage, names: Names, log: str, token: str, marks: list[int]) -> None:
+        """`marks`: the handle's, which travel with the right."""
+        self._storage = storage
+        self._names = names
+        self._marks = marks
+        self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
+        self._ours = 0  # the epoch that this handle claimed last
+        self._newest = 0  # as `look` saw it
+
+    def look(self) -> Claim | None:
+        names, storage = self._names, self._storage
+        if self._ours and storage.entry(names.epoch(self._ours + 1)) is None:
+            return self._claim
+        self._ours = 0
+        try:
+            numbers = epoch_numbers(storage.list(names.epochs))
+        except FileNotFoundError:
+            numbers = []
+        self._newest = numbers[-1] if numbers else 0
+        return self._owner(self._newest) if numbers else None
+
+    def _owner(self, epoch: int) -> Claim | None:
+        try:
+            return Claim.decode(self._storage.read(f"{self._names.epoch(epoch)}/owner").data)
+        except FileNotFoundError:
+            return None
+
+    def is_own(self, claim: Claim) -> bool:
+        return claim.token == self._claim.token
+
+    def take(self, seen: Claim | None) -> bool:
+        if seen is not None:
+            self._marks[:] = map(max, self._marks, seen.marks)
+        if self._ours:
+            return self._take_again()
+        epoch = self._newest + 1
+        claim = replace(
+            self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
+        )
+        folder = self._names.epoch(epoch)
+        owner = Publication(f"{folder}/owner", claim.encode(), b"")
+        if not self._storage.publish_folder(folder, [owner, Publication(f"{folder}/work/here", b"", b"")]):
+            return False
+        self._storage.sync_folder(folder)
+        self._claim, self._ours = claim, epoch
+        self._move_away(self._newest, seen)
+        self._publish(held=True, clean=True)
+        return True
+
+    def _take_again(self) -> bool:
+        """Our own epoch is still the newest: its claim only has to say so."""
+        try:
+            self._publish(held=True)
+        except (FileNotFoundError, NotADirectoryError):
+            self._ours = 0
+            return False
+        return True
+
+    def _move_away(self, epoch: int, owner: Claim | None) -> None:
+        """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
+        while epoch > 0:
+            self._storage.set_aside(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
+            self._storage.sync_folder(self._names.epoch(epoch))
+            if owner is not None and owner.clean:
+                return
+            epoch -= 1
+            owner = self._owner(epoch)
+
+    def renew(self) -> None:
+        self._publish(held=True)
+
+    def give_back(self) -> None:
+        self._publish(held=False)
+
+    def storage(self) -> Storage:
+        return self._storage.fenced(self._work())
+
+    def _work(self) -> str:
+        return f"{self._names.epoch(self._ours)}/work"
+
+    def _publish(self, *, held: bool, clean: bool | None = None) -> None:
+        claim = replace(
+            self._claim,
+            counter=self._claim.counter + 1,
+            held=held,
+            clean=self._claim.clean if clean is None else clean,
+            marks=tuple(self._marks),
+        )
+        name = f"{self._names.epoch(self._ours)}/owner"
+        self._storage.fenced(self._work()).publish(name, claim.encode(), b"", durable=True)
+        self._claim = claim

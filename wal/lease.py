@@ -1,0 +1,86 @@
+"""The committer's right on object stores: one object, replaced only by who has seen its version (`Fence.VERSION`).
+
+The object is never deleted. If it vanished, or its holder did, the successor first takes a slot of the log: the epoch
+is that slot's LSN, so that epochs never come again, whatever becomes of the object.
+
+What it does not do: stop a request of a paused holder that is under way. Each of those names the version it replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from wal.claim import Claim, whoami
+from wal.log import LSN
+from wal.storage.base import ChangedError, Storage
+
+
+class Lease:
+    """The lease object of one handle's log; see `host_right.Fencing`."""
+
+    def __init__(self, storage: Storage, name: str, log: str, token: str, marks: list[int], occupy: Callable[[], LSN]):
+        """`marks`: the handle's, which travel with the right. `occupy`: takes a slot, and returns its LSN."""
+        self._storage = storage
+        self._name = name
+        self._marks = marks
+        self._occupy = occupy
+        self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
+        self._version = ""  # of the object as `look` saw it, or as we left it
+        self._left = False  # nobody is known to have taken it since we gave it back
+
+    def look(self) -> Claim | None:
+        if self._left:
+            return self._claim
+        try:
+            stored = self._storage.read(self._name)
+        except FileNotFoundError:
+            self._version = ""
+            return None
+        self._version = stored.version
+        claim = Claim.decode(stored.data)
+        return claim if claim is not None and claim.log == self._claim.log else None
+
+    def is_own(self, claim: Claim) -> bool:
+        return claim.token == self._claim.token
+
+    def take(self, seen: Claim | None) -> bool:
+        died = seen is None or (seen.held and not self.is_own(seen))
+        epoch = self._occupy() if died or seen is None else seen.epoch
+        counter = self._claim.counter if seen is None else max(seen.counter, self._claim.counter)
+        if seen is not None:
+            self._marks[:] = map(max, self._marks, seen.marks)
+        self._claim = replace(self._claim, holder=whoami(), epoch=epoch, counter=counter)
+        try:
+            self._publish(held=True)
+        except ChangedError:
+            self._left = False
+            return False
+        return True
+
+    def renew(self) -> None:
+        self._publish(held=True)
+
+    def give_back(self) -> None:
+        self._publish(held=False)
+        self._left = True
+
+    def storage(self) -> Storage:
+        return self._storage
+
+    def _publish(self, *, held: bool) -> None:
+        self._left = False
+        claim = replace(self._claim, counter=self._claim.counter + 1, held=held, marks=tuple(self._marks))
+        try:
+            self._version = self._store(claim)
+        except ChangedError:
+            stored = self._storage.read(self._name)  # an earlier try of ours whose reply was lost?
+            there = Claim.decode(stored.data)
+            if there is None or not self.is_own(there):
+                raise
+            self._version = stored.version
+            self._version = self._store(claim)
+        self._claim = claim
+
+    def _store(self, claim: Claim) -> str:
+        return self._storage.publish(self._name, claim.encode(), b"", durable=True, expect=self._version)

@@ -1,0 +1,23 @@
+"""How a log was asked to be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wal.clock import Clock
+from wal.host_right import TTL
+from wal.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every kind of log needs; see `wal.open_log`."""
+
+    storage: Storage
+    folder: str
+    read_only: bool
+    lock_timeout: float  # seconds
+    clock: Clock
+    segment_size: int = 16 * 2**20  # bytes; append log
+    staleness: float = 0.0  # seconds for which a look at the log's end may be believed; slot log
+    ttl: float = TTL  # seconds without a sign of life after which a committer is overtaken; slot log

@@ -1,0 +1,112 @@
+"""A slot <-> bytes. Pure. Layout: docs/log_format.md.
+
+A slot is one object that holds one batch. It is born whole and its name stays for ever; trimming replaces its bodies by
+a number that says how far bodies are gone. What never changes, headers included, is what the next slot is linked to.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from zlib import crc32
+
+from wal.errors import LogCorruptionError, LogFormatError
+from wal.format import BATCH, COUNT, CRC, FORMAT, HEADERS, LENGTH, SLOT_FIELDS, SLOT_MAGIC, SLOT_STATE
+from wal.log import LSN, Record
+
+TOKEN_BYTES = 16
+NO_LINK = bytes(32)  # of slot 0, before which there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot's content."""
+
+    log_id: bytes  # 16 bytes
+    lsn: LSN
+    token: bytes  # 16 random bytes of whoever wrote it: by these a writer knows its own slot again
+    previous: bytes  # link to the slot before, 32 bytes
+    records: tuple[Record, ...]  # none: the slot is only occupied
+    trimmed: LSN | None = None  # bodies are gone in this slot, and in all slots up to this LSN
+
+    def link(self) -> bytes:
+        """What the next slot holds as `previous`; trimming does not change it."""
+        headers = _headers(self.records)
+        return sha256(self._fields(headers) + headers).digest()
+
+    def encode(self) -> bytes:
+        """The slot's bytes."""
+        headers = _headers(self.records)
+        bodies = b"" if self.trimmed is not None else b"".join(map(_body, self.records))
+        kind = BATCH if self.trimmed is None else HEADERS
+        state = SLOT_STATE.pack(kind, self.trimmed or 0, len(bodies))
+        data = b"".join((self._fields(headers), state, headers, bodies))
+        return data + CRC.pack(crc32(data))
+
+    def _fields(self, headers: bytes) -> bytes:
+        return SLOT_FIELDS.pack(SLOT_MAGIC, FORMAT, self.log_id, self.lsn, self.token, self.previous, len(headers))
+
+    def without_bodies(self, trimmed: LSN) -> Slot:
+        """What stays of it when all up to `trimmed` is trimmed."""
+        return replace(self, records=tuple(Record(r.header, None) for r in self.records), trimmed=trimmed)
+
+
+def decode(data: bytes, file: str, lsn: LSN) -> Slot:
+    """The slot `lsn`, from the object `file`. Raises LogCorruptionError; LogFormatError if a newer version wrote it."""
+    size = SLOT_FIELDS.size + SLOT_STATE.size
+    if len(data) < size + CRC.size or not data.startswith(SLOT_MAGIC):
+        raise LogCorruptionError("this is no slot of a log", file=file)
+    if CRC.unpack_from(data, len(data) - CRC.size)[0] != crc32(data[: -CRC.size]):
+        raise LogCorruptionError("the slot's checksum does not fit", file=file)
+    _, version, log_id, number, token, previous, headers = SLOT_FIELDS.unpack_from(data)
+    if version != FORMAT:
+        raise LogFormatError(f"{file} has format {version}, this program knows {FORMAT}: upgrade it")
+    kind, trimmed, bodies = SLOT_STATE.unpack_from(data, SLOT_FIELDS.size)
+    if kind not in (BATCH, HEADERS):
+        raise LogFormatError(f"{file} is of the unknown kind {kind}: written by a newer version, upgrade")
+    if number != lsn or size + headers + bodies + CRC.size != len(data):
+        raise LogCorruptionError("the slot is not what its name says", file=file)
+    try:
+        records = _records(data, size, headers, bodies, kind)
+    except (ValueError, struct.error) as error:
+        raise LogCorruptionError(f"the slot's records do not add up: {error}", file=file) from error
+    return Slot(log_id, lsn, token, previous, records, trimmed if kind == HEADERS else None)
+
+
+def _headers(records: Sequence[Record]) -> bytes:
+    parts = [COUNT.pack(len(records))]
+    for record in records:
+        parts += (LENGTH.pack(len(record.header)), record.header)
+    return b"".join(parts)
+
+
+def _body(record: Record) -> bytes:
+    if record.body is None:
+        raise ValueError("a record to append needs a body")
+    return LENGTH.pack(len(record.body)) + record.body
+
+
+def _records(data: bytes, at: int, headers: int, bodies: int, kind: int) -> tuple[Record, ...]:
+    (count,) = COUNT.unpack_from(data, at)
+    middle, end = at + headers, at + headers + bodies
+    if count * LENGTH.size > headers:
+        raise ValueError("more records than bytes")
+    found = list(_pieces(data, at + COUNT.size, middle, count))
+    contents = list(_pieces(data, middle, end, count)) if kind == BATCH else [None] * count
+    return tuple(Record(header or b"", body) for header, body in zip(found, contents, strict=True))
+
+
+def _pieces(data: bytes, at: int, end: int, count: int) -> list[bytes | None]:
+    pieces: list[bytes | None] = []
+    for _ in range(count):
+        (size,) = LENGTH.unpack_from(data, at)
+        at += LENGTH.size
+        if at + size > end:
+            raise ValueError("a length leads over the end")
+        pieces.append(data[at : at + size])
+        at += size
+    if at != end:
+        raise ValueError("bytes are left over")
+    return pieces

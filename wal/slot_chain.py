@@ -1,0 +1,188 @@
+"""The slots of a log, followed one after the other: what has been seen of them, and reading them again.
+
+A slot that is there stays there, so "nothing new" is one question: is there a slot head + 1? Each slot holds the link
+of the one before, so two logs that were mixed, or a slot that was written again, are found at the seam.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from wal.checkpoint import Checkpoint
+from wal.errors import LogCorruptionError, LogMissingError
+from wal.log import LSN, Batch, Record
+from wal.names import Names
+from wal.slot import Slot, decode
+from wal.storage.base import Storage
+
+CACHE_BYTES = 8 << 20  # of slots that were read lately
+READERS = 8  # slots that are asked for at once
+# what systems say of a flush on a mount that is open for reading only
+_CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
+
+
+class SlotChain:
+    """Follows the slots of one log. Safe for threads."""
+
+    def __init__(self, storage: Storage, names: Names) -> None:
+        """Finds the log. Raises LogMissingError, LogCorruptionError, LogFormatError."""
+        self.storage = storage
+        self.names = names
+        self._mutex = threading.RLock()
+        self._looks = 0
+        self._cache: OrderedDict[LSN, tuple[Batch, int]] = OrderedDict()
+        self._cached = 0
+        self._sizes: dict[LSN, int] = {}  # bytes of the slots seen after the redo mark
+        checkpoint = self.load_checkpoint()
+        start = self.get(checkpoint.redo if checkpoint is not None else 0)
+        if start is None:
+            if checkpoint is None:
+                raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
+            raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
+        if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
+            raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
+        self.log_id = start.log_id
+        self.trimmed = start.lsn
+        self.head, self.link = start.lsn, start.link()
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The redo mark as it is stored: a lower bound, which may be old; None if there is none."""
+        try:
+            data = self.storage.read(self.names.checkpoint).data
+        except FileNotFoundError:
+            return None
+        return Checkpoint.decode(data, self.names.checkpoint)
+
+    # --- following ----------------------------------------------------------------------------------------------------
+
+    def get(self, lsn: LSN) -> Slot | None:
+        """The slot as it is now; None if there is none yet. One request."""
+        file = self.names.slot(lsn)
+        try:
+            data = self.storage.read(file).data
+            try:
+                return decode(data, file, lsn)
+            except LogCorruptionError:
+                again = self.storage.read(file).data  # a reply may have been cut short, or met a replacement
+                return decode(again, file, lsn)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def follow(self, first: Slot | None = None) -> bool:
+        """Take in every slot that is there; whether there was any. `first`: slot head + 1, if the caller has it.
+
+        Threads that ask at once share one look, if it began after they asked.
+        """
+        asked, before = self._looks, self.head
+        with self._mutex:
+            if self._looks > asked and first is None:
+                return self.head > before
+            self._looks += 1
+            found: list[Slot] = []
+            lsn, link = self.head, self.link
+            slot = first if first is not None and first.lsn == lsn + 1 else self.get(lsn + 1)
+            while slot is not None:
+                self._check(slot, link)
+                if slot.trimmed is not None:
+                    self.trimmed = max(self.trimmed, slot.trimmed)
+                if slot.trimmed is not None and slot.trimmed > slot.lsn:
+                    slot, found = self._jump(slot), []
+                found.append(slot)
+                lsn, link = slot.lsn, slot.link()
+                slot = self.get(lsn + 1)
+            if found:
+                self._make_sure()
+                self._take(found, link)
+            return self.head > before
+
+    def _check(self, slot: Slot, link: bytes) -> None:
+        if slot.log_id != self.log_id:
+            raise LogCorruptionError("the slot is that of another log", file=self.names.slot(slot.lsn))
+        if slot.previous != link:
+            message = "the slot does not follow the one before it: one of the two was replaced"
+            raise LogCorruptionError(message, file=self.names.slot(slot.lsn))
+
+    def _jump(self, slot: Slot) -> Slot:
+        """Bodies are gone up to a later slot: nobody needs those in between."""
+        target = self.get(slot.trimmed or 0)
+        if target is None or target.log_id != self.log_id:
+            raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
+        return target
+
+    def _make_sure(self) -> None:
+        """Whoever meets a slot makes its name durable before building on it: its writer may not have come to that."""
+        try:
+            self.storage.sync_folder(self.names.folder)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
+
+    def take(self, slot: Slot) -> None:
+        """A slot that this process wrote and that is durable."""
+        with self._mutex:
+            self._take([slot], slot.link())
+
+    def _take(self, slots: Sequence[Slot], link: bytes) -> None:
+        for slot in slots:
+            self._remember(slot)
+        self.head, self.link = slots[-1].lsn, link
+
+    def _remember(self, slot: Slot) -> None:
+        size = sum(len(record.header) + len(record.body or b"") for record in slot.records) + 128
+        if slot.trimmed is None:
+            self._sizes[slot.lsn] = size
+        if slot.lsn not in self._cache:
+            self._cache[slot.lsn] = (Batch(slot.lsn, slot.records), size)
+            self._cached += size
+        while self._cached > CACHE_BYTES and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1][1]
+
+    def moved(self, redo: LSN) -> None:
+        """Bodies up to `redo` are gone, or will be."""
+        with self._mutex:
+            self.trimmed = max(self.trimmed, redo)
+            self._sizes = {lsn: size for lsn, size in self._sizes.items() if lsn > redo}
+
+    def size_after(self, lsn: LSN) -> int:
+        """Bytes of the slots after `lsn`, as far as they were seen."""
+        with self._mutex:
+            return sum(size for at, size in self._sizes.items() if at > lsn)
+
+    # --- reading again ----------------------------------------------------------------------------------------------
+
+    def batches(self, after: LSN, head: LSN) -> Iterator[Batch]:
+        """The batches (after, head]. Raises LogCorruptionError if a slot is missing."""
+        lsn = after
+        while lsn < head:
+            upto = min(head, lsn + READERS)
+            yield from self._some(range(lsn + 1, upto + 1))
+            lsn = upto
+
+    def _some(self, lsns: range) -> list[Batch]:
+        with self._mutex:
+            known = {lsn: self._cache[lsn][0] for lsn in lsns if lsn in self._cache}
+        missing = [lsn for lsn in lsns if lsn not in known]
+        if len(missing) > 1:
+            from concurrent.futures import ThreadPoolExecutor  # late: a log that is open for writing rarely reads back
+
+            with ThreadPoolExecutor(READERS) as pool:
+                known.update(zip(missing, pool.map(self._read, missing), strict=True))
+        elif missing:
+            known[missing[0]] = self._read(missing[0])
+        return [_without_bodies(known[lsn]) if lsn <= self.trimmed else known[lsn] for lsn in lsns]
+
+    def _read(self, lsn: LSN) -> Batch:
+        slot = self.get(lsn)
+        if slot is None or slot.log_id != self.log_id:
+            raise LogCorruptionError("a slot is missing in the middle of the log", file=self.names.slot(lsn))
+        if slot.trimmed is not None:
+            self.moved(min(slot.trimmed, self.head))
+        return Batch(lsn, slot.records)
+
+
+def _without_bodies(batch: Batch) -> Batch:
+    """What was trimmed reads as trimmed, also where this handle still had it."""
+    return Batch(batch.lsn, tuple(Record(record.header, None) for record in batch.records))

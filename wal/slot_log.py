@@ -1,0 +1,239 @@
+"""`WriteAheadLog` over a storage that hosts share: every batch is an object of its own, born whole by put-if-absent.
+
+Reading order: `append` → `Group` → `SlotLeader` → `SlotChain`; the right to apply: `host_right`. Nothing here is
+volatile: what is acknowledged is durable, so there is no first opener and no recovery of the log itself.
+
+Beyond `WriteAheadLog`: a slot's name, once created, exists for ever. Trimming replaces bodies by a number that says how
+far they are gone, so that a writer that slept finds its slot taken, and a reader that slept jumps on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NoReturn
+
+from wal.checkpoint import Checkpoint
+from wal.claim import MARKS
+from wal.epoch import Epochs
+from wal.errors import LogClosedError, LogCorruptionError, UnsupportedError, WalError
+from wal.group import Group
+from wal.host_right import HostRight
+from wal.interrupts import DeferredInterrupt, safe_point
+from wal.lease import Lease
+from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
+from wal.names import Names, slot_numbers
+from wal.settings import Settings
+from wal.slot import NO_LINK, TOKEN_BYTES, Slot
+from wal.slot_chain import READERS, SlotChain
+from wal.slot_leader import SlotLeader
+from wal.storage.base import Fence
+
+
+class SlotLog:
+    """See `WriteAheadLog`. Made by `wal.open_log`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.names = Names(settings.folder)
+        self._closed = False
+        self._marks = [0] * MARKS
+        self._looked = -1.0  # when the last look at the log's end began
+        self._attach()
+
+    @staticmethod
+    def make(settings: Settings) -> None:
+        """Bring the log into being: slot 0, by put-if-absent, so that of two makers one gives it its id."""
+        slot = Slot(settings.clock.token(16), 0, settings.clock.token(TOKEN_BYTES), NO_LINK, ())
+        settings.storage.create(Names(settings.folder).slot(0), slot.encode())
+
+    def _attach(self) -> None:
+        settings = self.settings
+        self.chain = SlotChain(settings.storage, self.names)
+        self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
+        self._group = Group(self._leader)
+        token = settings.clock.token(TOKEN_BYTES).hex()
+        fencing: Lease | Epochs
+        if settings.storage.capabilities.fence is Fence.VERSION:
+            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._occupy)
+        else:
+            fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
+        what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
+        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, made when the log was created."""
+        return self.chain.log_id.hex()
+
+    @property
+    def tail_report(self) -> TailReport:
+        """A slot is whole or absent: there is no tail to repair."""
+        return TailReport(0, (), 0)
+
+    def head(self) -> LSN:
+        """The last committed LSN: one request, none inside `prepare` or within the staleness that was allowed."""
+        if self._closed:
+            raise LogClosedError("the log was closed")
+        now = self.settings.clock.monotonic()
+        if not self._group.leading() and (self._looked < 0 or now - self._looked >= self.settings.staleness):
+            self.chain.follow()
+            self._looked = now
+        return self.chain.head
+
+    def known(self) -> LSN:
+        """The last committed LSN that this handle has seen."""
+        if self._closed:
+            raise LogClosedError("the log was closed")
+        return self.chain.head
+
+    def trimmed(self, *, fresh: bool = False) -> LSN:
+        """All bodies up to here may be gone, as of what was seen, or of now."""
+        if fresh:
+            self.chain.follow()
+        return self.chain.trimmed
+
+    def size_after(self, lsn: LSN) -> int:
+        """Bytes of log after `lsn`, as far as it was seen."""
+        return self.chain.size_after(lsn)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self, after: LSN, upto: LSN | None = None) -> Iterator[Batch]:
+        """The batches after `after`, in order, to `upto` or the head as it is now. See WriteAheadLog."""
+        head = self.head() if upto is None else upto
+        return self._read(after, head)
+
+    def _read(self, after: LSN, head: LSN) -> Iterator[Batch]:
+        for batch in self.chain.batches(after, head):
+            if self._closed:
+                raise LogClosedError("the log was closed")
+            yield batch
+
+    def verify(self) -> Verification:
+        """Read every slot again and say what is wrong; changes nothing."""
+        chain, problems = self.chain, []
+        head = self.head()
+        try:
+            chain.load_checkpoint()
+        except WalError as error:
+            problems.append(str(error))
+        there = set(slot_numbers(self.settings.storage.list(self.names.folder)))
+        problems += [f"a slot is missing (file {self.names.slot(n)})" for n in range(head) if n not in there]
+        beyond = sorted(number for number in there if number > head + READERS)  # others may append meanwhile
+        problems += [f"a slot lies beyond the log's end (file {self.names.slot(number)})" for number in beyond]
+        link = NO_LINK
+        for lsn in range(head + 1):
+            safe_point()
+            try:
+                slot = chain.get(lsn)
+                if slot is not None and link and slot.previous != link:
+                    problems.append(f"the slot does not follow the one before it (file {self.names.slot(lsn)})")
+                link = b"" if slot is None else slot.link()
+            except WalError as error:
+                problems.append(str(error))
+                link = b""
+        return Verification(min(chain.trimmed, head) + 1, head, len(there), tuple(problems))
+
+    # --- appending --------------------------------------------------------------------------------------------------
+
+    def append(self, prepare: Prepare) -> Position | None:
+        """Append what `prepare` returns; None if it returned None. See WriteAheadLog."""
+        self._require_writable()
+        with DeferredInterrupt():
+            return self._group.submit(prepare)
+
+    def settle(self) -> None:
+        """Take the next slot, so that nothing that is still on its way can be committed."""
+        self._require_writable()
+        with DeferredInterrupt():
+            self._occupy()
+
+    def _occupy(self) -> LSN:
+        """An empty batch, by whoever leads; its LSN."""
+        taken: list[LSN] = []
+
+        def prepare(_: LSN, mates: Sequence[Record]) -> None:
+            if mates:
+                raise Deferred
+            taken[:] = taken or [self._leader.occupy()]
+
+        self._group.submit(prepare)
+        return taken[0]
+
+    def _require_writable(self) -> None:
+        if self._closed or self.settings.read_only:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        if self._closed:
+            raise LogClosedError("the log was closed")
+        raise UnsupportedError("this log was opened read-only")
+
+    # --- marks, the right to apply, trimming ------------------------------------------------------------------------
+
+    def load_mark(self, index: int) -> int:
+        """A number kept for the log's consumer, as this handle knows it."""
+        return self._marks[index]
+
+    def store_mark(self, index: int, value: int) -> None:
+        """Set a consumer's mark."""
+        self._require_writable()
+        if not (0 <= index < MARKS and 0 <= value < 2**63):
+            raise ValueError(f"a mark is 0 to 2**63 - 1, and its index 0 to {MARKS - 1}")
+        self._marks[index] = value
+
+    def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
+        """The right to carry the log out. None: the handle's time limit."""
+        self._require_writable()
+        if self._group.leading():
+            raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
+        return self._right.hold(timeout)
+
+    def trim(self, upto: LSN) -> None:
+        """Drop the bodies up to `upto`, the oldest first, then raise the redo mark. Lower than before: nothing."""
+        self._require_writable()
+        if not 0 <= upto <= self.chain.head:
+            raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.head}")
+        checkpoint = self.chain.load_checkpoint()
+        redo = 0 if checkpoint is None else checkpoint.redo
+        if upto <= redo:
+            self.chain.moved(redo)
+            return
+        for first in range(redo + 1, upto + 1, READERS):
+            self._trim(range(first, min(upto + 1, first + READERS)), upto)
+        self._publish(self.names.checkpoint, Checkpoint(self.id, upto).encode())
+        self.chain.moved(upto)
+
+    def _trim(self, lsns: range, upto: LSN) -> None:
+        """Whoever does this says what is true for ever, so no version is asked for, and nobody has to be alone."""
+        from concurrent.futures import ThreadPoolExecutor  # late: see slot_chain
+
+        def one(lsn: LSN) -> None:
+            slot = self.chain.get(lsn)
+            if slot is None:
+                raise LogCorruptionError("a slot is missing in the middle of the log", file=self.names.slot(lsn))
+            if slot.trimmed is None:
+                self._publish(self.names.slot(lsn), slot.without_bodies(upto).encode())
+
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(one, lsns))
+
+    def _publish(self, name: str, data: bytes) -> None:
+        self.settings.storage.publish(name, data, b"", durable=True)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: what the parent's threads hold or wait for is not ours."""
+        if not self._closed:
+            self._attach()
+
+    def close(self) -> None:
+        """Let the handle go; calling it again does nothing."""
+        if self._closed:
+            return
+        self._right.close()
+        self._closed = True
