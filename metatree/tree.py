@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -65,16 +64,15 @@ class Metatree(Reading):
         staleness = parse_consistency(consistency)
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
-        self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # a storage object has no name
-        with translated():
+        self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
+        with translated(), wal.DeferredInterrupt():
             storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
             try:
-                background = apply == "background"
-                self._engine = Engine(storage, keys, read_only=read_only, background=background, staleness=staleness)
+                self._engine = Engine(storage, keys, read_only=read_only, apply=apply, staleness=staleness)
             except BaseException:
                 storage.close()
                 raise
-        weakref.finalize(self, self._engine.abandon).atexit = False
+            self._finalizer = self._engine.abandoned_with(self)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -92,7 +90,7 @@ class Metatree(Reading):
 
     @property
     def unapplied(self) -> int:
-        """How many commits' batches the files are behind; 0 when they show everything."""
+        """How many commits' batches the files are behind, as far as this handle knows; 0 when they show everything."""
         with translated():
             self._engine.require_usable()
             return self._engine.committer.unapplied()
@@ -199,7 +197,6 @@ class Metatree(Reading):
     def transaction(self, message: str | None = None, *, idempotency_key: str | None = None) -> Transaction:
         """A transaction for a `with` block: all its changes are committed when the block ends, or none. Without the
         `with` it does nothing at all.
-
         Raises at the block's end: ConflictError (something it read was changed; nothing was applied),
         CommitUnknownError (ask `status(error.txid)`), LockTimeoutError, UnavailableError.
         """
@@ -283,6 +280,7 @@ class Metatree(Reading):
         """Bring the files up to date, make a checkpoint, release everything. A closed tree raises ClosedError."""
         with translated():
             self._engine.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Metatree:
         return self

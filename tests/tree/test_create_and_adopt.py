@@ -437,17 +437,32 @@ class Mounted(wal.Posix):
 UNSAFE = ["nfs", "nfs4", "lustre", "fuse.sshfs", "fuse", "9p", "virtiofs", "cifs", "ceph", "gpfs", "vboxsf", "newfs"]
 
 
+def log_of(root: Path) -> str:
+    return str(json.loads((root / ".metatree").read_bytes())["log"])
+
+
 @pytest.mark.parametrize("kind", UNSAFE)
-def test_a_filesystem_that_is_not_known_to_be_this_machines_alone_is_refused_at_every_open(
+def test_a_filesystem_that_is_not_known_to_be_this_machines_alone_gets_a_log_that_hosts_can_share(
     kind: str, fast_path: Path
 ) -> None:
-    (fast_path / "new").mkdir()
-    with pytest.raises(UnsupportedStorageError, match=rf"{kind}.*read_only"):
-        Metatree(wal.LocalStorage(str(fast_path / "new"), posix=Mounted(kind)), LEVELS)
-    assert not names(fast_path / "new")
+    root = fast_path / "new"
+    root.mkdir()
+    with Metatree(wal.LocalStorage(str(root), posix=Mounted(kind)), LEVELS) as tree:
+        tree.put("m/v1", b"x", name="b")
+        assert tree.check(deep=True).ok
+    assert log_of(root) == "slots"
+    with Metatree(wal.LocalStorage(str(root), posix=Mounted(kind))) as tree:
+        assert b"".join(tree.get("m/v1/b")) == b"x"
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_a_tree_whose_log_is_one_machines_is_only_read_on_a_filesystem_that_may_be_shared(
+    kind: str, fast_path: Path
+) -> None:
     root = fast_path / "tree"
     with Metatree(root, LEVELS) as tree:
         tree.put("m/v1", b"x", name="b")
+    assert log_of(root) == "append"
     before = all_bytes(root)
     with pytest.raises(UnsupportedStorageError, match=kind):  # made on ext4, then carried there
         Metatree(wal.LocalStorage(str(root), posix=Mounted(kind)))
@@ -458,11 +473,11 @@ def test_a_filesystem_that_is_not_known_to_be_this_machines_alone_is_refused_at_
     assert all_bytes(root) == before
 
 
-def test_an_old_tree_on_such_a_filesystem_is_not_adopted(old: Path) -> None:
-    before = all_bytes(old)
-    with pytest.raises(UnsupportedStorageError):
-        Metatree(wal.LocalStorage(str(old), posix=Mounted("nfs4")))
-    assert all_bytes(old) == before
+def test_an_old_tree_on_such_a_filesystem_is_adopted_with_a_log_that_hosts_can_share(old: Path) -> None:
+    with Metatree(wal.LocalStorage(str(old), posix=Mounted("nfs4"))) as tree:
+        assert tree.children()
+        assert tree.check(deep=True).ok
+    assert log_of(old) == "slots"
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"])
@@ -479,8 +494,9 @@ def test_a_mount_table_that_cannot_be_read_counts_as_unknown(fast_path: Path) ->
             raise FileNotFoundError(path)
 
     (fast_path / "tree").mkdir()
-    with pytest.raises(UnsupportedStorageError, match="unknown"):
-        Metatree(wal.LocalStorage(str(fast_path / "tree"), posix=Blind()), LEVELS)
+    with Metatree(wal.LocalStorage(str(fast_path / "tree"), posix=Blind()), LEVELS) as tree:
+        tree.update((), made=True)
+    assert log_of(fast_path / "tree") == "slots"
 
 
 # --- E21: what each published file carries ----------------------------------------------------------------------------

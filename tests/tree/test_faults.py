@@ -245,8 +245,8 @@ def test_a_commit_whose_files_cannot_follow_returns_with_a_warning(size: int) ->
 
 def test_a_held_right_to_apply_delays_the_files_and_not_the_commit() -> None:
     disk = BENCH.disk()
-    holder = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False)
-    writer = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.05)
+    holder = Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync")
+    writer = Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync", lock_timeout=0.05)
     with holder.log.right():
         with pytest.warns(ApplyPendingWarning, match="LockBusyError"):
             writer.change(lambda draft: draft.update(("m",), {"busy": True}))

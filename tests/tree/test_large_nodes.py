@@ -225,12 +225,12 @@ def test_what_a_large_parent_still_lists_is_still_there(many: MemoryPosix) -> No
 def test_another_process_reads_a_large_node_whose_file_is_behind(many: MemoryPosix) -> None:
     """The reader overlays from the mark that holds for everything, not from the one for small files."""
     disk = clone(many)
-    first = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False)
+    first = Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync")
     tree = open_tree(disk)
     with first.log.right():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            writer = Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.01)
+            writer = Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync", lock_timeout=0.01)
             writer.change(lambda draft: draft.update(("m",), {"late": True}))
         assert "late" not in plain_keys(disk)
         assert tree.find("m").metadata["late"] is True

@@ -280,7 +280,7 @@ def test_the_next_opener_after_a_killed_holder_finds_everything_in_order(
 def test_a_stopped_holder_of_the_append_right_is_named_with_host_and_age(
     root: Path, stopped: Callable[[tuple[str, str]], int]
 ) -> None:
-    engine = Engine(wal.LocalStorage(str(root)), None, read_only=False, background=False, lock_timeout=0.2)
+    engine = Engine(wal.LocalStorage(str(root)), None, read_only=False, apply="sync", lock_timeout=0.2)
     holder = stopped(IN_APPEND)
     with pytest.raises(LockTimeoutError) as caught, translated():
         engine.change(lambda draft: draft.update(("m", "v"), {"late": True}))
@@ -301,7 +301,7 @@ def test_a_stopped_holder_of_the_append_right_is_named_with_host_and_age(
 def test_a_stopped_holder_of_the_right_to_apply_makes_no_commit_fail_but_flush_names_it(
     root: Path, stopped: Callable[[tuple[str, str]], int]
 ) -> None:
-    engine = Engine(wal.LocalStorage(str(root)), None, read_only=False, background=False, lock_timeout=0.2)
+    engine = Engine(wal.LocalStorage(str(root)), None, read_only=False, apply="sync", lock_timeout=0.2)
     holder = stopped(IN_APPLY)
     with pytest.warns(ApplyPendingWarning, match=f"(?s)process {holder} .*running for .* s, stopped"):
         engine.change(lambda draft: draft.update(("m", "v"), {"late": True}))  # returns: it is durable (E15)

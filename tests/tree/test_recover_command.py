@@ -303,7 +303,7 @@ def test_a_folder_that_is_no_tree_is_refused_and_left_alone(tmp_path: Path, reco
     assert everything(tmp_path).keys() == {".", "notes", "notes/a.txt"}
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/tree", "nope://x", "", "file://elsewhere/x", "old", "empty", "file/x"])
+@pytest.mark.parametrize("root", ["nope://x", "", "file://elsewhere/x", "old", "empty", "file/x"])
 def test_what_cannot_be_recovered_here_is_wrong_usage_and_no_advice_to_create(
     root: str, tmp_path: Path, recover: Recover, monkeypatch: pytest.MonkeyPatch
 ) -> None:

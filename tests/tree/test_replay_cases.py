@@ -457,7 +457,7 @@ def test_a_commit_beside_a_running_checkpoint_survives_whatever_the_checkpoint_t
         target = [0]
         posix = At(disk, lambda call, target=target: call.number == target[0], commit)  # type: ignore[misc]
         tree = BENCH.prepare(posix, OPERATIONS["checkpoint"], warm=True)
-        other.append(Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.0))
+        other.append(Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync", lock_timeout=0.0))
         target[0] = posix.count + chosen
         before = dump(tree)
         posix.armed = True
@@ -489,7 +489,7 @@ class AfterSync(Boundary):
 
 def engine_on(disk: MemoryPosix) -> Engine:
     """Another process, which waits for nothing."""
-    return Engine(MemoryStorage(disk), LEVELS, read_only=False, background=False, lock_timeout=0.0)
+    return Engine(MemoryStorage(disk), LEVELS, read_only=False, apply="sync", lock_timeout=0.0)
 
 
 def test_nobody_waits_for_a_checkpoints_sync() -> None:

@@ -233,7 +233,7 @@ def test_a_handle_that_never_trims_lets_go_of_the_segments_that_others_trimmed(f
     root = str(fast_path / "tree")
     with Metatree(root, LEVELS):
         pass
-    engine = Engine(wal.LocalStorage(root), None, read_only=False, background=False, segment_size=4096)
+    engine = Engine(wal.LocalStorage(root), None, read_only=False, apply="sync", segment_size=4096)
     with Metatree(root) as idle, Metatree(root, read_only=True) as reader:
         staging = engine.staging()
         for number in range(60):

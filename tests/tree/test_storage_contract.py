@@ -49,9 +49,9 @@ def test_a_tree_on_each_allowed_type_is_written(root: Path, kind: str) -> None:
         assert tree.check(deep=True).ok
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/tree", "nosuch://host/tree"])
+@pytest.mark.parametrize("url", ["nosuch://host/tree"])
 @pytest.mark.parametrize("read_only", [False, True])
-def test_roots_that_are_no_folders_are_refused(url: str, read_only: bool) -> None:
+def test_a_scheme_that_nobody_knows_is_refused(url: str, read_only: bool) -> None:
     with pytest.raises(UnsupportedStorageError, match=url.partition(":")[0]):
         Metatree(url, LEVELS, read_only=read_only)
 

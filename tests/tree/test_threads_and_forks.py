@@ -349,7 +349,7 @@ OPENER = """
 import sys
 import wal
 from metatree.engine import Engine
-engine = Engine(wal.LocalStorage(sys.argv[1]), None, read_only=False, background=False, lock_timeout=5)
+engine = Engine(wal.LocalStorage(sys.argv[1]), None, read_only=False, apply="sync", lock_timeout=5)
 engine.change(lambda draft: draft.update(("m", "v"), {"next": True}))
 engine.committer.flush()
 engine.close()
