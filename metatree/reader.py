@@ -102,7 +102,8 @@ class Reader:
     def refresh(self) -> None:
         """Note the mark, then follow the log to its head."""
         mark = self._window.mark()
-        self._extend()
+        self._unsettled = False
+        self._window.extend(self._log.head())
         self._window.forget(mark)
 
     def follow(self, head: int) -> None:
@@ -127,7 +128,7 @@ class Reader:
 
     def _extend(self) -> bool:
         self._unsettled = False
-        return self._window.extend(self._log.head())
+        return self._window.extend(self._log.head(fresh=True))  # files may be ahead of any staleness that is allowed
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records after `base`, to the reader's head."""

@@ -73,12 +73,13 @@ class SlotLog:
         """A slot is whole or absent: there is no tail to repair."""
         return TailReport(0, (), 0)
 
-    def head(self) -> LSN:
+    def head(self, *, fresh: bool = False) -> LSN:
         """The last committed LSN: one request, none inside `prepare` or within the staleness that was allowed."""
         if self._closed:
             raise LogClosedError("the log was closed")
         now = self.settings.clock.monotonic()
-        if not self._group.leading() and (self._looked < 0 or now - self._looked >= self.settings.staleness):
+        stale = fresh or self._looked < 0 or now - self._looked >= self.settings.staleness
+        if stale and not self._group.leading():
             self.chain.follow()
             self._looked = now
         return self.chain.head
