@@ -16,6 +16,7 @@ from wal.errors import LogCorruptionError, LogMissingError
 from wal.log import LSN, Batch, Record
 from wal.names import Names
 from wal.slot import Slot, decode
+from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
 
 CACHE_BYTES = 8 << 20  # of slots that were read lately
@@ -156,6 +157,10 @@ class SlotChain:
     def batches(self, after: LSN, head: LSN) -> Iterator[Batch]:
         """The batches (after, head]. Raises LogCorruptionError if a slot is missing."""
         lsn = after
+        if min(head, self.trimmed) - lsn > READERS:
+            for batch in SlotHistory(self.storage, self.names, self.log_id).batches(lsn, min(head, self.trimmed)):
+                yield batch
+                lsn = batch.lsn
         while lsn < head:
             upto = min(head, lsn + READERS)
             yield from self._some(range(lsn + 1, upto + 1))

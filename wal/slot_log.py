@@ -26,6 +26,7 @@ from wal.names import Names, slot_numbers
 from wal.settings import Settings
 from wal.slot import NO_LINK, TOKEN_BYTES, Slot
 from wal.slot_chain import READERS, SlotChain
+from wal.slot_history import SlotHistory
 from wal.slot_leader import SlotLeader
 from wal.storage.base import Fence
 
@@ -203,24 +204,28 @@ class SlotLog:
         if upto <= redo:
             self.chain.moved(redo)
             return
+        trimmed: list[Slot] = []
         for first in range(redo + 1, upto + 1, READERS):
-            self._trim(range(first, min(upto + 1, first + READERS)), upto)
+            trimmed += self._trim(range(first, min(upto + 1, first + READERS)), upto)
+        SlotHistory(self.settings.storage, self.names, self.chain.log_id).keep(trimmed)
         self._publish(self.names.checkpoint, Checkpoint(self.id, upto).encode())
         self.chain.moved(upto)
 
-    def _trim(self, lsns: range, upto: LSN) -> None:
+    def _trim(self, lsns: range, upto: LSN) -> list[Slot]:
         """Whoever does this says what is true for ever, so no version is asked for, and nobody has to be alone."""
         from concurrent.futures import ThreadPoolExecutor  # late: see slot_chain
 
-        def one(lsn: LSN) -> None:
+        def one(lsn: LSN) -> Slot:
             slot = self.chain.get(lsn)
             if slot is None:
                 raise LogCorruptionError("a slot is missing in the middle of the log", file=self.names.slot(lsn))
             if slot.trimmed is None:
-                self._publish(self.names.slot(lsn), slot.without_bodies(upto).encode())
+                slot = slot.without_bodies(upto)
+                self._publish(self.names.slot(lsn), slot.encode())
+            return slot
 
         with ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(one, lsns))
+            return list(pool.map(one, lsns))
 
     def _publish(self, name: str, data: bytes) -> None:
         self.settings.storage.publish(name, data, b"", durable=True)

@@ -50,6 +50,19 @@ class SlotLogSuite(LogSuite):
         assert state(other) == [(1, (b"",), (b"1",)), (2, (), ()), (3, (b"",), (b"2",))]
         other.close()
 
+    def test_headers_of_trimmed_slots_are_read_back_together_and_one_by_one(
+        self, log: WriteAheadLog, opener: Opener
+    ) -> None:
+        for number in range(60):
+            add(log, b"body", b"%d" % number)
+            if number in (19, 20, 49):
+                log.trim(number + 1)
+        expected = [(n + 1, (b"%d" % n,), (None if n < 50 else b"body",)) for n in range(60)]
+        for after in (0, 5, 19, 20, 33, 50):
+            reader = opener(read_only=True)
+            assert state(reader, after) == expected[after:]
+            reader.close()
+
     def test_every_slot_stays_and_verifies(self, log: WriteAheadLog) -> None:
         for number in range(12):
             add(log, b"%d" % number)
