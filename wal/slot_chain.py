@@ -10,11 +10,12 @@ import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from wal.checkpoint import Checkpoint
-from wal.errors import LogCorruptionError, LogMissingError
+from wal.errors import LogCorruptionError, LogMissingError, UnsupportedError
 from wal.log import LSN, Batch, Record
-from wal.names import Names
+from wal.names import Names, segment_numbers, slot_numbers
 from wal.slot import Slot, decode
 from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
@@ -23,6 +24,14 @@ CACHE_BYTES = 8 << 20  # of slots that were read lately
 READERS = 8  # slots that are asked for at once
 # what systems say of a flush on a mount that is open for reading only
 _CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the next slot goes. One value, so that threads which follow the log meanwhile cannot tear it."""
+
+    lsn: LSN  # of the last slot
+    link: bytes  # what the next holds as `previous`
 
 
 class SlotChain:
@@ -39,15 +48,37 @@ class SlotChain:
         self._sizes: dict[LSN, int] = {}  # bytes of the slots seen after the redo mark
         checkpoint = self.load_checkpoint()
         start = self.get(checkpoint.redo if checkpoint is not None else 0)
+        if start is None and checkpoint is None:
+            start = self._missing()
         if start is None:
-            if checkpoint is None:
-                raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
+            assert checkpoint is not None  # noqa: S101
             raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
         if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
             raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
         self.log_id = start.log_id
         self.trimmed = start.lsn
-        self.head, self.link = start.lsn, start.link()
+        self.end = End(start.lsn, start.link())
+
+    @property
+    def head(self) -> LSN:
+        """The last slot that was seen."""
+        return self.end.lsn
+
+    def _missing(self) -> Slot:
+        """Slot 0 was not there: a log that another opener makes just now, none at all, or one that lost it."""
+        storage, names = self.storage, self.names
+        try:
+            entries = storage.list(names.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            entries = []
+        if segment_numbers(entries):
+            raise UnsupportedError(f"the log in {storage.url}/{names.folder} has segments, not slots")
+        if slot_numbers(entries):
+            start = self.get(0)
+            if start is None:
+                raise LogCorruptionError("the log's first slot is missing", file=names.slot(0))
+            return start
+        raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The redo mark as it is stored: a lower bound, which may be old; None if there is none."""
@@ -83,19 +114,19 @@ class SlotChain:
                 return self.head > before
             self._looks += 1
             found: list[Slot] = []
-            lsn, link = self.head, self.link
+            lsn, link, trimmed = self.end.lsn, self.end.link, self.trimmed
             slot = first if first is not None and first.lsn == lsn + 1 else self.get(lsn + 1)
             while slot is not None:
                 self._check(slot, link)
-                if slot.trimmed is not None:
-                    self.trimmed = max(self.trimmed, slot.trimmed)
+                trimmed = max(trimmed, slot.trimmed or 0)
                 if slot.trimmed is not None and slot.trimmed > slot.lsn:
                     slot, found = self._jump(slot), []
                 found.append(slot)
                 lsn, link = slot.lsn, slot.link()
                 slot = self.get(lsn + 1)
             if found:
-                self._make_sure()
+                self.make_sure()
+                self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
             return self.head > before
 
@@ -113,7 +144,7 @@ class SlotChain:
             raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
         return target
 
-    def _make_sure(self) -> None:
+    def make_sure(self) -> None:
         """Whoever meets a slot makes its name durable before building on it: its writer may not have come to that."""
         try:
             self.storage.sync_folder(self.names.folder)
@@ -122,14 +153,15 @@ class SlotChain:
                 raise
 
     def take(self, slot: Slot) -> None:
-        """A slot that this process wrote and that is durable."""
+        """A slot that this process wrote and that is durable; unless a thread that followed the log met it before."""
         with self._mutex:
-            self._take([slot], slot.link())
+            if slot.lsn == self.end.lsn + 1:
+                self._take([slot], slot.link())
 
     def _take(self, slots: Sequence[Slot], link: bytes) -> None:
         for slot in slots:
             self._remember(slot)
-        self.head, self.link = slots[-1].lsn, link
+        self.end = End(slots[-1].lsn, link)
 
     def _remember(self, slot: Slot) -> None:
         size = sum(len(record.header) + len(record.body or b"") for record in slot.records) + 128

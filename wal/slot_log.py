@@ -51,6 +51,8 @@ class SlotLog:
     def _attach(self) -> None:
         settings = self.settings
         self.chain = SlotChain(settings.storage, self.names)
+        if not settings.read_only:
+            self.chain.make_sure()  # whoever made the log may have died before its folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
         token = settings.clock.token(TOKEN_BYTES).hex()
@@ -79,8 +81,9 @@ class SlotLog:
         if self._closed:
             raise LogClosedError("the log was closed")
         now = self.settings.clock.monotonic()
-        stale = fresh or self._looked < 0 or now - self._looked >= self.settings.staleness
-        if stale and not self._group.leading():
+        if self._group.leading():
+            return self._leader.asked
+        if fresh or self._looked < 0 or now - self._looked >= self.settings.staleness:
             self.chain.follow()
             self._looked = now
         return self.chain.head
@@ -89,7 +92,7 @@ class SlotLog:
         """The last committed LSN that this handle has seen."""
         if self._closed:
             raise LogClosedError("the log was closed")
-        return self.chain.head
+        return self._leader.asked if self._group.leading() else self.chain.head
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """All bodies up to here may be gone, as of what was seen, or of now."""
@@ -124,7 +127,8 @@ class SlotLog:
             problems.append(str(error))
         there = set(slot_numbers(self.settings.storage.list(self.names.folder)))
         problems += [f"a slot is missing (file {self.names.slot(n)})" for n in range(head) if n not in there]
-        beyond = sorted(number for number in there if number > head + READERS)  # others may append meanwhile
+        # others may append meanwhile, and a listing is no snapshot: what it lacks is looked for
+        beyond = [n for n in sorted(there) if n > head + 1 and n - 1 not in there and chain.get(n - 1) is None]
         problems += [f"a slot lies beyond the log's end (file {self.names.slot(number)})" for number in beyond]
         link = NO_LINK
         for lsn in range(head + 1):
