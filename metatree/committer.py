@@ -194,7 +194,9 @@ class Committer:
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            while thread.is_alive():
+                thread.join(LOOK)
+                wal.safe_point()
         self._thread = None
 
     def reset_after_fork(self) -> None:

@@ -239,32 +239,36 @@ def _open_fact(storage: wal.Storage, draft: Draft, fact: BlobFact) -> BinaryIO:
 
 def download(blob: OpenBlob, target: str) -> None:
     """Write a blob to a new file of the user's: whole and verified, or not at all. Raises FileExistsError."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for chunk in blob.chunks():
-                file.write(chunk)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.link(temporary, target)  # unlike a rename, this never replaces what came there meanwhile
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with wal.DeferredInterrupt():
+        folder = os.path.dirname(os.path.abspath(target))
+        descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                for chunk in blob.chunks():
+                    file.write(chunk)
+                    wal.safe_point()
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.link(temporary, target)  # unlike a rename, this never replaces what came there meanwhile
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
 
 
 def download_all(blobs: Iterable[tuple[str, OpenBlob]], target: str) -> None:
     """Write the files of a directory blob (relative name, blob) to a new folder: all of it or nothing."""
-    temporary = tempfile.mkdtemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
-    try:
-        for inner, blob in blobs:
-            place = os.path.join(temporary, *inner.split("/"))
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            download(blob, place)
-        os.chmod(temporary, 0o777 & ~_umask())
-        refuse_existing(target)
-        os.rename(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with wal.DeferredInterrupt():
+        temporary = tempfile.mkdtemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
+        try:
+            for inner, blob in blobs:
+                place = os.path.join(temporary, *inner.split("/"))
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                download(blob, place)
+            os.chmod(temporary, 0o777 & ~_umask())
+            refuse_existing(target)
+            os.rename(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def check_target(target: str) -> None:

@@ -194,6 +194,10 @@ class Engine:
 
     def close(self) -> None:
         """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""
+        with wal.DeferredInterrupt():  # what is released half could be neither used nor closed again
+            self._close()
+
+    def _close(self) -> None:
         if self._closed:
             return
         if self._pid != os.getpid():  # a forked child that never used the tree
@@ -210,13 +214,20 @@ class Engine:
             self.log.close()
             self.storage.close()
 
+    def abandoned_with(self, tree: object) -> weakref.finalize[..., object]:
+        """Have everything released when `tree` is dropped without being closed; to be detached when it was closed."""
+        finalizer = weakref.finalize(tree, self.abandon)
+        finalizer.atexit = False  # `_close_all` is gentler
+        return finalizer
+
     def abandon(self) -> None:
         """Release everything at once, as a crash would: for a tree that was dropped without being closed."""
-        if not self._closed and self._pid == os.getpid():
-            self._closed = True
-            self.committer.stop()
-            self.log.close()
-            self.storage.close()
+        with wal.DeferredInterrupt():
+            if not self._closed and self._pid == os.getpid():
+                self._closed = True
+                self.committer.stop()
+                self.log.close()
+                self.storage.close()
 
     def _drain(self) -> None:
         """Checkpoint; if it cannot be made the log keeps everything, and only files left behind are an error."""

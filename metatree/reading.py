@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
+import wal
+
 from . import content
 from .draft import Draft
 from .engine import Engine
@@ -139,7 +141,8 @@ class Reading:
             return self._download_all(segments, target)
         blob = self._open(segments)
         content.download(blob, target)
-        return content.OpenBlob(blob.name, io.BufferedReader(io.FileIO(target)), None, blob.sha256).chunks()
+        with wal.DeferredInterrupt():  # until the generator owns the file
+            return content.OpenBlob(blob.name, io.BufferedReader(io.FileIO(target)), None, blob.sha256).chunks()
 
     def open(self, location: Location, mode: str = "rb") -> BinaryIO:
         """A blob as a seekable binary file object. Raises as `get` does; only "rb" is possible."""

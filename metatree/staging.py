@@ -74,7 +74,8 @@ class Staging:
             return len(data), sha256, Inline(data)
         if self._pack is None:
             self.used = True
-            self._pack = self._storage.stage(layout.pack(self.txid))
+            with wal.DeferredInterrupt():
+                self._pack = self._storage.stage(layout.pack(self.txid))
         offset = self._pack_size
         self._pack.write(data)
         self._pack_size += len(data)
@@ -123,7 +124,10 @@ class Staging:
         name = self._next()
         hasher = hashlib.sha256()
         size = 0
-        with self._storage.stage(name) as file:
+        file: wal.StagedFile | None = None
+        try:
+            with wal.DeferredInterrupt():  # an interrupt is raised when `file` is known
+                file = self._storage.stage(name)
             chunk = head
             while chunk:
                 file.write(chunk)
@@ -131,6 +135,9 @@ class Staging:
                 size += len(chunk)
                 chunk = source.read(CHUNK) if source is not None else b""
             file.finish(Attribute(0, hasher.hexdigest()).encode())
+        finally:
+            if file is not None:
+                file.abandon()  # does nothing to a finished one
         return size, hasher.hexdigest(), Slice(name)
 
 

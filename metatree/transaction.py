@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,8 +40,6 @@ class Transaction:
         self._pid = os.getpid()
         self._engine = engine
         self._key = idempotency_key
-        self._token: Token[Transaction | None] | None = None
-        self._entered = False
         self._finished = False
         self._conflict: ConflictError | None = None
         self._draft: Draft | None = None
@@ -51,6 +48,7 @@ class Transaction:
         self.message = message
         self.lsn: int | None = None
         self.replayed = False
+        self._entered = False
 
     @property
     def txid(self) -> str:
@@ -77,7 +75,7 @@ class Transaction:
                 self._base = self._engine.reader.head
                 self._look_up_key()
             self._draft = Draft(View(self._engine.reader), self._engine.levels, ReadSet())
-            self._token = self._engine.active.set(self)
+            self._engine.active.set(self)
             return self
         except BaseException:  # an interrupt after the `set` would leave this task in a block that never begins
             self.leave()
@@ -86,8 +84,7 @@ class Transaction:
     def leave(self) -> None:
         """Make sure that this task is not in the transaction any more, however its block was left."""
         if self._engine.active.get() is self:
-            self._engine.active.set(None)
-            self._finished = True
+            self._step_out()
             self.staging.discard()
 
     def _look_up_key(self) -> None:
@@ -99,9 +96,19 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._step_out()
+            self._end(error)
+        finally:
+            self._step_out()  # an interrupt may have kept the first one from it
+
+    def _step_out(self) -> None:
+        """This task is not in the transaction any more."""
         self._finished = True
-        if self._token is not None:
-            self._engine.active.reset(self._token)
+        if self._engine.active.get() is self:
+            self._engine.active.set(None)
+
+    def _end(self, error: BaseException | None) -> None:
         if self._pid != os.getpid():
             if error is None:
                 raise TransactionError("the transaction is the parent process's: a forked child cannot commit it")

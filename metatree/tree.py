@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -65,14 +64,14 @@ class Metatree(Reading):
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # a storage object has no name
-        with translated():
+        with translated(), wal.DeferredInterrupt():
             storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, background=apply == "background")
             except BaseException:
                 storage.close()
                 raise
-        weakref.finalize(self, self._engine.abandon).atexit = False
+            self._finalizer = self._engine.abandoned_with(self)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -280,6 +279,7 @@ class Metatree(Reading):
         """Bring the files up to date, make a checkpoint, release everything. A closed tree raises ClosedError."""
         with translated():
             self._engine.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Metatree:
         return self

@@ -51,6 +51,7 @@ WAL = {
     "Clock",
     "Content",
     "Deferred",
+    "DeferredInterrupt",
     "Entry",
     "Fence",
     "InDoubtError",

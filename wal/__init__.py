@@ -20,7 +20,7 @@ from wal.errors import (
     WalError,
 )
 from wal.host_right import TTL
-from wal.interrupts import safe_point
+from wal.interrupts import DeferredInterrupt, safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
 from wal.storage import (
@@ -57,6 +57,7 @@ __all__ = [
     "Clock",
     "Content",
     "Deferred",
+    "DeferredInterrupt",
     "Entry",
     "Fence",
     "InDoubtError",

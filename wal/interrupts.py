@@ -11,8 +11,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import wraps
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # the C functions under signal.signal and signal.getsignal, whose conversions to enums cost ten times the call itself
 _raw: Any = sys.modules.get("_signal", signal)
@@ -58,6 +63,17 @@ class DeferredInterrupt:
             _MainThread.swapped = False
             _raw.signal(_SIGINT, _default)
             _deliver()
+
+
+def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
+    """For what opens a descriptor: no interrupt comes before something owns it that closes it."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with DeferredInterrupt():
+            return function(*args, **kwargs)
+
+    return run
 
 
 def tell(done: str) -> None:

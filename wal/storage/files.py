@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Protocol, cast
 
+from wal.interrupts import safe_point, undisturbed
 from wal.storage.posix import Posix
 
 ATTRIBUTE = "user.metatree"
@@ -71,12 +72,14 @@ def copy_content(posix: Posix, source: int, target: int) -> None:
             if copied <= 0:
                 break
             done += copied
+            safe_point()
     except OSError as error:
         if error.errno not in _NO_KERNEL_COPY:
             raise
     while data := posix.pread(source, _CHUNK, done):
         write_all(posix, target, data, done)
         done += len(data)
+        safe_point()
 
 
 def get_attribute(posix: Posix, target: int | str) -> bytes | None:
@@ -135,6 +138,7 @@ class LocalRandomFile:
         """Content and length durable. Do not retry after an error: the kernel may have dropped what it held."""
         self._posix.fdatasync(self._fd)
 
+    @undisturbed
     def close(self) -> None:
         self._handles.discard(self)
         if self._fd >= 0:
@@ -145,12 +149,14 @@ class LocalRandomFile:
 class LocalStagedFile:
     """`StagedFile` over one descriptor."""
 
-    def __init__(self, posix: Posix, fd: int, path: str) -> None:
+    def __init__(self, posix: Posix, fd: int, path: str, handles: Handles) -> None:
         self._posix = posix
         self._fd = fd
         self._path = path
         self._size = 0
         self._finished = False
+        self._handles = handles
+        handles.add(self)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`."""
@@ -163,7 +169,7 @@ class LocalStagedFile:
         """Attach `attribute`, make the content durable and close."""
         set_attribute(self._posix, self._fd, attribute)
         self._posix.fdatasync(self._fd)
-        self._close()
+        self.close()
         self._finished = True
 
     def abandon(self) -> None:
@@ -171,11 +177,14 @@ class LocalStagedFile:
         if self._finished:
             return
         self._finished = True
-        self._close()
+        self.close()
         with suppress(FileNotFoundError):
             self._posix.unlink(self._path)
 
-    def _close(self) -> None:
+    @undisturbed
+    def close(self) -> None:
+        """Without removing the file: for whoever closes its storage."""
+        self._handles.discard(self)
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._posix.close(fd)
@@ -220,6 +229,7 @@ class _Reader(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
+    @undisturbed
     def close(self) -> None:
         if not self.closed:
             super().close()

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from wal.clock import Clock
 from wal.errors import UnsupportedError
+from wal.interrupts import undisturbed
 from wal.storage.base import (
     Capabilities,
     Content,
@@ -83,6 +84,7 @@ class LocalStorage:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
+    @undisturbed
     def read(self, name: str) -> Stored:
         fd = self._rooted.open_file(name, os.O_RDONLY)
         try:
@@ -93,6 +95,7 @@ class LocalStorage:
         finally:
             self._posix.close(fd)
 
+    @undisturbed
     def open(self, name: str) -> BinaryIO:
         return reader(self._posix, self._rooted.open_file(name, os.O_RDONLY), self._rooted.path(name))
 
@@ -213,9 +216,10 @@ class LocalStorage:
         if attribute is not None:
             set_attribute(self._posix, path, attribute)
 
+    @undisturbed
     def stage(self, name: str) -> StagedFile:
         path, _ = self._rooted.make_parents(name)
-        return LocalStagedFile(self._posix, self._posix.open(path, CREATE), path)
+        return LocalStagedFile(self._posix, self._posix.open(path, CREATE), path, self._handles)
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
         path, _ = self._rooted.make_parents(name)
@@ -247,6 +251,7 @@ class LocalStorage:
             with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
                 self._rooted.sync_folder(folder)
 
+    @undisturbed
     def _sync_file(self, name: str) -> None:
         with suppress(FileNotFoundError):
             fd = self._rooted.open_file(name, os.O_RDONLY)
@@ -277,6 +282,7 @@ class LocalStorage:
 
     # --- for the append log ----------------------------------------------------------------------------------------
 
+    @undisturbed
     def open_file(self, name: str, *, writable: bool) -> RandomFile:
         fd = self._rooted.open_file(name, os.O_RDWR if writable else os.O_RDONLY)
         return LocalRandomFile(self._posix, fd, self._handles)

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from wal.interrupts import undisturbed
 from wal.storage.base import UnsafePathError
 from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW, Posix
 
@@ -131,6 +132,7 @@ class Rooted:
             raise
         return fd
 
+    @undisturbed
     def sync_folder(self, name: str) -> None:
         """Make the entries of one folder durable."""
         fd = self.posix.open(self.folder(name), os.O_RDONLY | FOLDER_ONLY | NO_FOLLOW)

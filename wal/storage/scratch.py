@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 
 from wal.clock import Clock
+from wal.interrupts import undisturbed
 from wal.storage.base import Publication, Staged
 from wal.storage.files import copy_content, get_attribute, set_attribute, write_all
 from wal.storage.posix import NO_FOLLOW
@@ -38,6 +39,7 @@ class Scratch:
         self._fill(path, data, attribute, durable=durable)
         return path
 
+    @undisturbed
     def _fill(self, path: str, data: bytes, attribute: bytes | None, *, durable: bool) -> None:
         fd = self._posix.open(path, CREATE)
         try:
@@ -81,6 +83,7 @@ class Scratch:
             raise
         return True
 
+    @undisturbed
     def link_durable(self, source: str, path: str) -> bool:
         """Link `source` to `path` when its content is durable; False where links cannot be made."""
         while True:
@@ -95,6 +98,7 @@ class Scratch:
                 self._posix.close(fd)
             self._posix.unlink(path)  # replaced between the flush and the link: not the content that was flushed
 
+    @undisturbed
     def copy(self, name: str, path: str, attribute: bytes | None, *, durable: bool) -> None:
         """Copy the file `name` to the new file `path`; without `attribute`, the source's own goes along."""
         source = self._rooted.open_file(name, os.O_RDONLY)

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
+from wal.interrupts import undisturbed
 from wal.storage.base import UnsafePathError
 from wal.storage.files import reader
 from wal.storage.posix import NO_BLOCK, Posix
@@ -51,6 +52,7 @@ def open_source(
     return cast(BinaryIO, filesystem.open(remote, "rb"))
 
 
+@undisturbed
 def _open_local(path: str, posix: Posix) -> BinaryIO:
     path = os.path.abspath(path)
     _check(path, posix.stat(path))
