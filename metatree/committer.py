@@ -66,9 +66,13 @@ class Committer:
         """To be called after each commit: applies it now, or sees to it that it follows. Raises OSError, WalError."""
         if self.background:
             self._follow()
+            if self.failure is not None:  # of an earlier pass, by the thread: here is somebody to tell it to
+                self.note(self.failure)
             return
         if not self._reached(lsn, small=True):
-            self.pass_(defer=True)
+            outcome = self.pass_(defer=True)
+            if outcome.failed:
+                self.note(self.failure or "")
         if not self._reached(lsn, small=False):
             self._follow()
 
@@ -186,7 +190,7 @@ class Committer:
     def _failed(self, outcome: Outcome) -> None:
         path, error = next(iter(outcome.failed.items()))
         self.fault()
-        self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
+        self.failure = f"{path or 'the root'}: {type(error).__name__}: {error}"
 
     def _effect(self, after: int, head: int) -> Effect:
         """The net effect of (after, head], from what the reader holds if it holds all of that."""

@@ -48,6 +48,7 @@ class Transaction:
         self.message = message
         self.lsn: int | None = None
         self.replayed = False
+        self._entered = False
 
     @property
     def txid(self) -> str:

@@ -201,6 +201,8 @@ class SlotLog:
     def trim(self, upto: LSN) -> None:
         """Drop the bodies up to `upto`, the oldest first, then raise the redo mark. Lower than before: nothing."""
         self._require_writable()
+        if upto > self.chain.head:
+            self.chain.follow()  # marks that came with the right may be ahead of what was seen
         if not 0 <= upto <= self.chain.head:
             raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.head}")
         checkpoint = self.chain.load_checkpoint()
