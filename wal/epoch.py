@@ -26,6 +26,7 @@ class Epochs:
         self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
         self._ours = 0  # the epoch that this handle claimed last
         self._newest = 0  # as `look` saw it
+        self._interrupted = False
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage
@@ -51,6 +52,7 @@ class Epochs:
     def take(self, seen: Claim | None) -> bool:
         if seen is not None:
             self._marks[:] = map(max, self._marks, seen.marks)
+        self._interrupted = False
         if self._ours:
             return self._take_again()
         epoch = self._newest + 1
@@ -64,8 +66,17 @@ class Epochs:
         self._storage.sync_folder(folder)
         self._claim, self._ours = claim, epoch
         self._move_away(self._newest, seen)
+        self._interrupted = self._newest > 0 and self._was_held(self._newest)
         self._publish(held=True, clean=True)
         return True
+
+    def _was_held(self, epoch: int) -> bool:
+        """Asked when its folder is away: until then its holder, if it came back, may have begun something."""
+        owner = self._owner(epoch)
+        return owner is None or (owner.held and not self.is_own(owner))
+
+    def interrupted(self) -> bool:
+        return self._interrupted
 
     def _take_again(self) -> bool:
         """Our own epoch is still the newest: its claim only has to say so."""
