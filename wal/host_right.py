@@ -10,7 +10,7 @@ A holder renews its claim every third of TTL. Whoever sees a claim unmoved for T
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -67,10 +67,10 @@ class HostTenure:
         self._lost: BaseException | None = None
         self._over = threading.Event()
 
-    def check(self) -> None:
-        """Raises RightLostError if another has taken over. A request only if the last sign of life is old."""
+    def check(self, *, now: bool = False) -> None:
+        """Raises RightLostError if another has taken over. A request only if the last sign of life is old, or `now`."""
         with self._mutex:
-            if self._lost is None and self._clock.monotonic() - self._renewed > self._ttl / 2:
+            if self._lost is None and (now or self._clock.monotonic() - self._renewed > self._ttl / 2):
                 self._renew()
             self._raise_if_lost()
 
@@ -112,7 +112,17 @@ class HostTenure:
 class HostRight:
     """The right of one handle."""
 
-    def __init__(self, fencing: Fencing, what: str, timeout: float, clock: Clock, ttl: float = TTL) -> None:
+    def __init__(
+        self,
+        fencing: Fencing,
+        what: str,
+        timeout: float,
+        clock: Clock,
+        ttl: float,
+        learn: Callable[[Claim], None],
+    ) -> None:
+        """`learn` is called with the claim of another holder before the right, and its marks, are taken from it."""
+        self._learn = learn
         self._fencing = fencing
         self._what = what
         self._timeout = timeout
@@ -162,8 +172,11 @@ class HostRight:
             if claim is not None and held and stamp != (claim.token, claim.epoch, claim.counter):
                 stamp, since = (claim.token, claim.epoch, claim.counter), now
             expired = held and now - since >= self._ttl
-            if (not held or expired) and self._fencing.take(claim):
-                return expired
+            if not held or expired:
+                if claim is not None and not self._fencing.is_own(claim):
+                    self._learn(claim)
+                if self._fencing.take(claim):
+                    return expired
             if now >= deadline:
                 holder = _describe(claim, now - since)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
