@@ -67,12 +67,15 @@ def check(engine: Engine, *, deep: bool) -> Report:
     """Check an open tree; a writer holds the committer's right meanwhile, so that the files stand still."""
     if engine.read_only:
         return _Check(engine, deep=deep).run()
-    with engine.committer.hold() as tenure:
+
+    def held(tenure: wal.Tenure) -> Report:
         behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         checking = _Check(engine, deep=deep)
         for path, error in behind.items():
             checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {error}"))
         return checking.run()
+
+    return engine.committer.holding(held)
 
 
 class _Check:
@@ -81,6 +84,7 @@ class _Check:
         self._log = engine.log
         self._depth = len(engine.levels)
         self._read_only = engine.read_only
+        self._shared = engine.shared
         self._adopted = config.is_adopted(engine.storage)
         self.report = Report(deep=deep)
 
@@ -94,7 +98,8 @@ class _Check:
         self._node((), self._shown)
         self._check_staged()
         for name in recovery.leftovers(self._storage):
-            self._note(name, "an unfinished file; the next recovery sets it aside")
+            shared = "an unfinished file, of a writer that is at work or died"
+            self._note(name, shared if self._shared else "an unfinished file; the next recovery sets it aside")
         return self.report
 
     def _problem(self, path: str, reason: str) -> None:

@@ -80,21 +80,23 @@ class Checkpointer:
         raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
 
     def _begin(self) -> _Window:
+        return self._committer.holding(self._begin_held)
+
+    def _begin_held(self, tenure: wal.Tenure) -> _Window:
         """Apply everything; and again what may not have reached the disk, so that our storage will vouch for it."""
-        with self._committer.hold() as tenure:
-            self._committer.store_fault()
-            redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
-            sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
-            doubtful = self._committer.unsynced and (not sure or redo < self._vouches_from)
-            outcome = self._committer.pass_held(tenure)
-            head = self._log.load_mark(marks.APPLIED)
-            if doubtful and not outcome.failed and head > redo:
-                self._log.store_mark(marks.REWRITES, int.from_bytes(self._clock.token(7), "big"))
-                outcome = self._committer.rewrite_held(redo, head)
-            if outcome.failed:
-                raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-            self._vouches_from, self._sure_of = 0, fault
-            return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
+        self._committer.store_fault()
+        redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
+        sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
+        doubtful = self._committer.unsynced and (not sure or redo < self._vouches_from)
+        outcome = self._committer.pass_held(tenure)
+        head = self._log.load_mark(marks.APPLIED)
+        if doubtful and not outcome.failed and head > redo:
+            self._log.store_mark(marks.REWRITES, int.from_bytes(self._clock.token(7), "big"))
+            outcome = self._committer.rewrite_held(tenure, redo, head)
+        if outcome.failed:
+            raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
+        self._vouches_from, self._sure_of = 0, fault
+        return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
 
     def _sync(self, window: _Window) -> None:
         self._syncing = True  # interrupted, nobody learns what it would have said, and the next may not say it again
@@ -106,22 +108,24 @@ class Checkpointer:
         self._syncing = False
 
     def _finish(self, window: _Window) -> int | None:
+        return self._committer.holding(lambda tenure: self._finish_held(tenure, window))
+
+    def _finish_held(self, tenure: wal.Tenure, window: _Window) -> int | None:
         """Trim what is durable, unless something came in between; the redo mark, or None: it has to be synced again."""
-        with self._committer.hold() as tenure:
-            if tenure.died and self._committer.unsynced:
-                return None
-            redo = self._log.trimmed()
-            if window.head <= redo:  # nothing to do, or another checkpoint was faster
-                self._clear(self._staged(redo), redo)  # also what one that died after its trim had left to clear
-                return redo
-            changed = self._log.load_mark(marks.FAULT), self._log.load_mark(marks.REWRITES)
-            if changed != (window.fault, window.rewrites):
-                return None
-            done = self._staged(window.head)  # before the trim, while the log has their records at hand
-            self._log.trim(window.head)
-            self._log.store_mark(marks.FAULT_SEEN, window.fault)
-            self._clear(done, window.head)
-            return window.head
+        if tenure.died and self._committer.unsynced:
+            return None
+        redo = self._log.trimmed()
+        if window.head <= redo:  # nothing to do, or another checkpoint was faster
+            self._clear(self._staged(redo), redo)  # also what one that died after its trim had left to clear
+            return redo
+        changed = self._log.load_mark(marks.FAULT), self._log.load_mark(marks.REWRITES)
+        if changed != (window.fault, window.rewrites):
+            return None
+        done = self._staged(window.head)  # before the trim, while the log has their records at hand
+        self._log.trim(window.head)
+        self._log.store_mark(marks.FAULT_SEEN, window.fault)
+        self._clear(done, window.head)
+        return window.head
 
     def _touched(self, redo: int, head: int) -> Iterator[str]:
         """Every file and folder that the records (redo, head] touched; only asked where one sync cannot do."""

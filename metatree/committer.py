@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import wal
 
@@ -22,6 +23,8 @@ from .fold import Effect, fold
 from .objects import Objects
 from .outcome import Mode, Outcome
 from .reader import Reader
+
+T = TypeVar("T")
 
 FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
 FOLLOW_SHARED = 1.0  # ... where hosts share the storage
@@ -121,15 +124,19 @@ class Committer:
                 self._objects.lost()
             raise
 
-    def pass_(self, *, defer: bool) -> Outcome:
-        """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
+    def holding(self, work: Callable[[wal.Tenure], T]) -> T:
+        """What `work` returns under the right; done again if another host took over meanwhile. Raises LockBusyError."""
         for _ in range(_OVERTAKEN):
             try:
                 with self.hold() as tenure:
-                    return self.pass_held(tenure, defer=defer)
+                    return work(tenure)
             except wal.RightLostError:
                 continue
         raise UnavailableError("other hosts keep taking over the right to apply: is this one paused again and again?")
+
+    def pass_(self, *, defer: bool) -> Outcome:
+        """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
+        return self.holding(lambda tenure: self.pass_held(tenure, defer=defer))
 
     def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
@@ -139,7 +146,7 @@ class Committer:
             if applied >= head:
                 return Outcome()
             outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
-            return self._advance(outcome, head)
+            return self._advance(self._ours(tenure, outcome), head)
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
         if defer and small < head:
             effect = self._effect(small, head)
@@ -153,13 +160,25 @@ class Committer:
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
 
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
-        return apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
+        outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
+        return self._ours(tenure, outcome)
 
-    def rewrite_held(self, redo: int, applied: int) -> Outcome:
-        """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8)."""
-        effect = self._effect(redo, applied)
-        outcome = apply.apply(self._storage, effect, redo, applied, mode=Mode.REWRITE)
+    def _ours(self, tenure: wal.Tenure, outcome: Outcome) -> Outcome:
+        """Raises RightLostError if steps failed since another host took over: that is its trouble now, not ours."""
         if outcome.failed:
+            with suppress(OSError):  # the storage does not answer: then this is no news
+                tenure.check(now=True)
+        return outcome
+
+    def rewrite_held(self, tenure: wal.Tenure, redo: int, applied: int) -> Outcome:
+        """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8) or may have
+        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile."""
+        if self._objects is not None:
+            outcome, _ = self._objects.apply(lambda upto: self._effect(redo, upto), applied, tenure)
+        else:
+            effect = self._effect(redo, applied)
+            outcome = apply.apply(tenure.storage, effect, redo, applied, mode=Mode.REWRITE, check=tenure.check)
+        if self._ours(tenure, outcome).failed:
             self._failed(outcome)
         return outcome
 

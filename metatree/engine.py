@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
-from . import checkpoint, config
+from . import checkpoint, config, recovery
 from .clock import Clock
 from .commit import Committing
 from .committer import Committer
@@ -180,6 +180,20 @@ class Engine:
         self.require_usable()
         if self.read_only:
             raise ReadOnlyError(f"{self.storage.url} was opened with read_only=True")
+
+    def recover(self, *, dry_run: bool) -> recovery.Recovered:
+        """See `Metatree.recover`."""
+        self.require_usable()
+        if dry_run:
+            return recovery.plan(self.storage, self.log, shared=self.shared)
+        self.require_writable()
+        if self.shared:
+            return recovery.recover_shared(self.log, self.committer)
+        head = self.log.head()
+        done = self.recovered or recovery.Recovered(head, head)
+        if not done.failed:
+            self.committer.flush()
+        return done
 
     # --- life cycle -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ metadata.json                   of the root; <model>/metadata.json, <model>/<ver
 .wal/tmp/                       files being written, before their rename
 .wal/trash/<lsn>/               removed nodes and blobs until the next checkpoint
 .wal/quarantine/                what was set aside for a person to look at
+.metatree-probe-<token>/        of `metatree doctor` at work; not of any tree
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SCRATCH = ".wal/tmp"
 STAGED = ".wal/staged"
 TRASH = ".wal/trash"
 QUARANTINE = ".wal/quarantine"
+PROBE = ".metatree-probe-"  # begins the name of a folder in which a storage is examined; it goes afterwards
 
 ENGINE_NAMES = frozenset({CONFIG, TRIPWIRE, LOG})  # in the root only
 BORN_BEFORE_CONFIG = frozenset({LOG, TRIPWIRE, METADATA})  # what a killed `create` may leave

@@ -2,6 +2,10 @@
 
 Replaying is folding the records since the redo mark and applying that, like any other pass. Nothing is deleted: what a
 killed process left in the scratch and staging folders is set aside into the quarantine.
+
+Where hosts share the log nobody can know that no other writer lives, and nothing needs a first opener: what was
+acknowledged is durable. A recovery is then what a committer does, for all records since the redo mark and under its
+right; unfinished and staged files stay, since they may be those of a living writer elsewhere.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ import wal
 
 from . import apply, layout, marks
 from .clock import Clock
-from .committer import fold_log
-from .outcome import Mode
+from .committer import Committer, fold_log
+from .outcome import Mode, Outcome
 from .staging import names_in, waiting
 
 
@@ -48,8 +52,8 @@ class Recovered:
         return {"clean": self.clean, **asdict(self)}
 
 
-def plan(storage: wal.Storage, log: wal.WriteAheadLog) -> Recovered:
-    """What a recovery would replay and set aside; changes nothing."""
+def plan(storage: wal.Storage, log: wal.WriteAheadLog, *, shared: bool) -> Recovered:
+    """What a recovery would replay and set aside; changes nothing. `shared`: hosts share the log."""
     redo, head = log.trimmed(), log.head()
     recovered = Recovered(redo, head, records=_count(log, redo), tail_bytes=log.tail_report.quarantined)
     effect = fold_log(log, redo, head)
@@ -57,9 +61,29 @@ def plan(storage: wal.Storage, log: wal.WriteAheadLog) -> Recovered:
         recovered.nodes += int(inner.whole or bool(inner.keys or inner.unset or inner.children))
         recovered.blobs += sum(1 for fact in inner.blobs.values() if fact is not None)
         recovered.removed += int(inner.exists is False) + sum(1 for fact in inner.blobs.values() if fact is None)
-    recovered.staged = orphans(storage, log)
-    recovered.scratch = leftovers(storage)
+    if not shared:
+        recovered.staged = orphans(storage, log)
+        recovered.scratch = leftovers(storage)
     return recovered
+
+
+def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
+    """Replay where hosts share the log, whoever else reads and writes meanwhile. Raises LockBusyError, OSError."""
+
+    def held(tenure: wal.Tenure) -> Recovered:
+        redo, head = log.trimmed(fresh=True), log.known()
+        recovered = Recovered(redo, head, _count(log, redo, head))
+        if not recovered.records:
+            return recovered
+        outcome = committer.pass_held(tenure)
+        removed = outcome.removed
+        if not outcome.failed:  # it followed what nobody had; now again what somebody had, and may have come to harm
+            outcome = committer.rewrite_held(tenure, redo, head)
+        _note(recovered, outcome)
+        recovered.removed += removed
+        return recovered
+
+    return committer.holding(held)
 
 
 def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recovered:
@@ -74,9 +98,7 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
     with log.right():
         effect = fold_log(log, recovered.redo, recovered.head)
         outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
-    recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
-    recovered.edited = outcome.edited
-    recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}
+    _note(recovered, outcome)
     if not outcome.failed:
         log.store_mark(marks.APPLIED_SMALL, recovered.head)
         log.store_mark(marks.APPLIED, recovered.head)
@@ -89,6 +111,12 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
     return recovered
 
 
+def _note(recovered: Recovered, outcome: Outcome) -> None:
+    recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
+    recovered.edited = outcome.edited
+    recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}
+
+
 def leftovers(storage: wal.Storage) -> list[str]:
     """Unfinished files and folders in the scratch folder."""
     return [f"{layout.SCRATCH}/{name}" for name in names_in(storage, layout.SCRATCH)]
@@ -99,5 +127,5 @@ def orphans(storage: wal.Storage, log: wal.WriteAheadLog) -> list[str]:
     return [layout.staged_folder(txid) for txid, lsn in waiting(storage, log).items() if lsn is None]
 
 
-def _count(log: wal.WriteAheadLog, after: int) -> int:
-    return sum(len(batch.records) for batch in log.read(after))
+def _count(log: wal.WriteAheadLog, after: int, upto: int | None = None) -> int:
+    return sum(len(batch.records) for batch in log.read(after, upto))

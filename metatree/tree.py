@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import wal
 
@@ -32,6 +32,8 @@ class Metatree(Reading):
     Safe for threads; correct after a fork; picklable (the pickle carries `storage_options`, secrets included: the
     engine itself stores none). Use it as a context manager, or call `close()`.
     """
+
+    _tuning: ClassVar[Mapping[str, Any]] = {}  # further arguments of `Engine`, for a subclass
 
     def __init__(
         self,
@@ -61,14 +63,14 @@ class Metatree(Reading):
         del locking_enabled
         if apply not in ("sync", "background"):
             raise ValueError(f"apply is 'sync' or 'background', not {apply!r}")
-        staleness = parse_consistency(consistency)
+        tuning = {"staleness": parse_consistency(consistency), **self._tuning}
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
         with translated(), wal.DeferredInterrupt():
             storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
             try:
-                self._engine = Engine(storage, keys, read_only=read_only, apply=apply, staleness=staleness)
+                self._engine = Engine(storage, keys, read_only=read_only, apply=apply, **tuning)
             except BaseException:
                 storage.close()
                 raise
@@ -251,18 +253,11 @@ class Metatree(Reading):
             return checking.check(self._engine, deep=deep)
 
     def recover(self, dry_run: bool = False) -> recovery.Recovered:
-        """What recovery did when this tree was opened, if it was the first to open it; the files are up to date but
-        for what its `failed` names. `dry_run`: what a replay from the redo mark would do; nothing is changed."""
+        """What recovery did when this tree was opened, if it was the first to open it; where hosts share the storage,
+        and nobody can tell who is the first, it replays now. The files are up to date but for what its `failed` names.
+        `dry_run`: what a replay from the redo mark would do; nothing is changed."""
         with translated():
-            self._engine.require_usable()
-            if dry_run:
-                return recovery.plan(self._engine.storage, self._engine.log)
-            self._engine.require_writable()
-            head = self._engine.log.head()
-            done = self._engine.recovered or recovery.Recovered(head, head)
-            if not done.failed:
-                self._engine.committer.flush()
-            return done
+            return self._engine.recover(dry_run=dry_run)
 
     def flush(self) -> None:
         """Wait until the files show every commit. Raises UnavailableError saying which cannot."""

@@ -26,6 +26,7 @@ from wal.opening import open_log
 from wal.storage import (
     Capabilities,
     ChangedError,
+    Condition,
     Content,
     Entry,
     Fence,
@@ -48,6 +49,8 @@ from wal.storage import (
     open_source,
     open_storage,
     probe_storage,
+    try_conditions,
+    written_at,
 )
 
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "Capabilities",
     "ChangedError",
     "Clock",
+    "Condition",
     "Content",
     "Deferred",
     "DeferredInterrupt",
@@ -100,5 +104,7 @@ __all__ = [
     "open_storage",
     "probe_storage",
     "safe_point",
+    "try_conditions",
     "whoami",
+    "written_at",
 ]

@@ -73,10 +73,10 @@ class HostTenure:
         self._lost: BaseException | None = None
         self._over = threading.Event()
 
-    def check(self) -> None:
-        """Raises RightLostError if another has taken over. A request only if the last sign of life is old."""
+    def check(self, *, now: bool = False) -> None:
+        """Raises RightLostError if another has taken over. A request only if the last sign of life is old, or `now`."""
         with self._mutex:
-            if self._lost is None and self._clock.monotonic() - self._renewed > self._ttl / 2:
+            if self._lost is None and (now or self._clock.monotonic() - self._renewed > self._ttl / 2):
                 self._renew()
             self._raise_if_lost()
 
@@ -118,7 +118,17 @@ class HostTenure:
 class HostRight:
     """The right of one handle."""
 
-    def __init__(self, fencing: Fencing, what: str, timeout: float, clock: Clock, ttl: float = TTL) -> None:
+    def __init__(
+        self,
+        fencing: Fencing,
+        what: str,
+        timeout: float,
+        clock: Clock,
+        ttl: float,
+        learn: Callable[[Claim], None],
+    ) -> None:
+        """`learn` is called with the claim of another holder before the right, and its marks, are taken from it."""
+        self._learn = learn
         self._fencing = fencing
         self._what = what
         self._timeout = timeout
@@ -174,10 +184,13 @@ class HostRight:
             held = claim is not None and claim.held and not self._fencing.is_own(claim)
             unmoved = self._unmoved(claim, asked) if claim is not None and held else 0.0
             expired = held and unmoved >= self._ttl
-            taking = self._clock.monotonic()
-            if (not held or expired) and self._fencing.take(claim):
-                died = expired or self._fencing.interrupted()
-                return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
+            if not held or expired:
+                if claim is not None and not self._fencing.is_own(claim):
+                    self._learn(claim)
+                taking = self._clock.monotonic()
+                if self._fencing.take(claim):
+                    died = expired or self._fencing.interrupted()
+                    return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
             if held and asked >= deadline:  # what was free and was taken first by another is looked at again
                 holder = _describe(claim, unmoved)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")

@@ -97,8 +97,9 @@ class Tenure(Protocol):
         """What the holder publishes through: of one that was overtaken, nothing that it does through this stays."""
         ...
 
-    def check(self) -> None:
-        """Raises RightLostError if another has taken over. To be called now and then; usually costs nothing."""
+    def check(self, *, now: bool = False) -> None:
+        """Raises RightLostError if another has taken over. To be called now and then; usually costs nothing.
+        `now`: find out, as after a step that failed. Then also raises OSError."""
         ...
 
 

@@ -99,7 +99,7 @@ class LockTenure:
     died: bool
     storage: Storage
 
-    def check(self) -> None:
+    def check(self, *, now: bool = False) -> None:
         """Nothing to ask."""
 
 

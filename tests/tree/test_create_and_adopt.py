@@ -26,6 +26,7 @@ from metatree import (
 )
 from metatree.facts import decode_header
 from tests.tree.conftest import assert_clean
+from wal.testing import Mounted
 
 LEVELS = ("model", "version")
 OLD = Path(__file__).parent / "data" / "metatreedb-0.2.3"
@@ -420,18 +421,6 @@ def test_the_tripwire_is_restored_at_each_open_and_is_not_our_lock(old: Path) ->
 
 
 # --- E19: what the filesystem is --------------------------------------------------------------------------------------
-
-
-class Mounted(wal.Posix):
-    """As if everything were mounted with another type of filesystem."""
-
-    def __init__(self, kind: str, options: str = "rw") -> None:
-        self.kind, self.options = kind, options
-
-    def kernel_file(self, path: str) -> bytes:
-        if path == "/proc/self/mountinfo":
-            return f"1 1 0:1 / / {self.options} - {self.kind} none {self.options}\n".encode()
-        return super().kernel_file(path)
 
 
 UNSAFE = ["nfs", "nfs4", "lustre", "fuse.sshfs", "fuse", "9p", "virtiofs", "cifs", "ceph", "gpfs", "vboxsf", "newfs"]

@@ -89,6 +89,16 @@ class Capabilities:
     slot_log: bool = False  # `create` is exclusive among all writers of all hosts, and durable when it returns
     fence: Fence = Fence.LOCK  # of the committer's right
     folders: bool = True  # folders exist by themselves, and are published and set aside in one step
+    filesystem: str = ""  # what holds it, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that a store must refuse, where `Fence.VERSION`: a write whose condition does not hold."""
+
+    name: str  # one word, for programs
+    guarantee: str  # what is not given where it is not refused
+    request: str  # the request and its header
 
 
 class RandomFile(Protocol):

@@ -61,7 +61,9 @@ class ReadOnlyStorage:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(writable=False, append_log=False, attributes=False, reason=self._why)
+        return Capabilities(
+            writable=False, append_log=False, attributes=False, reason=self._why, filesystem=self._scheme
+        )
 
     # --- reading -------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ _CAPABILITIES = Capabilities(
     slot_log=True,
     fence=Fence.VERSION,
     folders=False,
+    filesystem="s3",
 )
 
 
@@ -111,6 +112,13 @@ class S3Storage:
         if found is None:
             raise self._client.missing("attribute", name)
         return found.attribute
+
+    def written_at(self, name: str) -> float | None:
+        """See `wal.storage.written_at`; whole seconds."""
+        try:
+            return float(self._client.ask("head_object", Key=self._place.key(name))["LastModified"].timestamp())
+        except S3Error as failure:
+            self._client.fail(failure, "written at", name)
 
     def list(self, folder: str) -> list[Entry]:
         """See `Storage.list`. FileNotFoundError also for a file. One request for every 1,000 entries.

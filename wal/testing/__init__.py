@@ -9,6 +9,8 @@ The seventh mutating call then "kills the process": `Crash` is raised, every lat
 raises it again, and its descriptors are closed, so that locks are free as after a real death. To find every crash
 point, run once with `Recorder()` and count its `calls`, then once for each number and each `when`.
 
+`Mounted` makes a local folder look like a mount that other hosts may share.
+
 `wal.testing.storage_suite` (needs pytest) is the conformance suite for implementations of `Storage`.
 
 What these do not show: power loss. A crash here keeps all that was written, synced or not.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from wal.testing.boundary import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
+from wal.testing.mounted import Mounted
 
 __all__ = [
     "ALL_CALLS",
@@ -29,5 +32,6 @@ __all__ = [
     "Crashing",
     "Failing",
     "FaultyStorage",
+    "Mounted",
     "Recorder",
 ]

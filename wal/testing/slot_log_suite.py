@@ -27,6 +27,18 @@ class SlotLogSuite(LogSuite):
             assert log.load_mark(0) == 6
         other.close()
 
+    def test_whose_marks_are_taken_his_records_are_known(self, log: WriteAheadLog, opener: Opener) -> None:
+        """A mark is often the LSN of a record that another host has appended and seen through."""
+        other = opener()
+        add(log, b"1")
+        with log.right():
+            log.store_mark(0, add(log, b"2").lsn)
+        assert other.known() == 0
+        with other.right():
+            assert other.load_mark(0) == other.known() == 2
+            other.trim(2)
+        other.close()
+
     def test_a_writer_that_slept_through_a_trim_finds_its_slot_taken(self, log: WriteAheadLog, opener: Opener) -> None:
         sleeper = opener()
         reader = opener(read_only=True)
