@@ -54,7 +54,7 @@ class Epochs:
             self._marks[:] = map(max, self._marks, seen.marks)
         self._interrupted = False
         if self._ours:
-            return self._take_again()
+            return self._say()
         epoch = self._newest + 1
         claim = replace(
             self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
@@ -67,8 +67,7 @@ class Epochs:
         self._claim, self._ours = claim, epoch
         self._move_away(self._newest, seen)
         self._interrupted = self._newest > 0 and self._was_held(self._newest)
-        self._publish(held=True, clean=True)
-        return True
+        return self._say(clean=True)
 
     def _was_held(self, epoch: int) -> bool:
         """Asked when its folder is away: until then its holder, if it came back, may have begun something."""
@@ -78,10 +77,10 @@ class Epochs:
     def interrupted(self) -> bool:
         return self._interrupted
 
-    def _take_again(self) -> bool:
-        """Our own epoch is still the newest: its claim only has to say so."""
+    def _say(self, *, clean: bool | None = None) -> bool:
+        """Write into our epoch's claim that we hold it; False if another has taken over by now."""
         try:
-            self._publish(held=True)
+            self._publish(held=True, clean=clean)
         except (FileNotFoundError, NotADirectoryError):
             self._ours = 0
             return False

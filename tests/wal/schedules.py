@@ -1,0 +1,161 @@
+"""Deterministic interleavings: actors are greenlets, each storage call is a point at which another may go on.
+
+A schedule is the list of who goes on at each point. `explore` tries all of them with at most so many preemptions,
+`wander` draws them from a seed. A finding names its scenario and its schedule, and `replay` runs just that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import greenlet
+
+LONGEST = 3000  # points of one run; more is an endless loop
+
+
+class Endless(Exception):
+    """A run did not come to its end."""
+
+
+@dataclass(slots=True)
+class Point:
+    """One choice that was made."""
+
+    current: int | None  # who was running; None: its work was done
+    alive: tuple[int, ...]
+    chosen: int
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of several actors."""
+
+    prefix: Sequence[int] = ()  # whom to choose; then `draw` decides, else whoever runs goes on
+    draw: random.Random | None = None
+    points: list[Point] = field(default_factory=list)
+    _main: Any = None
+    _active: bool = False
+
+    def point(self) -> None:
+        """Called by actors (elsewhere it does nothing): another may go on here."""
+        if self._active and greenlet.getcurrent() is not self._main:
+            self._main.switch()
+
+    def play(self, works: Sequence[Callable[[], None]]) -> None:
+        """Run the actors to their ends. Raises what one of them raised."""
+        self._main, self._active = greenlet.getcurrent(), True
+        actors = [greenlet.greenlet(work, self._main) for work in works]
+        current: int | None = None
+        try:
+            while True:
+                alive = tuple(number for number, actor in enumerate(actors) if not actor.dead)
+                if not alive:
+                    return
+                if current is not None and actors[current].dead:
+                    current = None
+                chosen = self._choose(current, alive)
+                self.points.append(Point(current, alive, chosen))
+                current = chosen
+                if len(self.points) > LONGEST:
+                    raise Endless(f"more than {LONGEST} points")
+                actors[chosen].switch()
+        finally:
+            self._active = False
+            for actor in actors:
+                if not actor.dead:
+                    actor.throw()
+
+    def _choose(self, current: int | None, alive: tuple[int, ...]) -> int:
+        at = len(self.points)
+        if at < len(self.prefix):
+            return self.prefix[at] if self.prefix[at] in alive else alive[0]
+        if self.draw is not None:
+            return self.draw.choice(alive)
+        return alive[0] if current is None else current
+
+    def choices(self) -> list[int]:
+        """The schedule that was run."""
+        return [point.chosen for point in self.points]
+
+
+Scenario = Callable[[Run], None]
+"""Plays one run and checks what came of it: AssertionError if it is wrong."""
+
+
+def explore(name: str, scenario: Scenario, preemptions: int) -> int:
+    """Every schedule with at most so many preemptions; how many there were. `name`: the scenario as an expression."""
+    waiting: list[tuple[int, ...]] = [()]
+    done = 0
+    while waiting:
+        run = Run(waiting.pop())
+        _try(name, scenario, run)
+        done += 1
+        waiting += _others(run, preemptions)
+    return done
+
+
+def _others(run: Run, preemptions: int) -> Iterator[tuple[int, ...]]:
+    """The schedules that part from this run at a point behind its prefix."""
+    spent = 0
+    chosen = run.choices()
+    for at, point in enumerate(run.points):
+        preempted = point.current is not None
+        if at >= len(run.prefix) and spent + preempted <= preemptions:
+            for other in point.alive:
+                if other != point.chosen:
+                    yield (*chosen[:at], other)
+        spent += preempted and point.chosen != point.current
+
+
+def wander(name: str, scenario: Scenario, seed: int, count: int) -> int:
+    """`count` schedules, each drawn from the seed and its number."""
+    for number in range(count):
+        try:
+            _try(name, scenario, Run(draw=random.Random(f"{seed}/{number}")))
+        except BaseException as error:
+            error.add_note(f"seed {seed}, number {number}")
+            raise
+    return count
+
+
+def replay(scenario: Scenario, choices: Sequence[int]) -> None:
+    """One schedule again, as a finding printed it."""
+    scenario(Run(choices))
+
+
+def _try(name: str, scenario: Scenario, run: Run) -> None:
+    try:
+        scenario(run)
+    except BaseException as error:
+        error.add_note(f"replay: with one_thread(): replay({name}, {run.choices()})")
+        raise
+
+
+class InlinePool:
+    """Stands in for a pool of threads: greenlets cannot be switched from another thread."""
+
+    def __init__(self, _: int) -> None: ...
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, work: Callable[[Any], Any], *items: Sequence[Any]) -> Iterator[Any]:
+        return iter([work(*each) for each in zip(*items, strict=True)])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block pools work in the caller's thread, one item after the other."""
+    before = futures.ThreadPoolExecutor
+    futures.ThreadPoolExecutor = InlinePool  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        futures.ThreadPoolExecutor = before  # type: ignore[misc]
