@@ -391,7 +391,7 @@ def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_ne
             epochs.clock.now += TTL + 1
 
             def dying(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
-                if method == "set_aside":
+                if method == "seal":
                     raise OSError("died here")
                 return run()
 

@@ -268,9 +268,15 @@ class Storage(Protocol):
         ...
 
     def fenced(self, folder: str) -> Storage:
-        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once
-        somebody moved it away, every `publish`, `publish_folder` and `set_aside` into it through this view raises
-        FileNotFoundError or NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
+        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once it
+        was sealed, every `publish`, `publish_folder` and `set_aside` through this view raises FileNotFoundError or
+        NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
+        ...
+
+    def seal(self, folder: str, aside: str) -> None:
+        """`Fence.FOLDER`: end the use of `folder` as a fence; what is in it goes to the folder `aside`. When this
+        returns nothing takes effect any more that goes through a view `fenced(folder)`, also of what was under way. No
+        error if the folder is gone."""
         ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------

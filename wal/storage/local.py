@@ -47,7 +47,7 @@ from wal.storage.files import (
     set_attribute,
 )
 from wal.storage.kernel import capabilities
-from wal.storage.passage import Passage, is_taken
+from wal.storage.passage import Passage, is_taken, seal
 from wal.storage.posix import Posix
 from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
@@ -243,17 +243,7 @@ class LocalStorage:
             except OSError as error:
                 if error.errno != errno.ENOSYS:
                     raise
-        folders: set[str] = {""}
-        for name in touched:
-            folders.update(parents(name) if name else ())
-            found = self.entry(name)
-            if found is not None and found.kind is Kind.FILE:
-                self._rooted.sync_file(name)
-            elif found is not None and found.kind is Kind.FOLDER:
-                folders.add(name)
-        for folder in sorted(folders, key=len, reverse=True):
-            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
-                self._rooted.sync_folder(folder)
+        self._rooted.sync_each(touched)
 
     def erase(self, name: str) -> None:
         if not name:
@@ -279,6 +269,11 @@ class LocalStorage:
         view._scratch = Scratch(self._rooted, folder, self._clock, make=False)
         view._passage = Passage(self._rooted, view._scratch)
         return view
+
+    def seal(self, folder: str, aside: str) -> None:
+        """See `Storage.seal`. A folder that was only moved away is still the one that a call under way has looked up;
+        one that was emptied and removed is none, and never will be."""
+        seal(self._rooted, folder, lambda name: self.set_aside(f"{folder}/{name}", f"{aside}/{name}"))
 
     # --- for the append log ----------------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """Through a fence: every change of the tree is one rename out of, or into, the folder of its holder.
 
-Once a successor has moved that folder away, each of these renames fails for want of a name. So nothing is made in the
+Once a successor has sealed that folder, each of these renames fails for want of a name. So nothing is made in the
 tree but by a rename: folders that are missing above a file come with it, in the same rename.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import suppress
 
 from wal.storage.files import set_attribute
@@ -104,6 +105,22 @@ class Passage:
                 return False
             raise
         return True
+
+
+def seal(rooted: Rooted, folder: str, move: Callable[[str], object]) -> None:
+    """Empty `folder`, by `move` for each name in it, and remove it, until it stays empty."""
+    while True:
+        try:
+            path = rooted.folder(folder)
+            for name in rooted.posix.listdir(path):
+                move(name)
+            rooted.posix.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if not is_taken(error):  # else something came in since it was listed
+                raise
 
 
 def is_taken(error: BaseException) -> bool:

@@ -218,6 +218,10 @@ class WebHdfsStorage(HdfsReading):
         view._fenced = True
         return view
 
+    def seal(self, folder: str, aside: str) -> None:
+        """See `Storage.seal`. The NameNode takes one change after the other, and looks names up when it does."""
+        self.set_aside(folder, aside)
+
     # --- for the append log ----------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

@@ -20,6 +20,7 @@ CALLS = frozenset(
         "attribute",
         "list",
         "entry",
+        "seal",
         "create",
         "publish",
         "publish_folder",
