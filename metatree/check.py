@@ -157,7 +157,7 @@ class _Check:
             )
             return
         except (OSError, CorruptionError) as error:
-            self._problem(name, str(error))
+            self._problem(name, str(error).removeprefix(f"{name} "))
             return
         if file.edited:
             self._problem(name, "was edited by hand: its content is not what the engine published")
