@@ -89,7 +89,7 @@ class Epochs:
     def _move_away(self, epoch: int, owner: Claim | None) -> None:
         """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
         while epoch > 0:
-            self._storage.set_aside(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
+            self._storage.retire(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
             self._storage.sync_folder(self._names.epoch(epoch))
             if owner is not None and owner.clean:
                 return

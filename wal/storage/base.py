@@ -273,6 +273,11 @@ class Storage(Protocol):
         FileNotFoundError or NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
         ...
 
+    def retire(self, folder: str, aside: str) -> None:
+        """`Fence.FOLDER`: take the folder of a `fenced` view from its holder for good, by its name and by every handle
+        on it; what was in it goes to the folder `aside`. What an earlier call, cut short, left to do is done too."""
+        ...
+
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

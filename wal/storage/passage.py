@@ -106,6 +106,28 @@ class Passage:
         return True
 
 
+def retire(rooted: Rooted, folder: str, aside: str) -> None:
+    """See `Storage.retire`. Moving the folder takes its name away, but a host that has it at hand (NFS remembers what a
+    name meant) goes on working in it, wherever it lies. So it is emptied, and removed: then no handle leads there."""
+    leaving = f"{aside}.leaving"
+    target, _ = rooted.make_parents(f"{aside}/x")
+    kept = target.rpartition("/")[0]
+    with suppress(FileNotFoundError, NotADirectoryError):  # an earlier call may have come so far
+        rooted.posix.rename(rooted.path(folder), rooted.join(leaving))
+    while True:
+        path = rooted.join(leaving)
+        try:
+            for name in rooted.posix.listdir(path):
+                with suppress(FileNotFoundError):  # another successor does the same
+                    rooted.posix.rename(f"{path}/{name}", f"{kept}/{name}{rooted.unused_ending(f'{kept}/{name}')}")
+            rooted.posix.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in EXISTS:  # else its holder has put something there meanwhile
+                raise
+
+
 def is_taken(error: BaseException) -> bool:
     """Whether a rename failed since something stands under the new name."""
     return isinstance(error, OSError) and error.errno in EXISTS

@@ -208,6 +208,9 @@ class ReadOnlyStorage:
     def fenced(self, folder: str) -> Storage:
         self._refuse()
 
+    def retire(self, folder: str, aside: str) -> None:
+        self._refuse()
+
     def open_file(self, name: str, *, writable: bool) -> RandomFile:
         self._refuse()
 
