@@ -592,6 +592,26 @@ def test_a_lost_reply_on_the_lease_is_ones_own_success_or_tried_again(leased: Wo
         assert tenure.died is False
 
 
+def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:
+    holder, other = leased.host(), leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        result = run()
+        if method == "publish":
+            raise OSError(errno.ETIMEDOUT, "reply lost")
+        return result
+
+    with holder.right() as tenure:
+        for _ in range(6):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("overtaken although it renews")
+            leased.clock.now += TTL * 0.6
+            leased.around = around
+            with pytest.raises(OSError, match="reply lost"):
+                tenure.check()
+            leased.around = lambda method, arguments, run: run()
+
+
 def test_a_renewal_that_lands_after_another_took_over_is_refused(leased: World) -> None:
     holder, other = leased.host(), leased.host()
     late: list[Callable[[], Any]] = []
