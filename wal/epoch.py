@@ -90,7 +90,7 @@ class Epochs:
         """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
         while epoch > 0:
             aside = self._names.moved_away(epoch)
-            self._storage.seal(f"{self._names.epoch(epoch)}/work", aside)
+            self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
             self._storage.sync_folder(self._names.epoch(epoch))
             self._forget(aside)
             if owner is not None and owner.clean:

@@ -91,8 +91,8 @@ def _watch_folder(arena: Arena, name: str) -> list[str]:
 
 
 def fence(arena: Arena) -> Verdict:
-    """Committers that publish all the time stop when their folder is sealed, and can do nothing from then on, nor can a
-    call of theirs that was under way."""
+    """Committers that publish all the time stop when their folder is retired, and can do nothing from then on; nor can
+    a call of theirs that was under way."""
     storage, published = arena.storage, 0
     number = 0
     for number in arena.rounds(5):
@@ -102,13 +102,13 @@ def fence(arena: Arena) -> Verdict:
         arena.contenders.start(turns.publish_until_fenced, work, name, 2 * _LONGEST)
         while storage.read(name).data == turns.content("before") and arena.contenders.busy():
             arena.clock.sleep(0)
-        storage.seal(work, f"fence/{number}/away")
+        storage.retire(work, f"fence/{number}/away")
         there = storage.read(name).data
         done = arena.contenders.finish()
         if storage.read(name).data != there:
-            return False, "what an overtaken committer had under way came after its folder was sealed"
+            return False, "what an overtaken committer had under way came after its folder was retired"
         if None in done:
-            return False, "an overtaken committer still published seconds after its folder was sealed"
+            return False, "an overtaken committer still published seconds after its folder was retired"
         published += sum(done)
         if passed := _passes(storage, work, name):
             return False, f"{passed} went through though the working folder was gone"

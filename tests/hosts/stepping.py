@@ -10,8 +10,8 @@ import wal
 READING = frozenset({"read", "open", "attribute", "list", "entry", "versions"})
 WRITING = frozenset(
     {
-        *("create", "publish", "publish_folder", "set_aside", "seal", "make_folder", "stage", "stage_existing"),
-        *("sync_folder", "sync", "erase", "remove"),
+        *("create", "publish", "publish_folder", "set_aside", "make_folder", "stage", "stage_existing"),
+        *("sync_folder", "sync", "erase", "remove", "retire"),
     }
 )
 

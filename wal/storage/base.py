@@ -269,14 +269,14 @@ class Storage(Protocol):
 
     def fenced(self, folder: str) -> Storage:
         """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once it
-        was sealed, every `publish`, `publish_folder` and `set_aside` through this view raises FileNotFoundError or
+        was retired, every `publish`, `publish_folder` and `set_aside` through this view raises FileNotFoundError or
         NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
         ...
 
-    def seal(self, folder: str, aside: str) -> None:
-        """`Fence.FOLDER`: end the use of `folder` as a fence; what is in it goes to the folder `aside`. When this
-        returns nothing takes effect any more that goes through a view `fenced(folder)`, also of what was under way. No
-        error if the folder is gone."""
+    def retire(self, folder: str, aside: str) -> None:
+        """`Fence.FOLDER`: take the folder of a `fenced` view from its holder for good, by its name and by every handle
+        on it, so that nothing takes effect any more that was under way through it; what was in it goes to the folder
+        `aside`. What an earlier call, cut short, left to do is done too."""
         ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------

@@ -47,7 +47,7 @@ from wal.storage.files import (
     set_attribute,
 )
 from wal.storage.kernel import capabilities
-from wal.storage.passage import Passage, is_taken, seal
+from wal.storage.passage import Passage, is_taken, retire
 from wal.storage.posix import Posix
 from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
@@ -136,20 +136,12 @@ class LocalStorage:
         path, made = self._rooted.make_parents(name)
         temporary = self._scratch.write(data, None, durable=True)
         try:
-            if not self._link_new(temporary, path):
+            if not self._scratch.link_new(temporary, path):
                 return False
             for folder in parents(name) if made else parents(name)[:1]:
                 self._rooted.sync_folder(folder)
         finally:
             self._scratch.remove(temporary)
-        return True
-
-    def _link_new(self, temporary: str, path: str) -> bool:
-        try:
-            self._posix.link(temporary, path)
-        except FileExistsError:
-            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
-            return self._posix.lstat(temporary).st_nlink == 2
         return True
 
     def publish(
@@ -270,10 +262,8 @@ class LocalStorage:
         view._passage = Passage(self._rooted, view._scratch)
         return view
 
-    def seal(self, folder: str, aside: str) -> None:
-        """See `Storage.seal`. A folder that was only moved away is still the one that a call under way has looked up;
-        one that was emptied and removed is none, and never will be."""
-        seal(self._rooted, folder, lambda name: self.set_aside(f"{folder}/{name}", f"{aside}/{name}"))
+    def retire(self, folder: str, aside: str) -> None:
+        retire(self._rooted, folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 """Through a fence: every change of the tree is one rename out of, or into, the folder of its holder.
 
-Once a successor has sealed that folder, each of these renames fails for want of a name. So nothing is made in the
+Once a successor has retired that folder, each of these renames fails for want of a name. So nothing is made in the
 tree but by a rename: folders that are missing above a file come with it, in the same rename.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from contextlib import suppress
 
 from wal.storage.files import set_attribute
@@ -107,19 +106,25 @@ class Passage:
         return True
 
 
-def seal(rooted: Rooted, folder: str, move: Callable[[str], object]) -> None:
-    """Empty `folder`, by `move` for each name in it, and remove it, until it stays empty."""
+def retire(rooted: Rooted, folder: str, aside: str) -> None:
+    """See `Storage.retire`. Moving the folder takes its name away, but a host that has it at hand (NFS remembers what a
+    name meant) goes on working in it, wherever it lies. So it is emptied, and removed: then no handle leads there."""
+    leaving = f"{aside}.leaving"
+    target, _ = rooted.make_parents(f"{aside}/x")
+    kept = target.rpartition("/")[0]
+    with suppress(FileNotFoundError, NotADirectoryError):  # an earlier call may have come so far
+        rooted.posix.rename(rooted.path(folder), rooted.join(leaving))
     while True:
+        path = rooted.join(leaving)
         try:
-            path = rooted.folder(folder)
             for name in rooted.posix.listdir(path):
-                move(name)
+                with suppress(FileNotFoundError):  # another successor does the same
+                    rooted.posix.rename(f"{path}/{name}", f"{kept}/{name}{rooted.unused_ending(f'{kept}/{name}')}")
             rooted.posix.rmdir(path)
-            return
         except FileNotFoundError:
             return
         except OSError as error:
-            if not is_taken(error):  # else something came in since it was listed
+            if error.errno not in EXISTS:  # else its holder has put something there meanwhile
                 raise
 
 

@@ -208,7 +208,7 @@ class ReadOnlyStorage:
     def fenced(self, folder: str) -> Storage:
         self._refuse()
 
-    def seal(self, folder: str, aside: str) -> None:
+    def retire(self, folder: str, aside: str) -> None:
         self._refuse()
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

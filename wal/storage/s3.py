@@ -234,7 +234,7 @@ class S3Storage:
     def fenced(self, folder: str) -> Storage:
         raise UnsupportedError(f"{self.url} has versions, not folders")
 
-    def seal(self, folder: str, aside: str) -> None:
+    def retire(self, folder: str, aside: str) -> None:
         raise UnsupportedError(f"{self.url} has versions, not folders")
 
     # --- for the append log ----------------------------------------------------------------------------------------

@@ -218,8 +218,8 @@ class WebHdfsStorage(HdfsReading):
         view._fenced = True
         return view
 
-    def seal(self, folder: str, aside: str) -> None:
-        """See `Storage.seal`. The NameNode takes one change after the other, and looks names up when it does."""
+    def retire(self, folder: str, aside: str) -> None:
+        """See `Storage.retire`. Its name is all that leads to a folder of HDFS."""
         self.set_aside(folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------

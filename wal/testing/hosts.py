@@ -20,7 +20,6 @@ CALLS = frozenset(
         "attribute",
         "list",
         "entry",
-        "seal",
         "create",
         "publish",
         "publish_folder",
@@ -33,6 +32,7 @@ CALLS = frozenset(
         "erase",
         "versions",
         "remove",
+        "retire",
     }
 )
 

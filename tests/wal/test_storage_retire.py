@@ -1,4 +1,4 @@
-"""Sealing a fence: what a committer had under way when its folder was taken from it does not come after that."""
+"""Retiring a fence: what a committer had under way when its folder was taken from it does not come after that."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage(tmp_path: Path) -> Iterator[LocalStorage]:
 def test_a_rename_whose_folder_was_looked_up_before_fails_afterwards(storage: LocalStorage, tmp_path: Path) -> None:
     (tmp_path / "epoch/1/work/temporary").write_bytes(b"late")
     looked_up = os.open(tmp_path / "epoch/1/work", os.O_RDONLY)  # as the kernel holds it while a rename is under way
-    storage.seal("epoch/1/work", "aside")
+    storage.retire("epoch/1/work", "aside")
     with pytest.raises(FileNotFoundError):
         os.rename("temporary", tmp_path / "m/metadata.json", src_dir_fd=looked_up)
     with pytest.raises(FileNotFoundError):
@@ -43,14 +43,14 @@ def test_what_comes_in_while_it_is_emptied_goes_too(tmp_path: Path) -> None:
         left = 2
 
         def rmdir(self, path: str) -> None:
-            if self.left and path.endswith("work"):
+            if self.left:
                 self.left -= 1
                 Path(path, f"late-{self.left}").write_bytes(b"x")
             super().rmdir(path)
 
     storage = LocalStorage(str(tmp_path), posix=Busy())
     storage.publish("epoch/1/work/here", b"", b"", durable=False)
-    storage.seal("epoch/1/work", "aside")
+    storage.retire("epoch/1/work", "aside")
     assert not (tmp_path / "epoch/1/work").exists()
     assert sorted(path.name for path in (tmp_path / "aside").iterdir()) == ["here", "late-0", "late-1"]
     storage.close()
@@ -60,7 +60,7 @@ def test_a_view_can_do_nothing_any_more_and_sealing_again_is_no_error(storage: L
     view = storage.fenced("epoch/1/work")
     view.publish("m/metadata.json", b"new", b"", durable=False)
     for _ in range(2):
-        storage.seal("epoch/1/work", "aside")
+        storage.retire("epoch/1/work", "aside")
     for step in (
         lambda: view.publish("m/metadata.json", b"late", b"", durable=False),
         lambda: view.set_aside("m", "elsewhere"),
