@@ -52,7 +52,7 @@ class Epochs:
         if seen is not None:
             self._marks[:] = map(max, self._marks, seen.marks)
         if self._ours:
-            return self._take_again()
+            return self._publish_own(clean=None)
         epoch = self._newest + 1
         claim = replace(
             self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
@@ -64,13 +64,12 @@ class Epochs:
         self._storage.sync_folder(folder)
         self._claim, self._ours = claim, epoch
         self._move_away(self._newest, seen)
-        self._publish(held=True, clean=True)
-        return True
+        return self._publish_own(clean=True)
 
-    def _take_again(self) -> bool:
-        """Our own epoch is still the newest: its claim only has to say so."""
+    def _publish_own(self, *, clean: bool | None) -> bool:
+        """Say in our epoch's claim that we hold it; False if we slept since it was the newest, and were overtaken."""
         try:
-            self._publish(held=True)
+            self._publish(held=True, clean=clean)
         except (FileNotFoundError, NotADirectoryError):
             self._ours = 0
             return False

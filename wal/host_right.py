@@ -119,10 +119,12 @@ class HostRight:
         timeout: float,
         clock: Clock,
         ttl: float,
-        learn: Callable[[Claim], None],
+        follow: Callable[[], object],
     ) -> None:
-        """`learn` is called with the claim of another holder before the right, and its marks, are taken from it."""
-        self._learn = learn
+        """`follow` is called when the right was taken from another, who can publish nothing any more: it follows the
+        log to its head. What he has published comes from records that are there by now; who carried out an older end
+        of the log would take that back."""
+        self._follow = follow
         self._fencing = fencing
         self._what = what
         self._timeout = timeout
@@ -172,11 +174,10 @@ class HostRight:
             if claim is not None and held and stamp != (claim.token, claim.epoch, claim.counter):
                 stamp, since = (claim.token, claim.epoch, claim.counter), now
             expired = held and now - since >= self._ttl
-            if not held or expired:
-                if claim is not None and not self._fencing.is_own(claim):
-                    self._learn(claim)
-                if self._fencing.take(claim):
-                    return expired
+            if (not held or expired) and self._fencing.take(claim):
+                if claim is None or not self._fencing.is_own(claim):
+                    self._follow()
+                return expired
             if now >= deadline:
                 holder = _describe(claim, now - since)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
