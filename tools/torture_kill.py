@@ -38,7 +38,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torture_place import Place, parse_options
+from storage_options import add_option, parse_options
+from torture_place import Place
 from torture_verify import Journal, differences, expected, on_disk, shown
 from torture_work import KEEP, LEVELS, PAIR, PATIENCE, TALLY, forked, write
 
@@ -229,7 +230,7 @@ class Torture:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", metavar="ROOT", help="a new or empty folder, or the URL of one")
-    parser.add_argument("-o", dest="option", action="append", default=[], metavar="KEY=VALUE", help="storage option")
+    add_option(parser)
     parser.add_argument("--as-mount", action="store_true", help="a local folder: as if hosts shared it")
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="after which a silent committer is overtaken")
     parser.add_argument("--kills", type=int, default=200, metavar="N")

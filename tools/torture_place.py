@@ -13,17 +13,6 @@ from metatree import Metatree
 from wal.testing import Mounted
 
 
-def parse_options(given: Sequence[str]) -> dict[str, Any]:
-    """Storage options as they are given to `-o`, each `key=value`. Raises ValueError."""
-    options = {}
-    for option in given:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise ValueError(f"-o takes key=value, not {option!r}")
-        options[key] = value
-    return options
-
-
 @dataclass(frozen=True)
 class Place:
     """A root, as it can be told to another process."""
