@@ -56,6 +56,7 @@ class Committer:
         self.unsynced = not shared  # what is applied becomes durable by a checkpoint only
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
         self._objects = None if storage.capabilities.folders else Objects(storage, log)
+        self._unsure_after: int | None = None  # of records after this one a lost tenure may have changed objects
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -122,6 +123,9 @@ class Committer:
                 self._log.store_mark(mark, value)
             if self._objects is not None:
                 self._objects.lost()
+                lost = before.get(marks.APPLIED)
+                if lost is not None:
+                    self._unsure_after = lost if self._unsure_after is None else min(lost, self._unsure_after)
             raise
 
     def holding(self, work: Callable[[wal.Tenure], T]) -> T:
@@ -143,10 +147,7 @@ class Committer:
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         head = self._log.known()
         if self._objects is not None:
-            if applied >= head:
-                return Outcome()
-            outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
-            return self._advance(self._ours(tenure, outcome), head)
+            return self._pass_objects(self._objects, tenure, applied, head)
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
         if defer and small < head:
             effect = self._effect(small, head)
@@ -158,6 +159,18 @@ class Committer:
         if applied >= head:
             return Outcome()
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
+
+    def _pass_objects(self, objects: Objects, tenure: wal.Tenure, applied: int, head: int) -> Outcome:
+        """After a tenure that was lost, what it was about is done again: of its last steps some may have slipped in,
+        where its successor had brought back the very content, or the absence, that they replaced (E11c)."""
+        objects.heal()
+        after = applied if self._unsure_after is None else max(self._log.trimmed(), min(applied, self._unsure_after))
+        if after >= head:
+            return Outcome()
+        outcome, head = objects.apply(lambda upto: self._effect(after, upto), head, tenure)
+        if not self._ours(tenure, outcome).failed:
+            self._unsure_after = None
+        return self._advance(outcome, head)
 
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
         outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)

@@ -61,7 +61,6 @@ class Objects:
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; what came of it, and of which head."""
-        self._heal()
         self._made.clear()  # of the tenure before, which was given back in order
         with Sources(self._storage) as sources:
             effect = fold(head)
@@ -227,9 +226,10 @@ class Objects:
 
     # --- after a tenure was lost --------------------------------------------------------------------------------------
 
-    def _heal(self) -> None:
-        """What a lost tenure created after its successor had dropped it goes again: nothing else could have slipped by
-        the versions that its steps named."""
+    def heal(self) -> None:
+        """What a lost tenure created after its successor had dropped it goes again, also if the log holds no more than
+        headers by now; what else may have slipped by the versions that its steps named is applied again (see
+        `Committer`), as far as the log still holds it. Holder of the right only."""
         while self._unsure:
             head, made = self._unsure[0]
             headers = [decode_header(r.header).changes for b in self._log.read(head) for r in b.records]

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from wal.checkpoint import Checkpoint
-from wal.claim import MARKS, Claim
+from wal.claim import MARKS
 from wal.epoch import Epochs
 from wal.errors import LogClosedError, LogCorruptionError, UnsupportedError, WalError
 from wal.group import Group
@@ -62,7 +62,7 @@ class SlotLog:
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
-        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self._learn)
+        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -190,11 +190,6 @@ class SlotLog:
         if not (0 <= index < MARKS and 0 <= value < 2**63):
             raise ValueError(f"a mark is 0 to 2**63 - 1, and its index 0 to {MARKS - 1}")
         self._marks[index] = value
-
-    def _learn(self, claim: Claim) -> None:
-        """Its marks may be of records that this handle has not seen: marks beyond the head would make no sense."""
-        if max(claim.marks) > self.chain.head:
-            self.chain.follow()
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
         """The right to carry the log out. None: the handle's time limit."""
