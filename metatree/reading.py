@@ -174,9 +174,13 @@ class Reading:
         return self._handle(self._resolve(path))
 
     def _metadata(self, path: Path) -> Mapping[str, Any]:
+        active = self._engine.active.get()
+
         def question(draft: Draft) -> Mapping[str, Any]:
             draft.require(path)
-            return Metadata(draft.view.keys(path), draft.reads, path)
+            keys = draft.view.keys(path)
+            draft.view.reader.settle_keys(path)
+            return Metadata(keys, draft.reads, path, None if active is None else active.still())
 
         return self._read(question)
 

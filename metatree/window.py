@@ -37,8 +37,11 @@ class Window:
         self._recent_bytes = 0
 
     def restart(self) -> None:
-        """Forget everything and begin again at the mark."""
+        """Forget everything and begin again at the mark; the head does not go back, since answers may rest on it."""
+        head = self.head
         self._skip(max(self.mark(), self._log.trimmed(fresh=True)))
+        if head > self.head:
+            self.extend(head)
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
