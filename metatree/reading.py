@@ -176,12 +176,16 @@ class Reading:
     def _metadata(self, path: Path) -> Mapping[str, Any]:
         def question(draft: Draft) -> Mapping[str, Any]:
             draft.require(path)
+            if self._engine.active.get() is None:  # all of them are handed out; a transaction notes those it looks at
+                draft.reads.all_keys(path)
             return Metadata(draft.view.keys(path), draft.reads, path)
 
         return self._read(question)
 
     def _open(self, segments: tuple[Segment, ...]) -> content.OpenBlob:
         storage = self._engine.storage
+        with translated():
+            self._engine.let_read()
         return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
 
     def _handle(self, path: Path) -> Node:
@@ -205,6 +209,8 @@ class Reading:
             path, name = draft.resolve_blob(segments)
             return path, name, content.directory_files(draft, path, name), reader.head
 
+        with translated():
+            self._engine.let_read()
         path, name, files, base = self._read(begin)
         reads.name(path, name)
 
