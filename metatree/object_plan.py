@@ -6,7 +6,7 @@ so that a committer that was paused and overtaken changes nothing that its succe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import wal
@@ -88,11 +88,11 @@ def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
         yield [wanted for wanted in nodes if len(wanted.path) == depth]
 
 
-def is_gone(name: str, headers: Callable[[], Iterator[Mapping[str, Mapping[str, list[str]]]]]) -> bool:
+def is_gone(name: str, headers: Iterable[Mapping[str, Mapping[str, list[str]]]]) -> bool:
     """Whether the object `name` is not to be there after records with these changes, though it was before them."""
     parts = name.split("/")
     gone = False
-    for changes in headers():
+    for changes in headers:
         above = [(below, change) for below, change in _around(parts, changes)]
         # what a record drops, it drops before it puts anything, in whatever order it names its nodes
         for below, change in above:

@@ -53,9 +53,8 @@ class Objects:
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
         self._stale: set[str] = set()  # names to be read before they are published
-        self._made: set[str] = set()  # what this tenure created, or may have, ...
-        self._head = 0  # ... for the records up to here
-        self._unsure: list[tuple[int, set[str]]] = []  # the same of tenures that were lost, with their head
+        self._made: dict[str, int] = {}  # what this tenure created, or may have: name -> for the records up to here
+        self._unsure: list[dict[str, int]] = []  # the same of tenures that were lost
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; what came of it, and of which head."""
@@ -83,14 +82,13 @@ class Objects:
                 work.head, work.effect = newest, fold(newest)
                 work.plan, work.done = plan(work.effect), set()
             work.outcome.failed.clear()
-            self._head = work.head
             if self._publish(work):
                 return work.outcome, work.head
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
 
     def lost(self) -> None:
         """Another committer took over, or may have: before anything else, what this one did is looked at again."""
-        self._unsure.append((self._head, set(self._made)))
+        self._unsure.append(dict(self._made))
         self._made.clear()
         self._known.clear()
 
@@ -183,7 +181,7 @@ class Objects:
         expect = there or self._known.get(name, ABSENT)
         attribute = folders.Attribute(work.head, sha256).encode()
         if expect == ABSENT:
-            self._made.add(name)  # before: if the reply gets lost, it may be there all the same
+            self._made.setdefault(name, work.head)  # before: if the reply gets lost, it may be there all the same
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
         self._remember(name, version)
 
@@ -243,12 +241,17 @@ class Objects:
         """What a lost tenure created after its successor had dropped it goes again: nothing else could have slipped by
         the versions that its steps named. First the object, then the log: what is put again later is another version.
         """
-        for head, made in self._unsure:
+        for made in self._unsure:
             names = sorted(made)
-            there = dict(zip(names, wal.spread(self._version, names), strict=True))
-            headers = [decode_header(r.header).changes for b in self._log.read(head) for r in b.records]
-            for name, version in there.items():
-                if version is not None and is_gone(name, lambda: iter(headers)):  # noqa: B023  called at once
+            there = wal.spread(self._version, names)
+            batches = [
+                (batch.lsn, [decode_header(record.header).changes for record in batch.records])
+                for batch in self._log.read(min(made.values(), default=self._log.known()))
+            ]
+            for name, version in zip(names, there, strict=True):
+                since = made[name]
+                changes = (each for lsn, several in batches if lsn > since for each in several)
+                if version is not None and is_gone(name, changes):
                     self._remove_ghost(name, version)
 
     def _version(self, name: str) -> str | None:
