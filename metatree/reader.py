@@ -39,17 +39,22 @@ class _OutOfDate(Exception):
 class Reader:
     """Reads a tree. One per open tree, shared by its threads under `lock`."""
 
-    def __init__(self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool) -> None:
-        """`depth`: number of levels. `trust_applied`: see `Window`."""
+    def __init__(
+        self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool, shared: bool = False
+    ) -> None:
+        """`depth`: number of levels. `trust_applied`: see `Window`. `shared`: a look at the log's end is a request, so
+        that there is one for each question, after it was answered."""
         self.lock = threading.RLock()
         self._storage = storage
         self._log = log
         self._depth = depth
         self._reads: ReadSet | None = None  # of the question that is being answered
         self._repeatable = False  # it changes nothing, so that it may be asked again for any reason
+        self._shared = shared
         self._unsettled = False  # a file was read since the log was looked at
+        self._looked = True  # the log was looked at since the question was asked, or that is not needed
         self._window = Window(log, trust_applied=trust_applied)
-        self.restart()
+        self._window.begin()
 
     @property
     def url(self) -> str:
@@ -84,14 +89,17 @@ class Reader:
         Not `fresh`: the state may be older, for what is validated later anyway; an error it raises is of a new one.
         """
         with self.lock:
+            self._looked = not fresh
             for _ in range(_PATIENCE):
                 self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                 try:
-                    if fresh:
+                    if self._shared:
+                        self._window.forget(self._window.mark())
+                    elif fresh:
                         self.refresh()
                     self._unsettled = False
                     answer = self._answer(question, self._reads, fresh=fresh)
-                    if self._unsettled:
+                    if self._unsettled or (self._shared and not self._looked):
                         self.settled()
                     return answer
                 except Moved:
@@ -108,14 +116,14 @@ class Reader:
         except Moved:
             raise
         except Exception as error:
-            if (fresh and not self._unsettled) or not self._extend():
+            if (fresh and self._looked and not self._unsettled) or not self._extend():
                 raise
             raise _OutOfDate from error  # or so may be what the error rests on
 
     def refresh(self) -> None:
         """Note the mark, then follow the log to its head."""
         mark = self._window.mark()
-        self._unsettled = False
+        self._unsettled, self._looked = False, True
         self._window.extend(self._log.head())
         self._window.forget(mark)
 
@@ -146,8 +154,12 @@ class Reader:
             self.settled(keys)
 
     def _extend(self) -> bool:
-        self._unsettled = False
-        return self._window.extend(self._log.head(fresh=True))  # files may be ahead of any staleness that is allowed
+        self._looked = True
+        fresh, self._unsettled = self._unsettled, False  # files may be ahead of a head that is believed for a while
+        grown = self._window.extend(self._log.head(fresh=fresh))
+        if self._window.is_long():
+            self._window.forget(max(self._window.mark(), self._log.trimmed(fresh=True)))
+        return grown
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records after `base`, to the reader's head."""
@@ -221,6 +233,8 @@ class Reader:
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
         node = self.node(path)
         if node is None:
+            if not self._storage.capabilities.folders:
+                return False  # saves two requests; a foreign object is met, and kept, when ours is published
             self._unsettled = True
             return folders.is_foreign_file(self._storage, layout.blob(path, name))
         known = self._knows_blob(path, name)
@@ -257,13 +271,16 @@ class Reader:
         file = layout.blob(path, name)
         if self.node(path) is None:
             raise FileNotFoundError(file)
+        self._unsettled = True
         try:
             handle = self._storage.open(file)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self.settled()
             raise FileNotFoundError(file) from None
         try:
-            attribute = folders.Attribute.decode(self._storage.attribute(file))
+            # where it costs a request, the handle has it already
+            carried = handle.attribute if hasattr(handle, "attribute") else self._storage.attribute(file)
+            attribute = folders.Attribute.decode(carried)
             self.settled()
         except BaseException as error:
             handle.close()

@@ -36,6 +36,7 @@ from metatree import (
 )
 from metatree.engine import Engine
 from tests.tree.conftest import LEVELS
+from tests.tree.storages import again
 from tests.tree.test_readers import Meanwhile
 from wal.testing import Call
 
@@ -97,7 +98,7 @@ def test_intermediate_read_of_a_value_that_the_transaction_replaced_is_impossibl
         assert read(t2, "x") == 0
         t1.update("m", x=2)
     assert read(t2, "x") == 2
-    with Metatree(t1.root, read_only=True) as reader:
+    with again(t1, read_only=True) as reader:
         assert read(reader, "x") == 2
 
 
@@ -150,6 +151,7 @@ def test_a_snapshot_is_that_of_the_blocks_beginning(t1: Metatree, t2: Metatree) 
     assert keys(t2) == {"x": 0, "y": 7, "active": "v1"}
 
 
+@pytest.mark.local("elsewhere a handle may still have in its log what another has put into a file")
 def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_was_read_changes(
     t1: Metatree, t2: Metatree
 ) -> None:
@@ -275,7 +277,7 @@ def test_a_verb_whose_snapshot_could_not_be_confirmed_is_not_committed(t1: Metat
 
 
 def test_a_transaction_that_only_reads_is_refused_a_mixed_state_too(t1: Metatree, t2: Metatree) -> None:
-    with Metatree(t1.root, read_only=True) as reader:
+    with again(t1, read_only=True) as reader:
         t2.update("m", x=5)
         assert read(reader, "x") == 5
     with t1.transaction() as txn:
@@ -584,10 +586,10 @@ def test_two_moves_of_one_node_leave_one_of_them(t1: Metatree, t2: Metatree) -> 
 
 
 class HeldAppend:
-    """Holds the right to append, so that the transactions of several threads meet in one batch afterwards."""
+    """Leads the queue of those who append, so that the transactions of several threads meet in one batch afterwards."""
 
-    def __init__(self, root: str) -> None:
-        self._log = wal.open_log(wal.open_storage(root))
+    def __init__(self, tree: Metatree) -> None:
+        self._log = tree._engine.log
         self._go = threading.Event()
         self._inside = threading.Event()
         self._thread = threading.Thread(target=self._hold)
@@ -607,7 +609,6 @@ class HeldAppend:
     def __exit__(self, *_: object) -> None:
         self._go.set()
         self._thread.join()
-        self._log.close()
 
 
 def at_once(tree: Metatree, *blocks: Callable[[], None]) -> list[BaseException | None]:
@@ -626,7 +627,7 @@ def at_once(tree: Metatree, *blocks: Callable[[], None]) -> list[BaseException |
 
     everybody = threading.Barrier(len(blocks))
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(blocks))]
-    with HeldAppend(tree.root):
+    with HeldAppend(tree):
         for thread in threads:
             thread.start()
         for _ in threads:
@@ -681,7 +682,7 @@ def test_a_mate_with_the_same_idempotency_key_is_replayed(t1: Metatree) -> None:
         outcomes.append((txn.lsn, txn.replayed))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
-    with HeldAppend(t1.root):
+    with HeldAppend(t1):
         for thread in threads:
             thread.start()
     for thread in threads:
@@ -828,6 +829,7 @@ print(json.dumps([d for d in done if d is not None]))
 """
 
 
+@pytest.mark.local("its processes open the tree by path; those on servers have tests of their own")
 def test_a_history_of_processes_is_serializable_in_real_time(t1: Metatree, apply: str) -> None:
     seed = random.randrange(10**6)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
