@@ -165,6 +165,7 @@ def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_wa
     assert txn.lsn is not None and keys(t2) == {"x": 1, "y": 7, "active": "v1"}
 
 
+@pytest.mark.local("it stands between the reader and the files of this machine")
 @pytest.mark.parametrize("look", ["key", "absent key", "all keys"])
 def test_a_key_that_is_looked_at_when_the_snapshot_has_moved_past_its_change_is_refused(
     t1: Metatree, t2: Metatree, look: str
@@ -195,6 +196,7 @@ def test_other_keys_of_metadata_may_be_looked_at_when_the_snapshot_has_moved(t1:
     assert held["x"] == 0  # after the block it is what it was, and nothing rests on it
 
 
+@pytest.mark.local("it stands between the reader and the files of this machine")
 def test_a_snapshot_does_not_go_back_when_a_staged_blob_has_come_into_its_place(make_tree: MakeTree) -> None:
     """Else what was committed before the block began would be taken for a change of what it read."""
     writer = make_tree(apply="background")
@@ -221,6 +223,7 @@ VERBS: dict[str, Callable[[Metatree], object]] = {
 }
 
 
+@pytest.mark.local("it stands between the reader and the files of this machine")
 @pytest.mark.parametrize("verb", VERBS, ids=str)
 def test_a_verb_happens_once_though_the_log_is_trimmed_past_the_snapshot_meanwhile(
     t1: Metatree, verb: str, monkeypatch: pytest.MonkeyPatch
@@ -258,6 +261,7 @@ class _LogFails(Meanwhile):
         return super().around(call, run, tear)
 
 
+@pytest.mark.local("it stands between the reader and the files of this machine")
 def test_a_verb_whose_snapshot_could_not_be_confirmed_is_not_committed(t1: Metatree, t2: Metatree) -> None:
     t2.checkpoint()
     looker = _LogFails(after=0)
