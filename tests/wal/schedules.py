@@ -6,6 +6,7 @@ A schedule is the list of who goes on at each point. `explore` tries all of them
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -15,6 +16,8 @@ from typing import Any
 
 import greenlet
 
+SEED = int(os.environ.get("METATREE_SCHEDULES_SEED", "20261126"))
+TIMES = int(os.environ.get("METATREE_SCHEDULES_TIMES", "1"))  # how many times as many schedules are drawn from the seed
 LONGEST = 3000  # points of one run; more is an endless loop
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.wal.schedules import Run, explore, one_thread, wander
+from tests.wal.schedules import SEED, TIMES, Run, explore, one_thread, wander
 from wal import (
     ChangedError,
     LockBusyError,
@@ -36,7 +36,7 @@ TTL = 10.0
 FILE = "m/lines"
 FENCED = (ChangedError, FileNotFoundError, NotADirectoryError)
 PREEMPTIONS, FLOOR = {"lease": 2, "epochs": 1}, {"lease": 2_000, "epochs": 300}
-WANDERED, SEED = 1_000, 20261126
+WANDERED = 1_000 * TIMES
 # what the disk does as single steps; a storage's call is several of them
 STEPS = frozenset({"rename", "mkdir", "rmdir", "link"})
 
@@ -76,20 +76,22 @@ class World:
     def plain(self) -> Storage:
         return MemoryStorage(self.disk) if self.kind == "epochs" else MemoryObjects(self.bucket)
 
-    def storage(self) -> Storage:
+    def storage(self, *, dies: bool = False) -> Storage:
+        """A host's; one that `dies` does so when it has claimed an epoch and is about to clear away."""
         if self.kind == "epochs":
             inner: Storage = MemoryStorage(Disk(self.run, self.disk))
-            reads = {"read", "list", "entry"}
-            return watched(inner, lambda method, arguments, run: self._step(run, method in reads))
-        return watched(MemoryObjects(self.bucket), lambda method, arguments, run: self._step(run, True))
+            return watched(inner, lambda method, arguments, run: self._step(run, method, dies and method == "retire"))
+        return watched(MemoryObjects(self.bucket), lambda method, arguments, run: self._step(run, "read", False))
 
-    def _step(self, run: Callable[[], Any], point: bool) -> Any:
-        if point:
+    def _step(self, run: Callable[[], Any], method: str, dies: bool) -> Any:
+        if method in ("read", "list", "entry"):  # the others have points in them
             self.run.point()
+        if dies:
+            raise ConnectionAbortedError
         return run()
 
-    def host(self) -> WriteAheadLog:
-        return open_log(self.storage(), kind="slots", create=True, clock=self.clock, ttl=TTL, lock_timeout=0.0)
+    def host(self, *, dies: bool = False) -> WriteAheadLog:
+        return open_log(self.storage(dies=dies), kind="slots", create=True, clock=self.clock, ttl=TTL, lock_timeout=0.0)
 
     # --- actors ----------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class World:
                     for _ in range(lines):
                         self._add(log, tenure)
                         tenure.check()
-            except (LockBusyError, RightLostError):
+            except (LockBusyError, RightLostError, ConnectionAbortedError):
                 continue
 
     def _add(self, log: WriteAheadLog, tenure: Any) -> None:
@@ -132,7 +134,7 @@ class World:
         try:
             with log.right(timeout=0):
                 pass
-        except (LockBusyError, RightLostError):
+        except (LockBusyError, RightLostError, ConnectionAbortedError):
             self.clock.now += TTL + 1
         self.commit(log, lines)
 
@@ -176,6 +178,7 @@ ACTORS: dict[str, Actor] = {
     "commit two lines": lambda w: (log := w.host()) and (lambda: w.commit(log, 2)),
     "overtake": lambda w: (log := w.host()) and (lambda: w.overtake(log, 1)),
     "overtake, two lines": lambda w: (log := w.host()) and (lambda: w.overtake(log, 2)),
+    "overtake, and die": lambda w: (log := w.host(dies=True)) and (lambda: w.overtake(log, 1)),
     "remove the lease": lambda w: w.remove_lease,
 }
 
@@ -198,7 +201,7 @@ def inline() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
 def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in ACTORS if kind == "lease" or "lease" not in name]
+    actors = [name for name in ACTORS if (("die" not in name) if kind == "lease" else ("lease" not in name))]
     total = 0
     for pair in itertools.combinations_with_replacement(actors, 2):
         total += explore(f"scenario({kind!r}, *{pair})", scenario(kind, *pair), PREEMPTIONS[kind])
@@ -209,7 +212,7 @@ def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, capsys: 
 
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
 def test_three_committers_in_schedules_drawn_from_a_seed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in ACTORS if kind == "lease" or "lease" not in name]
+    actors = [name for name in ACTORS if (("die" not in name) if kind == "lease" else ("lease" not in name))]
     triples, total = list(itertools.combinations(actors, 3)), 0
     for names in triples:
         total += wander(f"scenario({kind!r}, *{names})", scenario(kind, *names), SEED, WANDERED // len(triples) + 1)
