@@ -616,6 +616,22 @@ def test_a_lost_reply_on_the_lease_is_ones_own_success_or_tried_again(leased: Wo
         assert tenure.died is False
 
 
+def test_an_epoch_whose_slot_stays_unknown_is_an_error_of_the_storage_and_no_commit_in_doubt(leased: World) -> None:
+    log = leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "create":
+            raise OSError(errno.ETIMEDOUT, "on its way")
+        return run()
+
+    leased.around = around
+    with pytest.raises(OSError, match="epoch"), log.right():
+        pytest.fail("without an epoch")
+    leased.around = lambda method, arguments, run: run()
+    with log.right() as tenure:
+        tenure.check()
+
+
 def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:
     holder, other = leased.host(), leased.host()
 
