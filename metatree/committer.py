@@ -61,6 +61,7 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._fault = 0  # a fault that is not in the head file yet
+        self.upkeep: Callable[[], None] | None = None  # what the background thread does after it has followed
         self.failure: str | None = None  # why the last pass left something un-applied
 
     # --- after a commit -----------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class Committer:
 
     def flush(self) -> None:
         """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
-        head = self._log.head()
+        head = self._log.head(fresh=True)
         if not self._reached(head, small=False):
             self.pass_(defer=False)
         if not self._reached(head, small=False):
@@ -109,7 +110,7 @@ class Committer:
     @contextmanager
     def hold(self) -> Iterator[wal.Tenure]:
         """The right to apply, for a `with` block. Raises LockBusyError; RightLostError: of what was done under it, only
-        that is left which no successor could mind."""
+        that is left which no successor could mind, once the next pass of this handle has looked after it."""
         before: dict[int, int] = {}
         try:
             with self._log.right(self._lock_timeout) as tenure:
@@ -117,10 +118,12 @@ class Committer:
                     self.fault()
                 before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
-        except wal.RightLostError:
-            for mark, value in before.items():
-                self._log.store_mark(mark, value)
-            if self._objects is not None:
+        except BaseException as error:
+            # After any error where versions are the fence: whether the right was still ours was perhaps not asked.
+            if before and (self._objects is not None or isinstance(error, wal.RightLostError)):
+                for mark, value in before.items():
+                    self._log.store_mark(mark, value)
+            if before and self._objects is not None:
                 self._objects.lost()
             raise
 
@@ -143,7 +146,9 @@ class Committer:
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         head = self._log.known()
         if self._objects is not None:
-            if applied >= head:
+            if self._objects.unsure:
+                applied = self._log.trimmed()
+            elif applied >= head:
                 return Outcome()
             outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
             return self._advance(self._ours(tenure, outcome), head)
@@ -245,6 +250,8 @@ class Committer:
             try:
                 if not self._reached(self._log.head(), small=False):
                     self.pass_(defer=False)
+                if self.upkeep is not None:
+                    self.upkeep()
             except (OSError, wal.WalError, MetatreeError) as error:  # kept for flush(), and tried again in a second
                 self.failure = f"{type(error).__name__}: {error}"
 

@@ -4,7 +4,7 @@ metadata.json                   of the root; <model>/metadata.json, <model>/<ver
 .metatree                       what kind of tree this is; born last, then immutable
 .lock                           a tripwire for metatreedb 0.2.3; not our lock
 .wal/                           the log's folder (its own names: wal/names.py)
-.wal/staged/<txid>/<n>          blobs, and `pack`, on their way in
+.wal/staged/<txid>/<n>          blobs, and `pack`s, on their way in
 .wal/tmp/                       files being written, before their rename
 .wal/trash/<lsn>/               removed nodes and blobs until the next checkpoint
 .wal/quarantine/                what was set aside for a person to look at
@@ -65,9 +65,9 @@ def check_staged(name: str) -> str:
     return name
 
 
-def pack(txid: str) -> str:
-    """A transaction's small blobs, one after the other."""
-    return f"{STAGED}/{txid}/pack"
+def pack(txid: str, number: int = 0) -> str:
+    """A transaction's small blobs, one after the other; mostly there is one such file."""
+    return f"{STAGED}/{txid}/pack{number or ''}"
 
 
 def trash(lsn: int, name: str) -> str:

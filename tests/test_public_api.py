@@ -95,6 +95,7 @@ WAL = {
     "open_storage",
     "probe_storage",
     "safe_point",
+    "spread",
     "try_conditions",
     "whoami",
     "written_at",

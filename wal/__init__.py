@@ -23,6 +23,7 @@ from wal.host_right import TTL
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
+from wal.parallel import spread
 from wal.storage import (
     Capabilities,
     ChangedError,
@@ -104,6 +105,7 @@ __all__ = [
     "open_storage",
     "probe_storage",
     "safe_point",
+    "spread",
     "try_conditions",
     "whoami",
     "written_at",

@@ -90,12 +90,23 @@ class Epochs:
     def _move_away(self, epoch: int, owner: Claim | None) -> None:
         """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
         while epoch > 0:
-            self._storage.retire(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
+            aside = self._names.moved_away(epoch)
+            self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
             self._storage.sync_folder(self._names.epoch(epoch))
+            self._forget(aside)
             if owner is not None and owner.clean:
                 return
             epoch -= 1
             owner = self._owner(epoch)
+
+    def _forget(self, aside: str) -> None:
+        """Nothing is kept of a working folder that held nothing but its own beginning: the ordinary case."""
+        try:
+            names = {entry.name for entry in self._storage.list(aside)}
+        except FileNotFoundError:
+            return
+        if names <= {"here"}:
+            self._storage.erase(aside)
 
     def renew(self) -> None:
         self._publish(held=True)

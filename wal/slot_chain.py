@@ -16,6 +16,7 @@ from wal.checkpoint import Checkpoint
 from wal.errors import LogCorruptionError, LogMissingError, UnsupportedError
 from wal.log import LSN, Batch, Record
 from wal.names import Names, segment_numbers, slot_numbers
+from wal.parallel import spread
 from wal.slot import Slot, decode
 from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
@@ -37,23 +38,27 @@ class End:
 class SlotChain:
     """Follows the slots of one log. Safe for threads."""
 
-    def __init__(self, storage: Storage, names: Names) -> None:
-        """Finds the log. Raises LogMissingError, LogCorruptionError, LogFormatError."""
+    def __init__(self, storage: Storage, names: Names, done: LSN = 0) -> None:
+        """Finds the log; begins at `done` if that is there, else at the redo mark. Raises LogMissingError,
+        LogCorruptionError, LogFormatError."""
         self.storage = storage
         self.names = names
         self._mutex = threading.RLock()
         self._looks = 0
-        self._cache: OrderedDict[LSN, tuple[Batch, int]] = OrderedDict()
+        self._cache: OrderedDict[LSN, tuple[Slot, int]] = OrderedDict()
         self._cached = 0
         self._sizes: dict[LSN, int] = {}  # bytes of the slots seen after the redo mark
         checkpoint = self.load_checkpoint()
-        start = self.get(checkpoint.redo if checkpoint is not None else 0)
+        redo = 0 if checkpoint is None else checkpoint.redo
+        start = self.get(max(done, redo))
+        if done > redo and (start is None or start.trimmed is not None):  # no such slot, or the redo mark is an old one
+            start = self.get(redo)
         if start is None:
             start = self._missing(checkpoint)
         if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
             raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
         self.log_id = start.log_id
-        self.trimmed = start.lsn
+        self.trimmed = redo
         self.end = End(start.lsn, start.link())
 
     @property
@@ -167,7 +172,7 @@ class SlotChain:
         if slot.trimmed is None:
             self._sizes[slot.lsn] = size
         if slot.lsn not in self._cache:
-            self._cache[slot.lsn] = (Batch(slot.lsn, slot.records), size)
+            self._cache[slot.lsn] = (slot, size)
             self._cached += size
         while self._cached > CACHE_BYTES and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1][1]
@@ -185,6 +190,12 @@ class SlotChain:
 
     # --- reading again ----------------------------------------------------------------------------------------------
 
+    def seen(self, lsn: LSN) -> Slot | None:
+        """The slot, if it was met lately: as it was then. One request if not; None if there is none."""
+        with self._mutex:
+            kept = self._cache.get(lsn)
+        return self.get(lsn) if kept is None else kept[0]
+
     def batches(self, after: LSN, head: LSN) -> Iterator[Batch]:
         """The batches (after, head]. Raises LogCorruptionError if a slot is missing."""
         lsn = after
@@ -199,13 +210,10 @@ class SlotChain:
 
     def _some(self, lsns: range) -> list[Batch]:
         with self._mutex:
-            known = {lsn: self._cache[lsn][0] for lsn in lsns if lsn in self._cache}
+            known = {lsn: Batch(lsn, self._cache[lsn][0].records) for lsn in lsns if lsn in self._cache}
         missing = [lsn for lsn in lsns if lsn not in known]
         if len(missing) > 1:
-            from concurrent.futures import ThreadPoolExecutor  # late: a log that is open for writing rarely reads back
-
-            with ThreadPoolExecutor(READERS) as pool:
-                known.update(zip(missing, pool.map(self._read, missing), strict=True))
+            known.update(zip(missing, spread(self._read, missing, READERS), strict=True))
         elif missing:
             known[missing[0]] = self._read(missing[0])
         return [_without_bodies(known[lsn]) if lsn <= self.trimmed else known[lsn] for lsn in lsns]

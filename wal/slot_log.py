@@ -24,6 +24,7 @@ from wal.interrupts import DeferredInterrupt, safe_point
 from wal.lease import Lease
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
 from wal.names import Names, slot_numbers
+from wal.parallel import spread
 from wal.settings import Settings
 from wal.slot import NO_LINK, TOKEN_BYTES, Slot
 from wal.slot_chain import READERS, SlotChain
@@ -51,7 +52,11 @@ class SlotLog:
 
     def _attach(self) -> None:
         settings = self.settings
-        self.chain = SlotChain(settings.storage, self.names)
+        claim = self._claim()
+        done = 0 if claim is None or settings.done is None else claim.marks[settings.done]
+        self.chain = SlotChain(settings.storage, self.names, done)
+        if claim is not None and claim.log == self.id:
+            self._marks[:] = map(max, self._marks, claim.marks)
         if not settings.read_only:
             self.chain.make_sure()  # whoever made the log may have died before its folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
@@ -63,7 +68,18 @@ class SlotLog:
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
-        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self._learn)
+        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
+
+    def _claim(self) -> Claim | None:
+        """What the last committer said, where one request tells. Its marks are true: they were published after the work
+        that they speak of, which was durable by then."""
+        settings = self.settings
+        if settings.done is None or settings.storage.capabilities.fence is not Fence.VERSION:
+            return None
+        try:
+            return Claim.decode(settings.storage.read(self.names.apply).data)
+        except FileNotFoundError:
+            return None
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +115,9 @@ class SlotLog:
         """All bodies up to here may be gone, as of what was seen, or of now."""
         if fresh:
             self.chain.follow()
+            checkpoint = self.chain.load_checkpoint()  # bodies may have gone from slots that were followed long ago
+            if checkpoint is not None:
+                self.chain.moved(min(checkpoint.redo, self.chain.head))
         return self.chain.trimmed
 
     def size_after(self, lsn: LSN) -> int:
@@ -199,11 +218,6 @@ class SlotLog:
             raise ValueError(f"a mark is 0 to 2**63 - 1, and its index 0 to {MARKS - 1}")
         self._marks[index] = value
 
-    def _learn(self, claim: Claim) -> None:
-        """Its marks may be of records that this handle has not seen: marks beyond the head would make no sense."""
-        if max(claim.marks) > self.chain.head:
-            self.chain.follow()
-
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
         """The right to carry the log out. None: the handle's time limit."""
         self._require_writable()
@@ -232,10 +246,9 @@ class SlotLog:
 
     def _trim(self, lsns: range, upto: LSN) -> list[Slot]:
         """Whoever does this says what is true for ever, so no version is asked for, and nobody has to be alone."""
-        from concurrent.futures import ThreadPoolExecutor  # late: see slot_chain
 
         def one(lsn: LSN) -> Slot:
-            slot = self.chain.get(lsn)
+            slot = self.chain.seen(lsn)
             if slot is None:
                 raise LogCorruptionError("a slot is missing in the middle of the log", file=self.names.slot(lsn))
             if slot.trimmed is None:
@@ -243,8 +256,7 @@ class SlotLog:
                 self._publish(self.names.slot(lsn), slot.encode())
             return slot
 
-        with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(one, lsns))
+        return spread(one, lsns, READERS)
 
     def _publish(self, name: str, data: bytes) -> None:
         self.settings.storage.publish(name, data, b"", durable=True)

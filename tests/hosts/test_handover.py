@@ -56,6 +56,22 @@ def test_one_that_takes_its_epoch_again_while_another_claims_the_next_is_overtak
     mount.assert_clean()
 
 
+def test_who_claims_an_epoch_late_carries_out_what_was_appended_until_then(mount: Shared) -> None:
+    """It found the right free, and slept; the last holder took his own epoch again, and went on to later records."""
+    claiming = Once("publish_folder", ".wal/epoch/")
+    mount.open(LEVELS).close()
+    with opened(mount.place, claiming) as slow, mount.open() as last:
+        last.put("m/v0", b"0", name="b")
+        claiming.act = lambda: last.delete("m/v1", recursive=True)
+        slow.put("m/v1", b"1", name="b")
+        assert claiming.act is None
+        assert mount.metadata("m") == {"children": ["v0"]}
+        assert "m/v1/b" not in mount.files()
+        report = slow.check(deep=True)
+        assert report.ok, report
+    mount.assert_clean()
+
+
 def overtake_with(place: Place) -> Callable[[], None]:
     """What another host does that saw the right free: claims the next epoch, and works under it."""
 

@@ -214,7 +214,7 @@ def test_outfile_is_written_whole_before_the_call_returns(
     mask = os.umask(0)
     os.umask(mask)
     assert target.stat().st_mode & 0o777 == 0o666 & ~mask
-    assert sorted(p.name for p in fast_path.iterdir()) == ["out.bin", "tree"]
+    assert {p.name for p in fast_path.iterdir()} - {"tree"} == {"out.bin"}
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link"])
@@ -233,9 +233,10 @@ def test_an_existing_outfile_is_refused_and_kept(kind: str, filled: Metatree, fa
             filled.get("m/v1/w.bin", target, recursive=recursive)
     assert os.lstat(target).st_ino == before.st_ino
     assert not (fast_path / "nowhere").exists()
-    assert sorted(p.name for p in fast_path.iterdir()) == ["out", "tree"]
+    assert {p.name for p in fast_path.iterdir()} - {"tree"} == {"out"}
 
 
+@pytest.mark.local("it damages a file in place")
 def test_a_download_of_a_damaged_blob_leaves_no_file(filled: Metatree, fast_path: Path) -> None:
     filled.checkpoint()
     file = Path(filled.root, "other/large.bin")
@@ -245,7 +246,7 @@ def test_a_download_of_a_damaged_blob_leaves_no_file(filled: Metatree, fast_path
         stream.write(data)
     with pytest.raises(CorruptionError, match=r"other/large\.bin"):
         filled.get("other/large.bin", fast_path / "out")
-    assert sorted(p.name for p in fast_path.iterdir()) == ["tree"]
+    assert {p.name for p in fast_path.iterdir()} - {"tree"} == set()
     chunks = filled.get("other/large.bin")  # a stream cannot know before its end
     with pytest.raises(CorruptionError, match=r"other/large\.bin"):
         b"".join(chunks)
@@ -287,7 +288,7 @@ def test_recursive_needs_a_directory_blob_and_an_outfile(location: str, filled: 
         filled.get(location, fast_path / "out", recursive=True)
     with pytest.raises(InvalidLocationError, match="outfile"):
         filled.get(location, recursive=True)
-    assert sorted(p.name for p in fast_path.iterdir()) == ["tree"]
+    assert {p.name for p in fast_path.iterdir()} - {"tree"} == set()
 
 
 # --- open -------------------------------------------------------------------------------------------------------------

@@ -235,17 +235,7 @@ class LocalStorage:
             except OSError as error:
                 if error.errno != errno.ENOSYS:
                     raise
-        folders: set[str] = {""}
-        for name in touched:
-            folders.update(parents(name) if name else ())
-            found = self.entry(name)
-            if found is not None and found.kind is Kind.FILE:
-                self._rooted.sync_file(name)
-            elif found is not None and found.kind is Kind.FOLDER:
-                folders.add(name)
-        for folder in sorted(folders, key=len, reverse=True):
-            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
-                self._rooted.sync_folder(folder)
+        self._rooted.sync_each(touched)
 
     def erase(self, name: str) -> None:
         if not name:

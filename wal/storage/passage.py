@@ -1,6 +1,6 @@
 """Through a fence: every change of the tree is one rename out of, or into, the folder of its holder.
 
-Once a successor has moved that folder away, each of these renames fails for want of a name. So nothing is made in the
+Once a successor has retired that folder, each of these renames fails for want of a name. So nothing is made in the
 tree but by a rename: folders that are missing above a file come with it, in the same rename.
 """
 

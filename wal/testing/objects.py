@@ -242,6 +242,12 @@ class _Reading(io.BytesIO):
         self.attribute = stored.attribute
         self.version = stored.version
 
+    def writable(self) -> bool:
+        return False
+
+    def write(self, data: object) -> int:
+        raise io.UnsupportedOperation("not writable")
+
 
 class _Staging:
     """See `StagedFile`."""
