@@ -64,8 +64,9 @@ class Epochs:
         if not self._storage.publish_folder(folder, [owner, Publication(f"{folder}/work/here", b"", b"")]):
             return False
         self._storage.sync_folder(folder)
-        self._claim, self._ours = claim, epoch
+        self._claim = claim
         self._move_away(self._newest, seen)
+        self._ours = epoch  # not before: should that fail, the next try claims another epoch and clears away again
         self._interrupted = self._newest > 0 and self._was_held(self._newest)
         return self._say(clean=True)
 

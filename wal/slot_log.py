@@ -9,6 +9,7 @@ far they are gone, so that a writer that slept finds its slot taken, and a reade
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
@@ -16,7 +17,7 @@ from typing import NoReturn
 from wal.checkpoint import Checkpoint
 from wal.claim import MARKS, Claim
 from wal.epoch import Epochs
-from wal.errors import LogClosedError, LogCorruptionError, UnsupportedError, WalError
+from wal.errors import InDoubtError, LogClosedError, LogCorruptionError, UnsupportedError, WalError
 from wal.group import Group
 from wal.host_right import HostRight
 from wal.interrupts import DeferredInterrupt, safe_point
@@ -63,7 +64,7 @@ class SlotLog:
         token = settings.clock.token(TOKEN_BYTES).hex()
         fencing: Lease | Epochs
         if settings.storage.capabilities.fence is Fence.VERSION:
-            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._occupy)
+            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
@@ -187,6 +188,13 @@ class SlotLog:
 
         self._group.submit(prepare)
         return taken[0]
+
+    def _epoch(self) -> LSN:
+        """A slot for a lease's epoch. Nobody is in doubt of an empty batch: here that is the storage's error."""
+        try:
+            return self._occupy()
+        except InDoubtError as error:
+            raise OSError(errno.EIO, f"no slot could be taken for a new epoch: {error}") from error
 
     def _require_writable(self) -> None:
         if self._closed or self.settings.read_only:

@@ -6,6 +6,7 @@ A schedule is the list of who goes on at each point. `explore` tries all of them
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -15,6 +16,8 @@ from typing import Any
 
 import greenlet
 
+SEED = int(os.environ.get("METATREE_SCHEDULES_SEED", "20261126"))
+TIMES = int(os.environ.get("METATREE_SCHEDULES_TIMES", "1"))  # how many times as many schedules are drawn from the seed
 LONGEST = 3000  # points of one run; more is an endless loop
 
 
@@ -78,6 +81,12 @@ class Run:
             return self.draw.choice(alive)
         return alive[0] if current is None else current
 
+    def fault(self, chance: float) -> str:
+        """In schedules that are drawn: "before" or "after", now and then; else ""."""
+        if self.draw is None or not self._active or self.draw.random() >= chance:
+            return ""
+        return self.draw.choice(("before", "after"))
+
     def choices(self) -> list[int]:
         """The schedule that was run."""
         return [point.chosen for point in self.points]
@@ -116,11 +125,20 @@ def wander(name: str, scenario: Scenario, seed: int, count: int) -> int:
     """`count` schedules, each drawn from the seed and its number."""
     for number in range(count):
         try:
-            _try(name, scenario, Run(draw=random.Random(f"{seed}/{number}")))
+            scenario(_drawn(seed, number))
         except BaseException as error:
-            error.add_note(f"seed {seed}, number {number}")
+            error.add_note(f"replay: with one_thread(): replay_drawn({name}, {seed}, {number})")
             raise
     return count
+
+
+def _drawn(seed: int, number: int) -> Run:
+    return Run(draw=random.Random(f"{seed}/{number}"))
+
+
+def replay_drawn(scenario: Scenario, seed: int, number: int) -> None:
+    """One drawn schedule again."""
+    scenario(_drawn(seed, number))
 
 
 def replay(scenario: Scenario, choices: Sequence[int]) -> None:

@@ -290,8 +290,12 @@ def test_ctrl_c_while_a_try_is_waited_for_ends_the_wait_and_says_what_is_in_doub
     log = open_log(network.storage, create=True, kind="slots", clock=clock, lock_timeout=1000)
     clock._on_sleep = press
     network.faults = ["late"] * 10
-    with pytest.raises(KeyboardInterrupt) as caught:
-        add(log, b"x")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            add(log, b"x")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert any("slot 1" in note for note in caught.value.__notes__)
     network.faults = []
     assert network.late[0]() is True

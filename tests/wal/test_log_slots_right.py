@@ -415,6 +415,30 @@ def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_ne
         zombies[0][0].__exit__(None, None, None)
 
 
+def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs: World) -> None:
+    holder, other = epochs.host(), epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    failed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "retire" and not failed:
+            failed.append(method)
+            raise OSError(errno.ETIMEDOUT, "down")
+        return run()
+
+    epochs.around = around
+    with pytest.raises(OSError, match="down"), other.right(timeout=0):
+        pytest.fail("it is not cleared away")
+    with other.right(timeout=0), pytest.raises(FileNotFoundError):
+        tenure.storage.publish("x", b"zombie", b"", durable=True)
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
 class Remembering(MemoryPosix):
     """A client of a network filesystem: what a folder's name meant once, it means on, until the folder is removed."""
 
@@ -590,6 +614,22 @@ def test_a_lost_reply_on_the_lease_is_ones_own_success_or_tried_again(leased: Wo
         assert tenure.died is False
     with other.right(timeout=0) as tenure:
         assert tenure.died is False
+
+
+def test_an_epoch_whose_slot_stays_unknown_is_an_error_of_the_storage_and_no_commit_in_doubt(leased: World) -> None:
+    log = leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "create":
+            raise OSError(errno.ETIMEDOUT, "on its way")
+        return run()
+
+    leased.around = around
+    with pytest.raises(OSError, match="epoch"), log.right():
+        pytest.fail("without an epoch")
+    leased.around = lambda method, arguments, run: run()
+    with log.right() as tenure:
+        tenure.check()
 
 
 def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tests.wal.schedules import Run, explore, one_thread, wander
+from tests.wal.schedules import SEED, TIMES, Run, explore, one_thread, wander
 from wal import InDoubtError, LogMissingError, PoisonedError, Record, Storage, WriteAheadLog, open_log
 from wal.checkpoint import Checkpoint
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.objects import Bucket, MemoryObjects
 
 FILLED = 3  # batches that are there already
-PAIRS_FLOOR, WANDERED, SEED = 12_000, 9_000, 20261126
+PAIRS_FLOOR, WANDERED = 16_000, 9_000 * TIMES
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class World:
 
         def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
             self.run.point()
+            if "flaky" in faults:
+                return self._flaky(run)
             if method != "create" or not waiting:
                 return run()
             fault = waiting[0] if waiting[0].endswith("+") else waiting.pop(0)
@@ -65,6 +68,25 @@ class World:
         log = open_log(self.storage(faults), create=create, read_only=read_only, clock=clock, lock_timeout=patience)
         self.handles.append(log)
         return log
+
+    def _flaky(self, run: Callable[[], Any]) -> Any:
+        """Any call may fail, with or without effect."""
+        fault = self.run.fault(0.15)
+        if fault == "before":
+            raise OSError(errno.ETIMEDOUT, "flaky")
+        result = run()
+        if fault:
+            raise OSError(errno.ETIMEDOUT, "flaky")
+        return result
+
+    def flaky(self, log: WriteAheadLog) -> None:
+        """All that a host does, over a storage that fails now and then."""
+        for work in (lambda: self.append(log, 2), lambda: self.look(log, 1), lambda: self.trim(log, 3)):
+            with suppress(OSError, InDoubtError):
+                work()
+        with suppress(OSError, InDoubtError):
+            self.settle(log)
+        self.append(log)
 
     # --- actors ----------------------------------------------------------------------------------------------------
 
@@ -183,12 +205,17 @@ ACTORS: dict[str, Actor] = {
     "open late": lambda w: lambda: late_opener(w),
     "network": lambda w: w.land,
 }
+DRAWN: dict[str, Actor] = {
+    **ACTORS,
+    "flaky": lambda w: (log := w.host("flaky")) and (lambda: w.flaky(log)),
+    "flaky too": lambda w: (log := w.host("flaky")) and (lambda: w.flaky(log)),
+}
 
 
 def scenario(*names: str, objects: dict[str, Any]) -> Callable[[Run], None]:
     def play(run: Run) -> None:
         world = World(run, Bucket(dict(objects), itertools.count(1000)))
-        works = [ACTORS[name](world) for name in names]
+        works = [DRAWN[name](world) for name in names]
         if "stale mark" in names and "trim" not in " ".join(names):
             world.host().head()
         world.handles or world.host()
@@ -218,7 +245,7 @@ def test_every_pair_of_actors_with_up_to_two_preemptions(capsys: pytest.CaptureF
 
 def test_three_actors_in_schedules_drawn_from_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
     objects, total = filled(), 0
-    triples = list(itertools.combinations(ACTORS, 3))
+    triples = list(itertools.combinations(DRAWN, 3))
     for names in triples:
         name = f"scenario(*{names}, objects=filled())"
         total += wander(name, scenario(*names, objects=objects), SEED, WANDERED // len(triples) + 1)
@@ -260,4 +287,4 @@ def test_creators_of_one_log_agree_on_it_in_every_schedule(capsys: pytest.Captur
     total = explore("play", play, 2)
     with capsys.disabled():
         print(f"\nslot log, creators: {total} schedules, exhaustive to 2 preemptions")
-    assert total >= 100
+    assert total >= 1_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.wal.schedules import Run, explore, one_thread, wander
+from tests.wal.schedules import SEED, TIMES, Run, explore, one_thread, wander
 from wal import (
     ChangedError,
     LockBusyError,
@@ -36,7 +36,7 @@ TTL = 10.0
 FILE = "m/lines"
 FENCED = (ChangedError, FileNotFoundError, NotADirectoryError)
 PREEMPTIONS, FLOOR = {"lease": 2, "epochs": 1}, {"lease": 2_000, "epochs": 300}
-WANDERED, SEED = 1_000, 20261126
+WANDERED = 1_000 * TIMES
 # what the disk does as single steps; a storage's call is several of them
 STEPS = frozenset({"rename", "mkdir", "rmdir", "link"})
 
@@ -68,6 +68,7 @@ class World:
     unknown: list[str] = field(default_factory=list)
     claims: set[tuple[int, str]] = field(default_factory=set)
     names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    failing: list[WriteAheadLog] = field(default_factory=list)  # handles whose storage fails now and then
     lost: bool = False  # the lease was removed by an administrator
 
     def __post_init__(self) -> None:
@@ -76,20 +77,32 @@ class World:
     def plain(self) -> Storage:
         return MemoryStorage(self.disk) if self.kind == "epochs" else MemoryObjects(self.bucket)
 
-    def storage(self) -> Storage:
+    def storage(self, how: str = "") -> Storage:
+        """A host's; one that "dies" does so when it has claimed an epoch and is about to clear away; with "flaky" any
+        call may fail, with or without effect."""
         if self.kind == "epochs":
             inner: Storage = MemoryStorage(Disk(self.run, self.disk))
-            reads = {"read", "list", "entry"}
-            return watched(inner, lambda method, arguments, run: self._step(run, method in reads))
-        return watched(MemoryObjects(self.bucket), lambda method, arguments, run: self._step(run, True))
+            return watched(inner, lambda method, arguments, run: self._step(run, method, how))
+        return watched(MemoryObjects(self.bucket), lambda method, arguments, run: self._step(run, "read", how))
 
-    def _step(self, run: Callable[[], Any], point: bool) -> Any:
-        if point:
+    def _step(self, run: Callable[[], Any], method: str, how: str) -> Any:
+        if method in ("read", "list", "entry"):  # the others have points in them
             self.run.point()
-        return run()
+        if how == "dies" and method == "retire":
+            raise ConnectionAbortedError
+        fault = self.run.fault(0.1) if how == "flaky" else ""
+        if fault == "before":
+            raise ConnectionAbortedError
+        result = run()
+        if fault:
+            raise ConnectionAbortedError
+        return result
 
-    def host(self) -> WriteAheadLog:
-        return open_log(self.storage(), kind="slots", create=True, clock=self.clock, ttl=TTL, lock_timeout=0.0)
+    def host(self, how: str = "") -> WriteAheadLog:
+        log = open_log(self.storage(how), kind="slots", create=True, clock=self.clock, ttl=TTL, lock_timeout=0.0)
+        if how:
+            self.failing.append(log)
+        return log
 
     # --- actors ----------------------------------------------------------------------------------------------------
 
@@ -103,6 +116,9 @@ class World:
                         tenure.check()
             except (LockBusyError, RightLostError):
                 continue
+            except OSError:
+                if log not in self.failing:
+                    raise
 
     def _add(self, log: WriteAheadLog, tenure: Any) -> None:
         name = f"line {next(self.names)}"
@@ -118,6 +134,9 @@ class World:
             self.refused.append(name)
             tenure.check()
             raise RightLostError(name) from None
+        except ConnectionAbortedError:
+            self.unknown.append(name)
+            raise
         self.done.append(name)
         log.store_mark(0, len(there) + 1)
 
@@ -134,6 +153,9 @@ class World:
                 pass
         except (LockBusyError, RightLostError):
             self.clock.now += TTL + 1
+        except OSError:
+            if log not in self.failing:
+                raise
         self.commit(log, lines)
 
     def remove_lease(self) -> None:
@@ -150,7 +172,7 @@ class World:
         assert len(there) == len(set(there))
         assert set(self.done) <= set(there), "a line that was published is lost: somebody was overtaken, and wrote on"
         assert not set(self.refused) & set(there), "a refused step was done"
-        assert set(there) <= set(self.done)
+        assert set(there) <= {*self.done, *self.unknown}
         log = open_log(self.plain(), kind="slots", clock=self.clock, ttl=TTL, lock_timeout=0.0)
         self.clock.now += 1
         for _ in range(2):
@@ -176,7 +198,13 @@ ACTORS: dict[str, Actor] = {
     "commit two lines": lambda w: (log := w.host()) and (lambda: w.commit(log, 2)),
     "overtake": lambda w: (log := w.host()) and (lambda: w.overtake(log, 1)),
     "overtake, two lines": lambda w: (log := w.host()) and (lambda: w.overtake(log, 2)),
+    "overtake, and die": lambda w: (log := w.host("dies")) and (lambda: w.overtake(log, 1)),
     "remove the lease": lambda w: w.remove_lease,
+}
+DRAWN: dict[str, Actor] = {
+    **ACTORS,
+    "flaky": lambda w: (log := w.host("flaky")) and (lambda: w.commit(log, 2, tenures=3)),
+    "flaky, overtakes": lambda w: (log := w.host("flaky")) and (lambda: (w.overtake(log, 1), w.commit(log, 1))[0]),
 }
 
 
@@ -184,7 +212,7 @@ def scenario(kind: str, *names: str) -> Callable[[Run], None]:
     def play(run: Run) -> None:
         world = World(kind, run)
         world.host().close()
-        run.play([ACTORS[name](world) for name in names])
+        run.play([DRAWN[name](world) for name in names])
         world.check()
 
     return play
@@ -198,7 +226,7 @@ def inline() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
 def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in ACTORS if kind == "lease" or "lease" not in name]
+    actors = [name for name in ACTORS if (("die" not in name) if kind == "lease" else ("lease" not in name))]
     total = 0
     for pair in itertools.combinations_with_replacement(actors, 2):
         total += explore(f"scenario({kind!r}, *{pair})", scenario(kind, *pair), PREEMPTIONS[kind])
@@ -209,7 +237,7 @@ def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, capsys: 
 
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
 def test_three_committers_in_schedules_drawn_from_a_seed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in ACTORS if kind == "lease" or "lease" not in name]
+    actors = [name for name in DRAWN if (("die" not in name) if kind == "lease" else ("lease" not in name))]
     triples, total = list(itertools.combinations(actors, 3)), 0
     for names in triples:
         total += wander(f"scenario({kind!r}, *{names})", scenario(kind, *names), SEED, WANDERED // len(triples) + 1)
