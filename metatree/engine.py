@@ -80,6 +80,8 @@ class Engine:
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
+        atexit.unregister(_close_all)  # the last that is registered runs first: before connections are closed
+        atexit.register(_close_all)
 
     def _wire(self, *, background: bool) -> None:
         """Make the parts that work on the log."""
@@ -267,7 +269,6 @@ class Engine:
                 raise UnavailableError(f"closed, but files are behind the log until the next open: {error}") from error
 
 
-@atexit.register
 def _close_all() -> None:
     """A program that ends without closing its trees still leaves files that show every commit, and a short log."""
     for engine in list(_open):

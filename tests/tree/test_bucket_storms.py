@@ -1,5 +1,4 @@
-"""A commit on a real S3 server whose every request, and every reply, meets every fault in turn: never a lie, never a
-double."""
+"""A commit on a real S3 server whose every request, and every reply, meets every fault: never a lie, never a double."""
 
 from __future__ import annotations
 
