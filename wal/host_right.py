@@ -182,8 +182,8 @@ class HostRight:
                 holder = _describe(claim, now - since)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
-            if held:
-                self._clock.sleep(min(pause, max(0.0, deadline - now)))
+            if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+                self._clock.sleep(max(0.0, min(pause, deadline - now, since + self._ttl - now)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def disown(self) -> None:
