@@ -196,8 +196,8 @@ class HostRight:
                 holder = _describe(claim, unmoved)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
-            if held:
-                self._clock.sleep(min(pause, max(0.0, deadline - asked)))
+            if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+                self._clock.sleep(max(0.0, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _unmoved(self, claim: Claim, asked: float) -> float:
