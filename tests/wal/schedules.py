@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import greenlet
+
+from wal import parallel
 
 SEED = int(os.environ.get("METATREE_SCHEDULES_SEED", "20261126"))
 TIMES = int(os.environ.get("METATREE_SCHEDULES_TIMES", "1"))  # how many times as many schedules are drawn from the seed
@@ -154,26 +156,23 @@ def _try(name: str, scenario: Scenario, run: Run) -> None:
         raise
 
 
-class InlinePool:
-    """Stands in for a pool of threads: greenlets cannot be switched from another thread."""
+class _NoThreads:
+    """In place of the module `threading`: nothing can be started, as when the interpreter is ending."""
 
-    def __init__(self, _: int) -> None: ...
+    Lock = threading.Lock
 
-    def __enter__(self) -> InlinePool:
-        return self
+    class Thread:
+        def __init__(self, **_: Any) -> None: ...
 
-    def __exit__(self, *_: object) -> None: ...
-
-    def map(self, work: Callable[[Any], Any], *items: Sequence[Any]) -> Iterator[Any]:
-        return iter([work(*each) for each in zip(*items, strict=True)])
+        def start(self) -> None:
+            raise RuntimeError("one thread only: greenlets cannot be switched from another")
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block pools work in the caller's thread, one item after the other."""
-    before = futures.ThreadPoolExecutor
-    futures.ThreadPoolExecutor = InlinePool  # type: ignore[assignment,misc]
+    """Within the block requests that would go out together go one after the other, from the caller's thread."""
+    parallel.threading = _NoThreads  # type: ignore[assignment]
     try:
         yield
     finally:
-        futures.ThreadPoolExecutor = before  # type: ignore[misc]
+        parallel.threading = threading

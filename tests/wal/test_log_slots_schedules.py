@@ -22,7 +22,7 @@ from wal.testing.hosts import ManualClock, watched
 from wal.testing.objects import Bucket, MemoryObjects
 
 FILLED = 3  # batches that are there already
-PAIRS_FLOOR, WANDERED = 16_000, 9_000 * TIMES
+PAIRS_FLOOR, WANDERED = 15_000, 9_000 * TIMES
 
 
 @dataclass(slots=True)

@@ -142,7 +142,6 @@ class Rooted:
             raise
         return fd
 
-    @undisturbed
     def sync_each(self, touched: Iterable[str]) -> None:
         """Make each of these files durable, and the entries of these folders and of all above."""
         folders: set[str] = {""}
@@ -159,6 +158,7 @@ class Rooted:
             with suppress(FileNotFoundError, NotADirectoryError):
                 self.sync_folder(folder)
 
+    @undisturbed
     def sync_folder(self, name: str) -> None:
         """Make the entries of one folder durable."""
         fd = self.posix.open(self.folder(name), os.O_RDONLY | FOLDER_ONLY | NO_FOLLOW)
