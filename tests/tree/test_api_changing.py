@@ -96,6 +96,7 @@ def same(one: Any, other: Any) -> bool:
     return json.dumps(one) == json.dumps(other)
 
 
+@pytest.mark.everywhere
 def test_values_keep_their_type_in_the_api_in_the_file_and_after_a_checkpoint(tree: Metatree) -> None:
     tree.put("m", b"", name="b")
     for number, value in enumerate(VALUES):
@@ -284,6 +285,7 @@ def test_a_metadata_mapping_is_read_only_and_stays_what_it_was(filled: Metatree)
 # --- unset ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_unset_removes_keys_and_passes_over_those_that_are_not_there(filled: Metatree) -> None:
     filled.update("m", a=1, b=None, c=3)
     filled.unset("m", "a", "nokey", "b")
@@ -311,6 +313,7 @@ def test_unset_of_what_can_be_no_key_is_refused(key: Any, filled: Metatree) -> N
 # --- compare_and_set --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_compare_and_set_sets_only_what_is_as_expected(filled: Metatree) -> None:
     filled.compare_and_set("m", "active", "v2", "v1")
     assert filled.find("m").metadata["active"] == "v1"
@@ -362,6 +365,7 @@ def test_compare_and_set_refuses_what_update_refuses(filled: Metatree) -> None:
     assert filled.lsn == head
 
 
+@pytest.mark.everywhere
 def test_of_many_that_compare_and_set_one_wins_each_round(filled: Metatree) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -383,6 +387,7 @@ def test_of_many_that_compare_and_set_one_wins_each_round(filled: Metatree) -> N
 # --- delete -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_delete_of_a_blob(filled: Metatree) -> None:
     filled.delete("m/v1/l")
     assert filled.list("m/v1") == ["s"]
@@ -396,6 +401,7 @@ def test_delete_of_a_blob(filled: Metatree) -> None:
         filled.get("m/readme")
 
 
+@pytest.mark.everywhere
 def test_delete_of_a_node_with_something_in_it_needs_recursive(filled: Metatree) -> None:
     head = filled.lsn
     for location in ("m", "m/v1", "other"):
@@ -438,6 +444,7 @@ def test_the_root_cannot_be_deleted(filled: Metatree) -> None:
             filled.delete(location, recursive=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.everywhere
 def test_delete_of_a_directory_blob_needs_recursive_and_of_a_file_in_it_does_not(
     filled: Metatree, fast_path: Path
 ) -> None:
@@ -459,6 +466,7 @@ def test_delete_of_a_directory_blob_needs_recursive_and_of_a_file_in_it_does_not
     assert not at(filled, "m/v1/d").exists()
 
 
+@pytest.mark.everywhere
 def test_what_was_deleted_can_be_put_again_and_begins_empty(filled: Metatree) -> None:
     filled.delete("m", recursive=True)
     filled.put("m/v1", b"new", name="n")
@@ -468,6 +476,7 @@ def test_what_was_deleted_can_be_put_again_and_begins_empty(filled: Metatree) ->
     assert sorted(p.name for p in at(filled, "m/v1").iterdir()) == ["metadata.json", "n"]
 
 
+@pytest.mark.everywhere
 def test_a_child_that_comes_again_comes_last(filled: Metatree) -> None:
     filled.put("m/v3", b"", name="b")
     filled.delete("m/v1", recursive=True)
@@ -476,6 +485,7 @@ def test_a_child_that_comes_again_comes_last(filled: Metatree) -> None:
     assert file_of(filled, "m")["children"] == ["v2", "v3", "v1"]
 
 
+@pytest.mark.everywhere
 def test_a_name_may_change_from_node_to_blob_and_back(filled: Metatree) -> None:
     for _ in range(2):
         filled.delete("m/v1", recursive=True)
@@ -507,6 +517,7 @@ def test_delete_of_a_blob_named_by_a_reference(filled: Metatree) -> None:
 
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.everywhere
 def test_a_node_goes_with_its_keys_and_blobs(verb: str, applied: bool, filled: Metatree) -> None:
     if applied:
         filled.checkpoint()
@@ -570,6 +581,7 @@ def test_a_blob_goes_to_another_name_or_node(verb: str, applied: bool, location:
 
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.everywhere
 def test_a_directory_blob_goes_as_a_whole(verb: str, applied: bool, filled: Metatree, fast_path: Path) -> None:
     files = {"a": b"a", "e/b": LARGE, "e/f/c": b""}
     for name, data in files.items():
@@ -644,6 +656,7 @@ def test_a_moved_node_can_get_its_old_name_again(filled: Metatree) -> None:
     assert picture(filled, "m/v1")["m/v1"] == before
 
 
+@pytest.mark.everywhere
 def test_two_nodes_swap_in_one_transaction(filled: Metatree) -> None:
     before = picture(filled, "m")
     with filled.transaction():

@@ -67,6 +67,7 @@ def source(fast_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     "kind", ["str", "pathlib", "file url", "memory url", "bytes", "bytearray", "memoryview", "file object", "raw file"]
 )
+@pytest.mark.everywhere
 def test_every_kind_of_source_arrives_byte_for_byte(kind: str, tree: Metatree, source: Callable[..., Path]) -> None:
     memory = fsspec.filesystem("memory")
     named = kind in ("str", "pathlib", "file url", "memory url")
@@ -227,6 +228,7 @@ def test_a_source_whose_own_name_cannot_be_a_blob_is_refused_unless_it_gets_anot
 # --- nodes on the way -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_put_creates_missing_nodes_and_adds_each_to_its_parent_once(tree: Metatree) -> None:
     tree.put("m/v1", b"1", name="a")
     tree.put("m/v1", b"2", name="b")
@@ -286,6 +288,7 @@ def test_an_existing_blob_is_refused_and_kept(size: int, tree: Metatree) -> None
 
 @pytest.mark.parametrize("old", [0, 5, (64 << 10) + 1])
 @pytest.mark.parametrize("new", [0, 5, (64 << 10) + 1])
+@pytest.mark.everywhere
 def test_force_replaces_a_blob_of_any_size_by_one_of_any_other(old: int, new: int, tree: Metatree) -> None:
     tree.put("m/v1", content(old, "old"), name="b")
     assert tree.put("m/v1", content(new, "new"), name="b", force=True) is True
@@ -344,6 +347,7 @@ def test_a_directory_needs_recursive(tree: Metatree, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("as_url", [False, True])
+@pytest.mark.everywhere
 def test_a_directory_is_one_blob_with_all_its_files(as_url: bool, tree: Metatree, fast_path: Path) -> None:
     top = fast_path / "sources" / "bundle"
     (top / "deep/er").mkdir(parents=True)
@@ -373,6 +377,7 @@ def test_a_directory_url_of_another_filesystem_is_one_blob_too(tree: Metatree) -
     assert got(tree, "m/api-dir/sub/two") == b"2"
 
 
+@pytest.mark.everywhere
 def test_force_replaces_a_directory_blob_as_a_whole(tree: Metatree, fast_path: Path) -> None:
     for number, names in enumerate((("a", "b"), ("b", "c"))):
         top = fast_path / f"{number}" / "bundle"
@@ -463,6 +468,7 @@ class Failing(io.RawIOBase):
     [RuntimeError("half way"), OSError(5, "half way"), KeyError("half way"), KeyboardInterrupt()],
     ids=lambda error: type(error).__name__,
 )
+@pytest.mark.everywhere
 def test_a_source_that_fails_half_way_raises_its_own_error_and_leaves_nothing(
     error: BaseException, tree: Metatree
 ) -> None:
@@ -585,6 +591,7 @@ def test_a_put_inside_a_transaction_is_seen_there_at_once_and_outside_only_after
     assert got(other, "m/v1/large") == content(100_000)
 
 
+@pytest.mark.everywhere
 def test_many_small_blobs_of_one_transaction_share_one_pack(tree: Metatree) -> None:
     many = 40 if kind_of(tree) not in ("objects", "moto", "seaweedfs") else 250  # in a bucket a record holds more
     data = {f"b{n}": content(20_000, str(n)) for n in range(many)}

@@ -49,6 +49,7 @@ def got(tree: Metatree, location: Any) -> bytes:
 # --- find and the cursor ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_find_returns_the_node_and_moves_the_cursor(filled: Metatree) -> None:
     assert filled.location == filled.root
     node = filled.find("m/v1")
@@ -132,6 +133,7 @@ def test_a_cursor_whose_node_was_deleted_is_an_error_not_another_node(filled: Me
 # --- get --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_get_is_a_generator_of_bytes_that_opens_at_the_call(filled: Metatree) -> None:
     chunks = filled.get("other/large.bin")
     assert inspect.isgenerator(chunks)
@@ -146,6 +148,7 @@ def test_get_of_an_empty_blob_gives_no_bytes(filled: Metatree) -> None:
 
 
 @pytest.mark.parametrize("when", ["unapplied or not", "checkpointed"])
+@pytest.mark.everywhere
 def test_what_get_began_to_give_is_not_changed_by_later_commits(when: str, filled: Metatree) -> None:
     if when == "checkpointed":
         filled.checkpoint()
@@ -295,6 +298,7 @@ def test_recursive_needs_a_directory_blob_and_an_outfile(location: str, filled: 
 
 
 @pytest.mark.parametrize("state", ["as committed", "in a transaction", "packed", "checkpointed"])
+@pytest.mark.everywhere
 def test_open_gives_a_seekable_binary_file(state: str, filled: Metatree) -> None:
     data = LARGE[:50_000]
 
@@ -347,6 +351,7 @@ def test_open_text_lines_through_a_wrapper(filled: Metatree) -> None:
 # --- list, children, exists, walk -------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_list_names_blobs_sorted_and_children_names_nodes_in_their_order(filled: Metatree) -> None:
     for name in ("z", "a", "k"):
         filled.put("m", b"x", name=name)
@@ -427,6 +432,7 @@ def test_walk_gives_parents_first_and_children_in_their_order(filled: Metatree) 
         assert [node.path for node in filled.walk("m")] == ["m", "m/v1", "m/v2", "m/v0"]
 
 
+@pytest.mark.everywhere
 def test_walk_passes_over_what_is_deleted_meanwhile_and_sees_what_is_added(filled: Metatree) -> None:
     seen = []
     for node in filled.walk():
@@ -601,6 +607,7 @@ def test_a_reference_is_followed_once_and_its_value_is_a_plain_name(filled: Meta
         filled.find("m/<a>")
 
 
+@pytest.mark.everywhere
 def test_a_path_of_references_is_resolved_in_one_committed_state(
     filled: Metatree, make_tree: Callable[..., Metatree]
 ) -> None:

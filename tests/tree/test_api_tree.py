@@ -37,6 +37,7 @@ def test_the_properties_of_a_tree(tree: Metatree, fast_path: Path) -> None:
             setattr(tree, name, 1)
 
 
+@pytest.mark.everywhere
 def test_in_the_background_readers_see_every_commit_before_the_files_do(make_tree: Callable[..., Metatree]) -> None:
     tree = make_tree(apply="background")
     reader = make_tree(keys=None, read_only=True)
@@ -49,6 +50,7 @@ def test_in_the_background_readers_see_every_commit_before_the_files_do(make_tre
     assert json.loads(at(tree, "metadata.json").read_text()) == {"n": 49}
 
 
+@pytest.mark.everywhere
 def test_with_sync_the_files_are_in_place_when_the_call_returns(make_tree: Callable[..., Metatree]) -> None:
     tree = make_tree(apply="sync")
     for number in range(20):
@@ -67,6 +69,7 @@ def test_locking_enabled_is_accepted_and_changes_nothing(make_tree: Callable[...
     assert json.loads(at(tree, ".metatree").read_text())["locking_enabled"] is True
 
 
+@pytest.mark.everywhere
 def test_check_counts_what_it_looked_at_and_reads_blobs_only_if_deep(tree: Metatree) -> None:
     for version in ("v1", "v2"):
         tree.put(f"m/{version}", b"x", name="b")
@@ -80,6 +83,7 @@ def test_check_counts_what_it_looked_at_and_reads_blobs_only_if_deep(tree: Metat
         assert "4 nodes, 2 blobs" in str(report)
 
 
+@pytest.mark.everywhere
 def test_checkpoint_returns_its_lsn_and_is_repeatable(tree: Metatree) -> None:
     first = tree.checkpoint()
     assert first == tree.lsn
@@ -170,6 +174,7 @@ def test_a_program_that_ends_without_closing_leaves_files_that_show_every_commit
 
 
 @pytest.mark.by_url
+@pytest.mark.everywhere
 def test_a_pickled_tree_is_the_same_tree_opened_again(tree: Metatree) -> None:
     tree.put("m/v1", b"x", name="b")
     with pickle.loads(pickle.dumps(tree)) as other:
@@ -183,6 +188,7 @@ def test_a_pickled_tree_is_the_same_tree_opened_again(tree: Metatree) -> None:
 
 
 @pytest.mark.outside
+@pytest.mark.everywhere
 def test_a_forked_child_may_use_the_tree_and_so_may_its_parent(tree: Metatree) -> None:
     tree.put("m", b"x", name="b")
     child = os.fork()

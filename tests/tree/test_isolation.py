@@ -102,6 +102,7 @@ def test_intermediate_read_of_a_value_that_the_transaction_replaced_is_impossibl
         assert read(reader, "x") == 2
 
 
+@pytest.mark.everywhere
 def test_lost_update_of_a_counter_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         x = read(t1, "x")
@@ -132,6 +133,7 @@ def test_read_skew_between_two_keys_is_refused(t1: Metatree, t2: Metatree) -> No
         read(t1, "y")  # 1 would belong to another state than x = 0
 
 
+@pytest.mark.everywhere
 def test_read_skew_between_two_nodes_and_a_blob_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         assert read(t1, "active") == "v1"
@@ -290,6 +292,7 @@ def test_a_transaction_that_only_reads_is_refused_a_mixed_state_too(t1: Metatree
 
 
 @pytest.mark.parametrize("order", ["first commits first", "second commits first"])
+@pytest.mark.everywhere
 def test_write_skew_between_two_keys_is_refused(t1: Metatree, t2: Metatree, order: str) -> None:
     """Both may take one of the two only if the other is still 0; serial execution lets one of them."""
 
@@ -317,6 +320,7 @@ def test_write_skew_through_a_reference_is_refused(t1: Metatree, t2: Metatree) -
 # --- phantoms -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_phantom_child_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError, match="children"), t1.transaction():
         t1.update("m", count=len(t1.children("m")))
@@ -369,6 +373,7 @@ def test_a_key_of_another_node_is_no_phantom(t1: Metatree, t2: Metatree) -> None
 # --- what commutes does not conflict --------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_different_children_of_one_parent_commute(t1: Metatree, t2: Metatree) -> None:
     with t1.transaction() as txn:
         t1.put("m/v3", b"three", name="blob")
@@ -448,6 +453,7 @@ TWINS = [("Foo", "foo"), ("stra\u00dfe", "STRASSE"), ("\u00e9t\u00e9", "\u00c9T\
 
 
 @pytest.mark.parametrize(("one", "other"), TWINS)
+@pytest.mark.everywhere
 def test_twins_that_differ_in_case_conflict_in_a_transaction(t1: Metatree, t2: Metatree, one: str, other: str) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         t1.put(f"m/{one}", b"", name="blob")
@@ -498,6 +504,7 @@ def test_twins_of_a_blob_and_a_node_conflict_in_a_transaction(t1: Metatree, t2: 
 
 
 @pytest.mark.parametrize("recursive", [True, False])
+@pytest.mark.everywhere
 def test_delete_of_a_node_and_put_below_it_conflict_in_both_orders(t1: Metatree, t2: Metatree, recursive: bool) -> None:
     t1.put("e", b"", name="only")
     t1.delete("e/only")
@@ -552,6 +559,7 @@ def test_delete_and_creation_anew_against_update_is_a_conflict(t1: Metatree, t2:
     assert keys(t1, "m/v1") == {}
 
 
+@pytest.mark.everywhere
 def test_move_against_put_into_the_moved_node_is_a_conflict(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         t1.move("m/v1", "m/moved")
@@ -658,6 +666,7 @@ def test_write_skew_through_a_batch_mate_is_refused(t1: Metatree, round_: int) -
     assert [type(error) for error in raised if error is not None] == [ConflictError]
 
 
+@pytest.mark.everywhere
 def test_commuting_mates_commit_in_one_batch(t1: Metatree) -> None:
     before = t1.lsn
     raised = at_once(t1, *(lambda n=n: t1.put(f"m/new{n}", b"", name="blob") for n in range(4)))
@@ -797,6 +806,7 @@ def test_the_search_for_cycles_finds_write_skew_lost_reads_and_stale_reads() -> 
         dependencies([(0, 1, [("append", "x", "a")])], {"x": []})
 
 
+@pytest.mark.everywhere
 def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None:
     seed = random.randrange(10**6)  # follows from the seed of the run, which is printed
     history: list[Done] = []

@@ -179,6 +179,7 @@ def test_a_string_that_is_no_plain_path_is_refused(watched: tuple[Metatree, Watc
     assert watching.count == before
 
 
+@pytest.mark.everywhere
 def test_good_names_work_as_node_and_blob_and_stand_on_the_storage_as_they_are(
     make_tree: Callable[..., Metatree],
 ) -> None:

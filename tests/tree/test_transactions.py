@@ -205,6 +205,7 @@ by_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
 
 
 @by_verb
+@pytest.mark.everywhere
 def test_a_transaction_reads_its_own_writes_and_nobody_else_does_before_its_end(
     filled: Metatree, make_tree: MakeTree, verb: Callable[[Metatree], None]
 ) -> None:
@@ -224,6 +225,7 @@ def test_a_transaction_reads_its_own_writes_and_nobody_else_does_before_its_end(
 
 @by_verb
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, GeneratorExit], ids=lambda kind: kind.__name__)
+@pytest.mark.everywhere
 def test_an_exception_in_the_block_discards_everything(
     filled: Metatree, verb: Callable[[Metatree], None], failure: type[BaseException]
 ) -> None:
@@ -279,6 +281,7 @@ def test_nothing_staged_is_left_after_a_roll_back(tree: Metatree) -> None:
     assert tree.check().notes == []
 
 
+@pytest.mark.everywhere
 def test_nothing_staged_is_left_after_a_conflict(filled: Metatree, make_tree: MakeTree) -> None:
     other = make_tree(keys=None)
     with pytest.raises(ConflictError), filled.transaction():
@@ -494,6 +497,7 @@ def use_key(tree: Metatree, key: str, value: int) -> tuple[int | None, bool]:
 
 
 @pytest.mark.parametrize("between", ["nothing", "commits", "checkpoint", "reopen", "checkpoint and reopen"])
+@pytest.mark.everywhere
 def test_a_used_idempotency_key_commits_nothing_and_tells_the_first_lsn(
     filled: Metatree, make_tree: MakeTree, between: str
 ) -> None:
@@ -538,6 +542,7 @@ def test_a_key_of_a_block_that_was_rolled_back_is_free(filled: Metatree) -> None
 
 
 @pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.everywhere
 def test_status_tells_committed_rolled_back_and_unknown(filled: Metatree, make_tree: MakeTree, reopened: bool) -> None:
     with filled.transaction() as committed:
         filled.update("m", n=2)

@@ -249,6 +249,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.everywhere
 def test_any_json_value_comes_back_as_it_was_from_the_api_the_file_and_the_log(
     make_tree: Callable[..., Metatree],
 ) -> None:
