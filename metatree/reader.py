@@ -9,7 +9,7 @@ question has read, it is asked again. The nodes read meanwhile are kept, so it c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO, TypeVar
 
@@ -52,6 +52,7 @@ class Reader:
         self._repeatable = False  # it changes nothing, so that it may be asked again for any reason
         self._shared = shared
         self._unsettled = False  # a file was read since the log was looked at
+        self._ahead: dict[Path, folders.NodeFile | None] = {}  # files that this question has read before it needs them
         self._looked = True  # the log was looked at since the question was asked, or that is not needed
         self._window = Window(log, trust_applied=trust_applied)
         self._window.begin()
@@ -97,7 +98,7 @@ class Reader:
                         self._window.forget(self._window.mark())
                     elif fresh:
                         self.refresh()
-                    self._unsettled = False
+                    self._unsettled, self._ahead = False, {}
                     answer = self._answer(question, self._reads, fresh=fresh)
                     if self._unsettled or (self._shared and not self._looked):
                         self.settled()
@@ -214,10 +215,18 @@ class Reader:
         names = names if effect is None else effect.over_names(names)
         return names - node.children.keys()
 
+    def bring(self, paths: Sequence[Path]) -> None:
+        """By a question, of nodes that it is going to ask for: read their files at once, where each is a request. What
+        is wrong with one is told when it is asked for."""
+        self._unsettled = True
+        missing = [path for path in paths if self._window.nodes.get(path) is None]
+        self._ahead = folders.read_nodes(self._storage, missing)
+
     def _read(self, path: Path) -> folders.NodeFile:
         self._unsettled = True
+        ahead = self._ahead.pop(path, None)
         try:
-            return folders.read_node(self._storage, path)
+            return ahead or folders.read_node(self._storage, path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise folders.missing(path) from error
 
