@@ -21,7 +21,7 @@ from .errors import CorruptionError, UnavailableError
 from .facts import BlobFact, decode_header
 from .fold import Effect
 from .location import Path, join
-from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan
+from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan, prefixes
 from .outcome import Outcome
 from .sources import Sources
 
@@ -120,11 +120,13 @@ class Objects:
 
     def _publish(self, work: _Pass) -> bool:
         """Carry out the plan; False if some objects were not what was thought: they are stale now."""
+        wanted = {w.name for w in (*work.plan.blobs, *work.plan.nodes)}
+        self._remove_all(work, wanted, first=True)
         self._each(work, work.plan.blobs, self._put_blob)
         for nodes in by_depth(work.plan.nodes):
             ready = [w for w in nodes if not failed_below(w.path, work.outcome.failed)]
             self._each(work, ready, self._put_metadata)
-        self._remove_all(work)
+        self._remove_all(work, wanted, first=False)
         return not any(isinstance(error, wal.ChangedError) for error in work.outcome.failed.values())
 
     def _each(self, work: _Pass, steps: Sequence[Wanted], step: Callable[[_Pass, Wanted], None]) -> None:
@@ -204,14 +206,15 @@ class Objects:
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def _remove_all(self, work: _Pass) -> None:
-        wanted = {w.name for w in (*work.plan.blobs, *work.plan.nodes)}
+    def _remove_all(self, work: _Pass, wanted: set[str], *, first: bool) -> None:
+        """What goes; `first`: what stands where something of another kind is to come (E3), else the rest, later."""
+        above = {prefix for name in wanted for prefix in prefixes(name)}
         steps = [
             (name, version, path)
             for top, path in work.plan.gone
             if not failed_below(path, work.outcome.failed)
             for name, version in work.versions[top].items()
-            if name not in wanted
+            if name not in wanted and first is (name in above or not wanted.isdisjoint(prefixes(name)))
         ]
         wal.spread(lambda step: self._remove(work, *step), steps)
 

@@ -71,6 +71,16 @@ class S3Suite(ObjectStorageSuite):
         storage.erase("m")
         assert storage.versions("") == {}
 
+    def test_an_object_comes_where_a_folder_was_emptied(self, storage: Storage) -> None:
+        for name in ("m/x/a", "m/x/c/d/e"):
+            storage.publish(name, b"below", b"", durable=True, expect="")
+        for name, version in storage.versions("m/x").items():
+            storage.remove(name, version)
+        storage.publish("m/x", b"now a file", b"", durable=True, expect="")
+        assert storage.read("m/x").data == b"now a file"
+        with pytest.raises(ChangedError):
+            storage.publish("m/x", b"again", b"", durable=True, expect="")
+
 
 class TestSeaweedFS(S3Suite):
     @pytest.fixture

@@ -154,7 +154,29 @@ class S3Storage:
         self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
     ) -> str:
         """See `Storage.publish`. One request for up to 64 MiB, four for staged content of up to 1 GiB."""
+        try:
+            return self._writer.publish("publish", name, content, attribute, expect)
+        except ChangedError:
+            if expect != "" or not self._sweep(name):
+                raise
         return self._writer.publish("publish", name, content, attribute, expect)
+
+    def _sweep(self, name: str) -> bool:
+        """Whether nothing stands there but empty folders, which a server may keep for a while and take for the object
+        (SeaweedFS): they are removed. One that has something in it stays."""
+        if self._head("publish", name) is not None or self._listing.first(name) is not None:
+            return False
+        try:
+            inner = [entry.name for entry in self._listing.entries(name) if entry.kind is Kind.FOLDER]
+        except FileNotFoundError:
+            inner = []
+        for below_it in inner:
+            self._sweep(f"{name}/{below_it}")
+        try:
+            self._client.order("delete_object", Key=self._place.key(name) + "/")
+        except S3Error as failure:
+            self._client.fail(failure, "publish", name)
+        return True
 
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
         self._place.key(name)
