@@ -56,12 +56,12 @@ class Committer:
         self.unsynced = not shared  # what is applied becomes durable by a checkpoint only
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
         self._objects = None if storage.capabilities.folders else Objects(storage, log)
-        self._unsure_after: int | None = None  # of records after this one a lost tenure may have changed objects
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._fault = 0  # a fault that is not in the head file yet
+        self.upkeep: Callable[[], None] | None = None  # what the background thread does after it has followed
         self.failure: str | None = None  # why the last pass left something un-applied
 
     # --- after a commit -----------------------------------------------------------------------------------------------
@@ -70,15 +70,19 @@ class Committer:
         """To be called after each commit: applies it now, or sees to it that it follows. Raises OSError, WalError."""
         if self.background:
             self._follow()
+            if self.failure is not None:  # of an earlier pass, by the thread: here is somebody to tell it to
+                self.note(self.failure)
             return
         if not self._reached(lsn, small=True):
-            self.pass_(defer=True)
+            outcome = self.pass_(defer=True)
+            if outcome.failed:
+                self.note(self.failure or "")
         if not self._reached(lsn, small=False):
             self._follow()
 
     def flush(self) -> None:
         """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
-        head = self._log.head()
+        head = self._log.head(fresh=True)
         if not self._reached(head, small=False):
             self.pass_(defer=False)
         if not self._reached(head, small=False):
@@ -106,7 +110,7 @@ class Committer:
     @contextmanager
     def hold(self) -> Iterator[wal.Tenure]:
         """The right to apply, for a `with` block. Raises LockBusyError; RightLostError: of what was done under it, only
-        that is left which no successor could mind."""
+        that is left which no successor could mind, once the next pass of this handle has looked after it."""
         before: dict[int, int] = {}
         try:
             with self._log.right(self._lock_timeout) as tenure:
@@ -114,14 +118,13 @@ class Committer:
                     self.fault()
                 before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
-        except wal.RightLostError:
-            for mark, value in before.items():
-                self._log.store_mark(mark, value)
-            if self._objects is not None:
+        except BaseException as error:
+            # After any error where versions are the fence: whether the right was still ours was perhaps not asked.
+            if before and (self._objects is not None or isinstance(error, wal.RightLostError)):
+                for mark, value in before.items():
+                    self._log.store_mark(mark, value)
+            if before and self._objects is not None:
                 self._objects.lost()
-                lost = before.get(marks.APPLIED)
-                if lost is not None:
-                    self._unsure_after = lost if self._unsure_after is None else min(lost, self._unsure_after)
             raise
 
     def holding(self, work: Callable[[wal.Tenure], T]) -> T:
@@ -143,7 +146,12 @@ class Committer:
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         head = self._log.known()
         if self._objects is not None:
-            return self._pass_objects(self._objects, tenure, applied, head)
+            if self._objects.unsure:
+                applied = self._log.trimmed()
+            elif applied >= head:
+                return Outcome()
+            outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
+            return self._advance(self._ours(tenure, outcome), head)
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
         if defer and small < head:
             effect = self._effect(small, head)
@@ -155,18 +163,6 @@ class Committer:
         if applied >= head:
             return Outcome()
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
-
-    def _pass_objects(self, objects: Objects, tenure: wal.Tenure, applied: int, head: int) -> Outcome:
-        """After a tenure that was lost, what it was about is done again: of its last steps some may have slipped in,
-        where its successor had brought back the very content, or the absence, that they replaced (E11c)."""
-        objects.heal()
-        after = applied if self._unsure_after is None else max(self._log.trimmed(), min(applied, self._unsure_after))
-        if after >= head:
-            return Outcome()
-        outcome, head = objects.apply(lambda upto: self._effect(after, upto), head, tenure)
-        if not self._ours(tenure, outcome).failed:
-            self._unsure_after = None
-        return self._advance(outcome, head)
 
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
         outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
@@ -218,7 +214,7 @@ class Committer:
     def _failed(self, outcome: Outcome) -> None:
         path, error = next(iter(outcome.failed.items()))
         self.fault()
-        self.note(f"{path or 'the root'}: {type(error).__name__}: {error}")
+        self.failure = f"{path or 'the root'}: {type(error).__name__}: {error}"
 
     def _effect(self, after: int, head: int) -> Effect:
         """The net effect of (after, head], from what the reader holds if it holds all of that."""
@@ -254,6 +250,8 @@ class Committer:
             try:
                 if not self._reached(self._log.head(), small=False):
                     self.pass_(defer=False)
+                if self.upkeep is not None:
+                    self.upkeep()
             except (OSError, wal.WalError, MetatreeError) as error:  # kept for flush(), and tried again in a second
                 self.failure = f"{type(error).__name__}: {error}"
 

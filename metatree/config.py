@@ -106,7 +106,9 @@ def render(keys: Sequence[str], log_id: str, log: str, *, adopted: bool = False)
 
 def is_free(storage: wal.Storage) -> bool:
     """Whether a tree can be created here: nothing is here, or what a creator that was killed may have left."""
-    names = {entry.name for entry in storage.list("")}
+    # An examination of the storage may be under way, or have been killed; and SeaweedFS goes on listing a folder for a
+    # minute after all in it was removed.
+    names = {entry.name for entry in storage.list("") if not entry.name.startswith(layout.PROBE)}
     return not names or (layout.LOG in names and names <= layout.BORN_BEFORE_CONFIG)
 
 

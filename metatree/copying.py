@@ -59,6 +59,7 @@ class Copying:
     def run(self, source: Sequence[Segment], target: Sequence[Segment]) -> None:
         """Copy a node, with all below it, or a blob to `target`, which must not exist."""
         plan: _Plan = self._ask(lambda draft: self._plan(draft, source, target))
+        self._staging.let_read()
         facts = [self._stage(blob) for blob in plan.blobs]
         self._ask(lambda draft: self._change(draft, plan, facts))
 

@@ -80,10 +80,14 @@ class Engine:
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
+        atexit.unregister(_close_all)  # the last that is registered runs first: before connections are closed
+        atexit.register(_close_all)
 
     def _wire(self, *, background: bool) -> None:
         """Make the parts that work on the log."""
-        self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=not self.read_only)
+        # where hosts share the storage, what was published is durable: the mark holds for everybody
+        trust = not self.read_only or self.shared
+        self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=trust, shared=self.shared)
         self.committer = Committer(
             self.storage,
             self.log,
@@ -101,6 +105,8 @@ class Engine:
             vouches_from=0 if self.recovered is not None else self.log.known(),
             batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
         )
+        if self.shared and background:  # a hundred requests now and then, which no caller should wait for
+            self.committer.upkeep = self._checkpoint_if_due
         self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
 
     # --- reading and changing ---------------------------------------------------------------------------------------
@@ -137,11 +143,13 @@ class Engine:
         if position is None:
             return
         try:
+            if self.shared and not self.committer.background:
+                self._checkpoint_if_due()  # it applies as well, under one tenure
             self.committer.committed(position.lsn)
             if self.committer.background and self._is_far_behind(position.lsn):
                 self.committer.flush()
-            if self.checkpointer.is_due():
-                self.checkpoint_quietly()
+            if not self.shared:
+                self._checkpoint_if_due()
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(f"{type(error).__name__}: {error}")
         except KeyboardInterrupt as interrupt:
@@ -152,6 +160,10 @@ class Engine:
         """Whether the files are so far behind the log that a commit has to wait for them."""
         behind = self.committer.unapplied()
         return (self.shared and behind > MAX_UNAPPLIED_SLOTS) or self.log.size_after(lsn - behind) > MAX_UNAPPLIED
+
+    def _checkpoint_if_due(self) -> None:
+        if self.checkpointer.is_due():
+            self.checkpoint_quietly()
 
     def checkpoint_quietly(self) -> None:
         """A checkpoint nobody asked for: what keeps it from being made is kept for `flush` and the next one."""
@@ -167,6 +179,12 @@ class Engine:
         if active is not None:
             return active.staging
         return Staging(self.storage, lambda: self.clock.txid(self.log.known()))
+
+    def let_read(self) -> None:
+        """Before a blob is opened: what the running transaction staged must be there to be read."""
+        active = self.active.get()
+        if active is not None:
+            active.staging.let_read()
 
     def require_usable(self) -> None:
         """Raises ClosedError; after a fork, reopens first what must not be shared."""
@@ -251,7 +269,6 @@ class Engine:
                 raise UnavailableError(f"closed, but files are behind the log until the next open: {error}") from error
 
 
-@atexit.register
 def _close_all() -> None:
     """A program that ends without closing its trees still leaves files that show every commit, and a short log."""
     for engine in list(_open):

@@ -175,7 +175,8 @@ class Effect:
 
     def over_names(self, names: set[str]) -> set[str]:
         """The names of the node's top-level blobs at the window's end."""
-        result = set(names)
+        # what a dropped node left may be there still, and where there are no folders it looks like a directory blob
+        result = {name for name in names if name not in self.below or self.below[name].exists is not False}
         for name, fact in self.blobs.items():
             if fact is not None:
                 result.add(name.partition("/")[0])

@@ -181,11 +181,11 @@ def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
 
 
 def is_headless(storage: wal.Storage, name: str) -> bool:
-    """Whether a folder stands there that holds something, but no metadata.json."""
+    """Whether a folder stands there that holds something, but no metadata.json, and is no directory blob of ours."""
     entry = storage.entry(name)
     if entry is None or entry.kind is not wal.Kind.FOLDER or storage.entry(f"{name}/{layout.METADATA}") is not None:
         return False
-    return bool(storage.list(name))
+    return bool(storage.list(name)) and storage.attribute(name) is None
 
 
 def is_foreign_file(storage: wal.Storage, name: str) -> bool:

@@ -4,10 +4,11 @@ metadata.json                   of the root; <model>/metadata.json, <model>/<ver
 .metatree                       what kind of tree this is; born last, then immutable
 .lock                           a tripwire for metatreedb 0.2.3; not our lock
 .wal/                           the log's folder (its own names: wal/names.py)
-.wal/staged/<txid>/<n>          blobs, and `pack`, on their way in
+.wal/staged/<txid>/<n>          blobs, and `pack`s, on their way in
 .wal/tmp/                       files being written, before their rename
 .wal/trash/<lsn>/               removed nodes and blobs until the next checkpoint
 .wal/quarantine/                what was set aside for a person to look at
+.metatree-probe-<token>/        of `metatree doctor` at work; not of any tree
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SCRATCH = ".wal/tmp"
 STAGED = ".wal/staged"
 TRASH = ".wal/trash"
 QUARANTINE = ".wal/quarantine"
+PROBE = ".metatree-probe-"  # begins the name of a folder in which a storage is examined; it goes afterwards
 
 ENGINE_NAMES = frozenset({CONFIG, TRIPWIRE, LOG})  # in the root only
 BORN_BEFORE_CONFIG = frozenset({LOG, TRIPWIRE, METADATA})  # what a killed `create` may leave
@@ -63,9 +65,9 @@ def check_staged(name: str) -> str:
     return name
 
 
-def pack(txid: str) -> str:
-    """A transaction's small blobs, one after the other."""
-    return f"{STAGED}/{txid}/pack"
+def pack(txid: str, number: int = 0) -> str:
+    """A transaction's small blobs, one after the other; mostly there is one such file."""
+    return f"{STAGED}/{txid}/pack{number or ''}"
 
 
 def trash(lsn: int, name: str) -> str:

@@ -102,7 +102,8 @@ class NodeCache:
     def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
         node = NodeState.of(fact.keys, fact.children)
         if old is not None and old.blobs is not None:
-            node.blobs, node.names = old.blobs, old.names
+            # a child's folder that was listed before the child was known had to be taken for a directory blob
+            node.blobs, node.names = old.blobs - node.children.keys(), old.names
             for name in node.children.keys() - old.children.keys():
                 node.add_name(name)
             for name in old.children.keys() - node.children.keys():
@@ -114,6 +115,8 @@ class NodeCache:
         node.drop_name(fact.name)
         if fact.created:
             node.children[fact.name] = True
+            if node.blobs is not None:
+                node.blobs.discard(fact.name)
             node.add_name(fact.name)
             node.weight += len(fact.name) + 8
             self._weight += len(fact.name) + 8

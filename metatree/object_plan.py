@@ -6,7 +6,7 @@ so that a committer that was paused and overtaken changes nothing that its succe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import wal
@@ -88,25 +88,32 @@ def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
         yield [wanted for wanted in nodes if len(wanted.path) == depth]
 
 
-def is_gone(name: str, headers: Callable[[], Iterator[Mapping[str, Mapping[str, list[str]]]]]) -> bool:
+def is_gone(name: str, headers: Iterable[Mapping[str, Mapping[str, list[str]]]]) -> bool:
     """Whether the object `name` is not to be there after records with these changes, though it was before them."""
     parts = name.split("/")
     gone = False
-    for changes in headers():
-        for text, change in changes.items():
-            node = text.split("/") if text else []
-            below = parts[len(node) :]
-            if parts[: len(node)] != node or not below:
-                continue
-            inner, child = "/".join(below), "/".join(below[:-1])
-            dropped = [*change.get("gone", ()), *change.get("del", ())]
-            if any(inner == out or inner.startswith(out + "/") for out in dropped):
-                gone = True
-            if inner in change.get("put", ()):
-                gone = False
-            if below[-1] == layout.METADATA and child in change.get("new", ()):
+    for changes in headers:
+        above = [(below, change) for below, change in _around(parts, changes)]
+        # what a record drops, it drops before it puts anything, in whatever order it names its nodes
+        for below, change in above:
+            inner, dropped = "/".join(below), [*change.get("gone", ()), *change.get("del", ())]
+            gone = gone or any(inner == out or inner.startswith(out + "/") for out in dropped)
+        for below, change in above:
+            made = below[-1] == layout.METADATA and "/".join(below[:-1]) in change.get("new", ())
+            if made or "/".join(below) in change.get("put", ()):
                 gone = False
     return gone
+
+
+def _around(
+    parts: list[str], changes: Mapping[str, Mapping[str, list[str]]]
+) -> Iterator[tuple[list[str], Mapping[str, list[str]]]]:
+    """The changes of each node that an object lies in or below, and the object's name from there."""
+    for text, change in changes.items():
+        node = text.split("/") if text else []
+        below = parts[len(node) :]
+        if parts[: len(node)] == node and below:
+            yield below, change
 
 
 def failed_below(path: Path, failed: Mapping[str, Exception]) -> bool:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import wal
 
-from . import folders, layout
+from . import config, folders, layout
 from .errors import CorruptionError, UnavailableError
 from .facts import BlobFact, decode_header
 from .fold import Effect
@@ -27,7 +26,6 @@ from .outcome import Outcome
 from .sources import Sources
 
 REMEMBERED = 20_000  # versions
-WORKERS = 8  # requests at once
 _PATIENCE = 50  # plans of one pass; each needs somebody else's change in between
 
 
@@ -55,35 +53,42 @@ class Objects:
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
         self._stale: set[str] = set()  # names to be read before they are published
-        self._made: dict[str, str] = {}  # what this tenure created ...
-        self._head = 0  # ... for the records up to here
-        self._unsure: list[tuple[int, dict[str, str]]] = []  # the same of tenures that were lost, with their head
+        self._made: dict[str, int] = {}  # what this tenure created, or may have: name -> for the records up to here
+        self._unsure: list[dict[str, int]] = []  # the same of tenures that were lost
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; what came of it, and of which head."""
         self._made.clear()  # of the tenure before, which was given back in order
+        self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
-            return self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
+            outcome, head = self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
+        if not outcome.failed:
+            self._unsure.clear()
+        return outcome, head
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a tenure was lost and what came of it has not been looked at: then all since the redo mark is to be
+        applied again, which also brings back what the lost one removed though its successor had put it again."""
+        return bool(self._unsure)
 
     def _apply(self, fold: Callable[[int], Effect], work: _Pass) -> tuple[Outcome, int]:
         for _ in range(_PATIENCE):
             while self._look(work):
-                newest = self._log.head()
+                newest = self._log.head(fresh=True)  # never an older one than what was read
                 if newest == work.head:
                     break
                 work.head, work.effect = newest, fold(newest)
                 work.plan, work.done = plan(work.effect), set()
             work.outcome.failed.clear()
-            self._head = work.head
             if self._publish(work):
                 return work.outcome, work.head
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
 
     def lost(self) -> None:
-        """Another committer took over meanwhile: what this one made is looked at again before anything else is."""
-        if self._made:
-            self._unsure.append((self._head, dict(self._made)))
+        """Another committer took over, or may have: before anything else, what this one did is looked at again."""
+        self._unsure.append(dict(self._made))
         self._made.clear()
         self._known.clear()
 
@@ -96,11 +101,10 @@ class Objects:
         gone = [name for name, _ in work.plan.gone if name not in work.versions]
         if not (nodes or blobs or gone):
             return False
-        with ThreadPoolExecutor(WORKERS) as pool:
-            names = [wanted.name for wanted in nodes]
-            work.seen.update(zip(names, pool.map(self._read, names), strict=True))
-            names = [*(wanted.name for wanted in blobs), *gone]
-            work.versions.update(zip(names, pool.map(self._storage.versions, names), strict=True))
+        names = [wanted.name for wanted in nodes]
+        work.seen.update(zip(names, wal.spread(self._read, names), strict=True))
+        names = [*(wanted.name for wanted in blobs), *gone]
+        work.versions.update(zip(names, wal.spread(self._storage.versions, names), strict=True))
         return True
 
     def _must_read(self, wanted: Wanted) -> bool:
@@ -120,10 +124,7 @@ class Objects:
         for nodes in by_depth(work.plan.nodes):
             ready = [w for w in nodes if not failed_below(w.path, work.outcome.failed)]
             self._each(work, ready, self._put_metadata)
-        wanted = {w.name for w in (*work.plan.blobs, *work.plan.nodes)}
-        for name, path in work.plan.gone:
-            if not failed_below(path, work.outcome.failed):
-                self._remove(work, path, {n: v for n, v in work.versions[name].items() if n not in wanted})
+        self._remove_all(work)
         return not any(isinstance(error, wal.ChangedError) for error in work.outcome.failed.values())
 
     def _each(self, work: _Pass, steps: Sequence[Wanted], step: Callable[[_Pass, Wanted], None]) -> None:
@@ -139,12 +140,7 @@ class Objects:
             else:
                 work.done.add(wanted.name)
 
-        waiting = [wanted for wanted in steps if wanted.name not in work.done]
-        if len(waiting) == 1:
-            one(waiting[0])
-        elif waiting:
-            with ThreadPoolExecutor(WORKERS) as pool:
-                list(pool.map(one, waiting))
+        wal.spread(one, [wanted for wanted in steps if wanted.name not in work.done])
 
     def _forget(self, work: _Pass, name: str) -> None:
         self._known.pop(name, None)
@@ -161,7 +157,7 @@ class Objects:
             if attribute is not None and attribute.sha256 == fact.sha256:
                 self._remember(wanted.name, there)
                 return
-            if attribute is None:
+            if attribute is None and not config.is_adopted(self._storage):
                 self._keep(work, wanted.name, wal.Staged(wanted.name))
         content = self._content(work, fact)
         self._store(work, wanted.name, content, fact.sha256, there)
@@ -170,17 +166,23 @@ class Objects:
     def _put_metadata(self, work: _Pass, wanted: Wanted) -> None:
         old = work.seen.get(wanted.name)
         data = metadata(wanted, old, work.head)
-        if old is not None and (folders.is_edited(old) or folders.is_unmarked(self._storage, old)):
+        if old is not None and self._is_edited(old):
             self._keep(work, wanted.name, old.data)
         self._store(work, wanted.name, data, folders.digest(data), None if old is None else old.version)
         work.outcome.nodes += 1
 
+    def _is_edited(self, old: wal.Stored) -> bool:
+        """Whether the log's word replaces somebody else's; in an adopted tree an unmarked file is from before that."""
+        if folders.is_unmarked(self._storage, old):
+            return not config.is_adopted(self._storage)
+        return folders.is_edited(old)
+
     def _store(self, work: _Pass, name: str, content: wal.Content, sha256: str, there: str | None) -> None:
         expect = there or self._known.get(name, ABSENT)
         attribute = folders.Attribute(work.head, sha256).encode()
-        version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
         if expect == ABSENT:
-            self._made[name] = version
+            self._made.setdefault(name, work.head)  # before: if the reply gets lost, it may be there all the same
+        version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
         self._remember(name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
@@ -202,44 +204,62 @@ class Objects:
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def _remove(self, work: _Pass, path: Path, objects: dict[str, str]) -> None:
-        for name, version in objects.items():
-            wal.safe_point()
-            work.tenure.check()
-            try:
-                if self._storage.attribute(name) is None:  # not ours to delete
-                    self._storage.set_aside(name, layout.quarantine("replaced", f"{work.head}/{name}"))
-                else:
-                    work.tenure.storage.remove(name, version)
-            except FileNotFoundError:
-                continue
-            except wal.ChangedError as error:
-                for known in list(work.versions):
-                    if name == known or name.startswith(known + "/"):
-                        del work.versions[known]
-                work.outcome.failed[join(path)] = error
-            except OSError as error:
-                work.outcome.failed.setdefault(join(path), error)
+    def _remove_all(self, work: _Pass) -> None:
+        wanted = {w.name for w in (*work.plan.blobs, *work.plan.nodes)}
+        steps = [
+            (name, version, path)
+            for top, path in work.plan.gone
+            if not failed_below(path, work.outcome.failed)
+            for name, version in work.versions[top].items()
+            if name not in wanted
+        ]
+        wal.spread(lambda step: self._remove(work, *step), steps)
+
+    def _remove(self, work: _Pass, name: str, version: str, path: Path) -> None:
+        work.tenure.check()
+        try:
+            if self._storage.attribute(name) is None:  # not ours to delete
+                self._storage.set_aside(name, layout.quarantine("replaced", f"{work.head}/{name}"))
             else:
-                work.outcome.removed += 1
-                self._known.pop(name, None)
+                work.tenure.storage.remove(name, version)
+        except FileNotFoundError:
+            return
+        except wal.ChangedError as error:
+            for known in list(work.versions):
+                if name == known or name.startswith(known + "/"):
+                    work.versions.pop(known, None)
+            work.outcome.failed[join(path)] = error
+        except OSError as error:
+            work.outcome.failed.setdefault(join(path), error)
+        else:
+            work.outcome.removed += 1
+            self._known.pop(name, None)
 
     # --- after a tenure was lost --------------------------------------------------------------------------------------
 
-    def heal(self) -> None:
-        """What a lost tenure created after its successor had dropped it goes again, also if the log holds no more than
-        headers by now; what else may have slipped by the versions that its steps named is applied again (see
-        `Committer`), as far as the log still holds it. Holder of the right only."""
-        while self._unsure:
-            head, made = self._unsure[0]
-            headers = [decode_header(r.header).changes for b in self._log.read(head) for r in b.records]
-            for name, version in made.items():
-                if is_gone(name, lambda: iter(headers)):  # noqa: B023  called at once
-                    self._remove_own(name, version)
-            self._unsure.pop(0)
+    def _heal(self) -> None:
+        """What a lost tenure created after its successor had dropped it goes again: nothing else could have slipped by
+        the versions that its steps named. First the object, then the log: what is put again later is another version.
+        """
+        for made in self._unsure:
+            names = sorted(made)
+            there = wal.spread(self._version, names)
+            batches = [
+                (batch.lsn, [decode_header(record.header).changes for record in batch.records])
+                for batch in self._log.read(min(made.values(), default=self._log.known()))
+            ]
+            for name, version in zip(names, there, strict=True):
+                since = made[name]
+                changes = (each for lsn, several in batches if lsn > since for each in several)
+                if version is not None and is_gone(name, changes):
+                    self._remove_ghost(name, version)
 
-    def _remove_own(self, name: str, version: str) -> None:
+    def _version(self, name: str) -> str | None:
+        return self._storage.versions(name).get(name)
+
+    def _remove_ghost(self, name: str, version: str) -> None:
         try:
-            self._storage.remove(name, version)
-        except wal.ChangedError:
+            if self._storage.attribute(name) is not None:
+                self._storage.remove(name, version)
+        except (FileNotFoundError, wal.ChangedError):
             return  # it is somebody else's now

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import wal
 
-from . import config, layout, recovery
+from . import config, layout, marks, recovery
 from .clock import Clock
 from .errors import CorruptionError, MetatreeError, ReadOnlyError, UnsupportedStorageError
 from .root import refuse_inside_tree
@@ -133,6 +133,7 @@ class Opening:
             segment_size=self._segment_size,
             staleness=self._staleness,
             ttl=self._ttl,
+            done=marks.APPLIED,
         )
 
     def _require_writable(self, kind: str) -> None:

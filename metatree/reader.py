@@ -32,19 +32,29 @@ class Moved(Exception):
     """Internal: the log grew while a file was read; ask again."""
 
 
+class _OutOfDate(Exception):
+    """Internal: the question failed on what may be out of date; ask again."""
+
+
 class Reader:
     """Reads a tree. One per open tree, shared by its threads under `lock`."""
 
-    def __init__(self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool) -> None:
-        """`depth`: number of levels. `trust_applied`: see `Window`."""
+    def __init__(
+        self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool, shared: bool = False
+    ) -> None:
+        """`depth`: number of levels. `trust_applied`: see `Window`. `shared`: a look at the log's end is a request, so
+        that there is one for each question, after it was answered."""
         self.lock = threading.RLock()
         self._storage = storage
         self._log = log
         self._depth = depth
         self._reads: ReadSet | None = None  # of the question that is being answered
+        self._repeatable = False  # it changes nothing, so that it may be asked again for any reason
+        self._shared = shared
         self._unsettled = False  # a file was read since the log was looked at
+        self._looked = True  # the log was looked at since the question was asked, or that is not needed
         self._window = Window(log, trust_applied=trust_applied)
-        self.restart()
+        self._window.begin()
 
     @property
     def url(self) -> str:
@@ -73,36 +83,48 @@ class Reader:
     def ask(self, question: Callable[[ReadSet], T], reads: ReadSet | None = None, *, fresh: bool = True) -> T:
         """The answer of `question` in one committed state, at least as new as the call.
 
-        `question` notes what it reads in the set it is given: `reads`, or else a new one. It may run often.
+        `question` notes what it reads in the set it is given: a new one, and then it may run often; or `reads`, and
+        then it has to raise when it runs again after something in that set was changed: it may be a verb, which has
+        changed its transaction's draft.
         Not `fresh`: the state may be older, for what is validated later anyway; an error it raises is of a new one.
         """
         with self.lock:
+            self._looked = not fresh
             for _ in range(_PATIENCE):
-                self._reads = ReadSet() if reads is None else reads
+                self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                 try:
-                    if fresh:
+                    if self._shared:
+                        self._window.forget(self._window.mark())
+                    elif fresh:
                         self.refresh()
                     self._unsettled = False
-                    answer = question(self._reads)
-                    if self._unsettled:
+                    answer = self._answer(question, self._reads, fresh=fresh)
+                    if self._unsettled or (self._shared and not self._looked):
                         self.settled()
                     return answer
                 except Moved:
                     continue
-                except Exception:
-                    if fresh and not self._unsettled:
-                        raise
-                    if not self._extend():  # else what the error rests on may be out of date
-                        raise
+                except _OutOfDate:
                     fresh = True
                 finally:
                     self._reads = None
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
+    def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
+        try:
+            return question(reads)
+        except Moved:
+            raise
+        except Exception as error:
+            if (fresh and self._looked and not self._unsettled) or not self._extend():
+                raise
+            raise _OutOfDate from error  # or so may be what the error rests on
+
     def refresh(self) -> None:
         """Note the mark, then follow the log to its head."""
         mark = self._window.mark()
-        self._extend()
+        self._unsettled, self._looked = False, True
+        self._window.extend(self._log.head())
         self._window.forget(mark)
 
     def follow(self, head: int) -> None:
@@ -112,22 +134,32 @@ class Reader:
             self._window.extend(head)
             self._window.forget(mark)
 
-    def settled(self) -> None:
+    def settled(self, also: ReadSet | None = None) -> None:
         """To be called after files were read: extend the log, since they may be ahead. Raises Moved if that touched
-        what the question has read so far, or passed the window by."""
+        what the question has read so far, or, where it can be asked again for nothing, passed the window by."""
         before, floor = self._window.head, self._window.floor
         if not self._extend():
             return
-        if (
-            self._window.floor != floor
-            or self._reads is None
-            or any(self._reads.conflict(header.changes) for _, header in self.since(before))
-        ):
+        if self._reads is None or (self._repeatable and self._window.floor != floor):
             raise Moved
+        for _, header in self.since(before):
+            if self._reads.conflict(header.changes) or (also is not None and also.conflict(header.changes)):
+                raise Moved
+
+    def settle_keys(self, path: Path) -> None:
+        """`settled`, for one who hands out all keys of a node though not all of them count as read. Raises Moved."""
+        if self._unsettled:
+            keys = ReadSet()
+            keys.all_keys(path)
+            self.settled(keys)
 
     def _extend(self) -> bool:
-        self._unsettled = False
-        return self._window.extend(self._log.head())
+        self._looked = True
+        fresh, self._unsettled = self._unsettled, False  # files may be ahead of a head that is believed for a while
+        grown = self._window.extend(self._log.head(fresh=fresh))
+        if self._window.is_long():
+            self._window.forget(max(self._window.mark(), self._log.trimmed(fresh=True)))
+        return grown
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records after `base`, to the reader's head."""
@@ -201,6 +233,8 @@ class Reader:
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
         node = self.node(path)
         if node is None:
+            if not self._storage.capabilities.folders:
+                return False  # saves two requests; a foreign object is met, and kept, when ours is published
             self._unsettled = True
             return folders.is_foreign_file(self._storage, layout.blob(path, name))
         known = self._knows_blob(path, name)
@@ -237,13 +271,16 @@ class Reader:
         file = layout.blob(path, name)
         if self.node(path) is None:
             raise FileNotFoundError(file)
+        self._unsettled = True
         try:
             handle = self._storage.open(file)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self.settled()
             raise FileNotFoundError(file) from None
         try:
-            attribute = folders.Attribute.decode(self._storage.attribute(file))
+            # where it costs a request, the handle has it already
+            carried = handle.attribute if hasattr(handle, "attribute") else self._storage.attribute(file)
+            attribute = folders.Attribute.decode(carried)
             self.settled()
         except BaseException as error:
             handle.close()

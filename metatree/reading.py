@@ -174,14 +174,23 @@ class Reading:
         return self._handle(self._resolve(path))
 
     def _metadata(self, path: Path) -> Mapping[str, Any]:
+        active = self._engine.active.get()
+
         def question(draft: Draft) -> Mapping[str, Any]:
             draft.require(path)
-            return Metadata(draft.view.keys(path), draft.reads, path)
+            keys = draft.view.keys(path)
+            if active is None:
+                draft.reads.all_keys(path)  # all of them are handed out; a transaction notes those it looks at
+            else:
+                draft.view.reader.settle_keys(path)
+            return Metadata(keys, draft.reads, path, None if active is None else active.still())
 
         return self._read(question)
 
     def _open(self, segments: tuple[Segment, ...]) -> content.OpenBlob:
         storage = self._engine.storage
+        with translated():
+            self._engine.let_read()
         return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
 
     def _handle(self, path: Path) -> Node:
@@ -205,6 +214,8 @@ class Reading:
             path, name = draft.resolve_blob(segments)
             return path, name, content.directory_files(draft, path, name), reader.head
 
+        with translated():
+            self._engine.let_read()
         path, name, files, base = self._read(begin)
         reads.name(path, name)
 

@@ -1,7 +1,7 @@
 """Blobs on their way in: small ones travel in the record, larger ones are staged, durable before the commit.
 
-Up to 64 KiB a blob is inline, until a transaction's inline bytes reach 256 KiB; from then on small blobs go into one
-pack file. Larger blobs are staged one by one. Nothing here is visible to readers of the tree.
+Up to 64 KiB a blob is inline, until a transaction's inline bytes reach 256 KiB (4 MiB in a bucket); from then on small
+blobs go into one pack file. Larger blobs are staged one by one. Nothing here is visible to readers of the tree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .facts import Inline, Slice, Source, decode_header
 from .folders import Attribute, digest
 
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
-INLINE_RECORD = 256 << 10  # bytes of inline content in one record
+INLINE_RECORD = 256 << 10  # bytes of inline content in one record ...
+INLINE_OBJECT = 4 << 20  # ... where each file that is staged costs requests
 CHUNK = 1 << 20
 
 Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is
@@ -39,9 +40,12 @@ class Staging:
         self._make_txid = txid
         self._txid: str | None = None
         self._inline = 0
+        self._inline_limit = INLINE_RECORD if storage.capabilities.folders else INLINE_OBJECT
         self._count = 0
         self._pack: wal.StagedFile | None = None
         self._pack_size = 0
+        self._packs = 0  # finished ones
+        self._folders = storage.capabilities.folders
         self._pid = os.getpid()
         self.used = False  # something lies in the staging area
 
@@ -69,17 +73,17 @@ class Staging:
         if len(data) > INLINE_BLOB:
             return self._add_large(data, None)
         sha256 = digest(data)
-        if self._inline + len(data) <= INLINE_RECORD:
+        if self._inline + len(data) <= self._inline_limit:
             self._inline += len(data)
             return len(data), sha256, Inline(data)
         if self._pack is None:
             self.used = True
             with wal.DeferredInterrupt():
-                self._pack = self._storage.stage(layout.pack(self.txid))
+                self._pack = self._storage.stage(layout.pack(self.txid, self._packs))
         offset = self._pack_size
         self._pack.write(data)
         self._pack_size += len(data)
-        return len(data), sha256, Slice(layout.pack(self.txid), offset)
+        return len(data), sha256, Slice(layout.pack(self.txid, self._packs), offset)
 
     def add_existing(self, file: str, *, share: bool) -> Content:
         """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
@@ -94,11 +98,20 @@ class Staging:
 
     def seal(self) -> None:
         """Make everything staged durable; to be called before the commit."""
-        if self._pack is not None:
-            self._pack.finish(Attribute(0, "").encode())
-            self._pack = None
+        self._finish_pack()
         if self.used:
             self._storage.sync_folder(layout.staged_folder(self.txid))
+
+    def let_read(self) -> None:
+        """To be called before the transaction reads a blob: an object cannot be read while it is being written."""
+        if not self._folders:
+            self._finish_pack()
+
+    def _finish_pack(self) -> None:
+        if self._pack is not None:
+            self._pack.finish(Attribute(0, "").encode())
+            self._pack, self._pack_size = None, 0
+            self._packs += 1
 
     def discard(self) -> None:
         """The transaction will not be committed: remove what was staged. Never raises OSError.

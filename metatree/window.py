@@ -17,6 +17,7 @@ from .fold import Effect, fold
 from .nodes import NodeCache
 
 RECENT = 4096  # headers kept to validate transactions without reading the log again ...
+LONG = 1000  # records held after which one that only reads asks how far the log was trimmed
 RECENT_BYTES = 8 << 20  # ... and as many bytes of them
 
 
@@ -33,18 +34,29 @@ class Window:
         self.effect = Effect()  # of (floor, head]
         self.nodes = NodeCache()  # at the head
         self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
+        self._long = LONG
         self._recent: deque[tuple[wal.Position, Header, int]] = deque()
         self._recent_bytes = 0
 
+    def begin(self) -> None:
+        """Begin at the mark, as the log was found when it was opened."""
+        self._log.head()
+        self._skip(max(self.mark(), self._log.trimmed()))
+
     def restart(self) -> None:
-        """Forget everything and begin again at the mark."""
+        """Forget everything and begin again at the mark, as it is now. The head does not go back: answers may rest on
+        it."""
+        head = self.head
         self._skip(max(self.mark(), self._log.trimmed(fresh=True)))
+        if head > self.head:
+            self.extend(head)
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
         self.floor = self.head = lsn
         self.effect, self.nodes = Effect(), NodeCache()
         self._facts.clear()
+        self._long = LONG
         self._recent.clear()
         self._recent_bytes = 0
 
@@ -93,6 +105,13 @@ class Window:
         while len(self._recent) > RECENT or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
             self._recent_bytes -= self._recent.popleft()[2]
 
+    def is_long(self) -> bool:
+        """Whether so much is held that it is time to ask how far the log was trimmed; once for each doubling."""
+        if len(self._facts) < self._long:
+            return False
+        self._long = 2 * len(self._facts)
+        return True
+
     def forget(self, mark: int) -> None:
         """Drop the records up to `mark`, once that is most of them (folding again costs the rest)."""
         if mark <= self.floor or not self._facts:
@@ -104,6 +123,7 @@ class Window:
         while self._facts and self._facts[0][0] <= mark:
             self._facts.popleft()
         self.effect = fold(fact for _, facts in self._facts for fact in facts)
+        self._long = max(LONG, 2 * len(self._facts))
 
     # --- what it holds -----------------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ WAL = {
     "Capabilities",
     "ChangedError",
     "Clock",
+    "Condition",
     "Content",
     "Deferred",
     "DeferredInterrupt",
@@ -94,7 +95,10 @@ WAL = {
     "open_storage",
     "probe_storage",
     "safe_point",
+    "spread",
+    "try_conditions",
     "whoami",
+    "written_at",
 }
 
 # class -> what it also is, so that programs which know only Python's own classes catch it

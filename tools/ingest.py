@@ -256,8 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def advice(summary: Summary, given: argparse.Namespace) -> str:
     """What to do about rejected rows."""
-    text = f"{summary.rejected} rows were rejected; {given.rejects} says why. "
-    if not given.retry_rejects and not summary.added and not summary.already_there:
+    rows = "1 row was" if summary.rejected == 1 else f"{summary.rejected:,} rows were"
+    text = f"{rows} rejected; {given.rejects} says why. "
+    taken = all(json.loads(line)["error"] == "BlobExistsError" for line in given.rejects.read_bytes().splitlines())
+    if taken and not given.retry_rejects and not summary.added and not summary.already_there:
         text += (
             "Was this manifest loaded before, with another --batch? That is another load; its rows are in the tree. "
         )

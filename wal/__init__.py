@@ -23,9 +23,11 @@ from wal.host_right import TTL
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
+from wal.parallel import spread
 from wal.storage import (
     Capabilities,
     ChangedError,
+    Condition,
     Content,
     Entry,
     Fence,
@@ -48,6 +50,8 @@ from wal.storage import (
     open_source,
     open_storage,
     probe_storage,
+    try_conditions,
+    written_at,
 )
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "Capabilities",
     "ChangedError",
     "Clock",
+    "Condition",
     "Content",
     "Deferred",
     "DeferredInterrupt",
@@ -100,5 +105,8 @@ __all__ = [
     "open_storage",
     "probe_storage",
     "safe_point",
+    "spread",
+    "try_conditions",
     "whoami",
+    "written_at",
 ]

@@ -73,8 +73,8 @@ class AppendLog:
         """What this handle's opening repaired."""
         return self._tail_report
 
-    def head(self) -> LSN:
-        """The last committed LSN, 0 for an empty log. One `pread`."""
+    def head(self, *, fresh: bool = False) -> LSN:
+        """The last committed LSN, 0 for an empty log. One `pread`; always `fresh`."""
         if self._closed:
             raise LogClosedError("the log was closed")
         durable = self.head_file.durable() if self.head_file is not None else None

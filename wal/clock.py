@@ -6,6 +6,7 @@ No safety rests on any of it: clocks pace waiting, random bytes name things.
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 
@@ -19,6 +20,10 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Wait at least `seconds`."""
         time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for `event`, at most `seconds`; whether it came. Where a thread works at intervals until it is ended."""
+        return event.wait(seconds)
 
     def token(self, size: int) -> bytes:
         """`size` unpredictable bytes."""

@@ -26,6 +26,7 @@ class Epochs:
         self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
         self._ours = 0  # the epoch that this handle claimed last
         self._newest = 0  # as `look` saw it
+        self._interrupted = False
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage
@@ -51,8 +52,9 @@ class Epochs:
     def take(self, seen: Claim | None) -> bool:
         if seen is not None:
             self._marks[:] = map(max, self._marks, seen.marks)
+        self._interrupted = False
         if self._ours:
-            return self._publish_own(clean=None)
+            return self._say()
         epoch = self._newest + 1
         claim = replace(
             self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
@@ -62,12 +64,22 @@ class Epochs:
         if not self._storage.publish_folder(folder, [owner, Publication(f"{folder}/work/here", b"", b"")]):
             return False
         self._storage.sync_folder(folder)
-        self._claim, self._ours = claim, epoch
+        self._claim = claim
         self._move_away(self._newest, seen)
-        return self._publish_own(clean=True)
+        self._ours = epoch  # not before: should that fail, the next try claims another epoch and clears away again
+        self._interrupted = self._newest > 0 and self._was_held(self._newest)
+        return self._say(clean=True)
 
-    def _publish_own(self, *, clean: bool | None) -> bool:
-        """Say in our epoch's claim that we hold it; False if we slept since it was the newest, and were overtaken."""
+    def _was_held(self, epoch: int) -> bool:
+        """Asked when its folder is away: until then its holder, if it came back, may have begun something."""
+        owner = self._owner(epoch)
+        return owner is None or (owner.held and not self.is_own(owner))
+
+    def interrupted(self) -> bool:
+        return self._interrupted
+
+    def _say(self, *, clean: bool | None = None) -> bool:
+        """Write into our epoch's claim that we hold it; False if another has taken over by now."""
         try:
             self._publish(held=True, clean=clean)
         except (FileNotFoundError, NotADirectoryError):
@@ -78,12 +90,23 @@ class Epochs:
     def _move_away(self, epoch: int, owner: Claim | None) -> None:
         """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
         while epoch > 0:
-            self._storage.set_aside(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
+            aside = self._names.moved_away(epoch)
+            self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
             self._storage.sync_folder(self._names.epoch(epoch))
+            self._forget(aside)
             if owner is not None and owner.clean:
                 return
             epoch -= 1
             owner = self._owner(epoch)
+
+    def _forget(self, aside: str) -> None:
+        """Nothing is kept of a working folder that held nothing but its own beginning: the ordinary case."""
+        try:
+            names = {entry.name for entry in self._storage.list(aside)}
+        except FileNotFoundError:
+            return
+        if names <= {"here"}:
+            self._storage.erase(aside)
 
     def renew(self) -> None:
         self._publish(held=True)

@@ -32,19 +32,20 @@ class History:
 
     def headers(self, after: LSN, upto: LSN) -> Iterator[Batch]:
         """The batches after `after` to `upto`, without bodies; from the oldest kept on, if that is later."""
-        numbers = sorted({*self.numbers(), *self._shelf.numbers()})
+        segments = self._shelf.numbers()  # first: one that is freed meanwhile has its history file by then
+        numbers = sorted({*self.numbers(), *segments})
         start = bisect_right(numbers, after + 1, key=self._first) - 1
-        lsn = after
+        lsn, pruned = after, start < 0
         for number in numbers[max(0, start) :]:
             for batch in self._of(number):
                 if batch.lsn > upto:
                     return
                 if batch.lsn > after:
-                    if lsn > after and batch.lsn != lsn + 1:
+                    if batch.lsn != lsn + 1 and not pruned:
                         raise self._gap(lsn, number)
                     yield batch
-                    lsn = batch.lsn
-        if after < lsn < upto:
+                    lsn, pruned = batch.lsn, False
+        if lsn < upto and not pruned:
             raise self._gap(lsn, numbers[-1] + 1)
 
     def _gap(self, lsn: LSN, number: int) -> LogCorruptionError:

@@ -20,6 +20,7 @@ from wal.errors import LockBusyError, LogClosedError, RightLostError
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import ChangedError, Storage
 
+_POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
 TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 _FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
 _LONGEST_PAUSE = 1.0
@@ -40,6 +41,10 @@ class Fencing(Protocol):
         """Take the right over from `seen`, the last that `look` returned; False if another was faster."""
         ...
 
+    def interrupted(self) -> bool:
+        """Whether the take-over of `take` may have cut a holder off, as far as can be seen behind it."""
+        ...
+
     def renew(self) -> None:
         """Give a sign of life. Raises ChangedError, FileNotFoundError or NotADirectoryError if it was taken over."""
         ...
@@ -56,13 +61,14 @@ class Fencing(Protocol):
 class HostTenure:
     """See `wal.log.Tenure`."""
 
-    def __init__(self, fencing: Fencing, clock: Clock, ttl: float, *, died: bool) -> None:
+    def __init__(self, fencing: Fencing, clock: Clock, ttl: float, renewed: float, *, died: bool) -> None:
+        """`renewed`: when the claim was asked for, by `clock`."""
         self.died = died
         self.storage = fencing.storage()
         self._fencing = fencing
         self._clock = clock
         self._ttl = ttl
-        self._renewed = clock.monotonic()
+        self._renewed = renewed
         self._mutex = threading.Lock()
         self._lost: BaseException | None = None
         self._over = threading.Event()
@@ -76,7 +82,7 @@ class HostTenure:
 
     def beat(self) -> None:
         """Signs of life, from a thread of its own, until `end`."""
-        while not self._over.wait(self._ttl / 3):
+        while not self._clock.wait(self._over, self._ttl / 3):
             with self._mutex:
                 if self._lost is not None or self._over.is_set():
                     return
@@ -91,16 +97,16 @@ class HostTenure:
         self._renewed = now
 
     def end(self) -> None:
-        """Give the right back. Raises RightLostError if it was not ours any more."""
+        """Give the right back. Raises RightLostError if it was not ours any more; OSError: that cannot be learned."""
         self._over.set()
         with self._mutex:
             if self._lost is None:
                 self._attempt(self._fencing.give_back)
             self._raise_if_lost()
 
-    def _attempt(self, step: object) -> None:
+    def _attempt(self, step: Callable[[], None]) -> None:
         try:
-            step()  # type: ignore[operator]
+            step()
         except (ChangedError, FileNotFoundError, NotADirectoryError) as error:
             self._lost = error
 
@@ -132,19 +138,21 @@ class HostRight:
         self._ttl = ttl
         self._mutex = threading.Lock()
         self._closed = False
+        self._stamp: tuple[str, int, int] | None = None  # the claim of another that was seen last ...
+        self._since = 0.0  # ... and when it was first seen like that; kept over calls that gave up
 
     @contextmanager
     def hold(self, timeout: float | None) -> Iterator[HostTenure]:
-        """The right for a `with` block. Raises LockBusyError; at the block's end RightLostError."""
+        """The right for a `with` block. Raises LockBusyError, OSError; at the block's end RightLostError, or OSError if
+        it cannot be learned whether it was lost."""
         limit = self._timeout if timeout is None else timeout
         with DeferredInterrupt():
-            if not self._mutex.acquire(timeout=max(0.0, limit)):
-                raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
+            deadline = self._clock.monotonic() + limit
+            self._take_turn(limit, deadline)
             try:
-                died = self._acquire(limit)
-                tenure = HostTenure(self._fencing, self._clock, self._ttl, died=died)
-                threading.Thread(target=tenure.beat, name="wal-right", daemon=True).start()
+                tenure = self._acquire(limit, deadline)
                 try:
+                    threading.Thread(target=tenure.beat, name="wal-right", daemon=True).start()
                     yield tenure
                 except BaseException:
                     self._give_up(tenure)
@@ -160,35 +168,45 @@ class HostRight:
         except (OSError, RightLostError):
             return
 
-    def _acquire(self, limit: float) -> bool:
-        """Wait for the right; whether its holder before died with it."""
-        deadline = self._clock.monotonic() + limit
-        stamp: tuple[str, int, int] | None = None
-        since, pause = 0.0, _FIRST_PAUSE
+    def _take_turn(self, limit: float, deadline: float) -> None:
+        """Of the threads of this handle, one at a time."""
+        while not self._mutex.acquire(timeout=max(0.0, min(_POLL, deadline - self._clock.monotonic()))):
+            safe_point()
+            if self._clock.monotonic() >= deadline:
+                raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
+
+    def _acquire(self, limit: float, deadline: float) -> HostTenure:
+        """Wait for the right."""
+        pause = _FIRST_PAUSE
         while True:
             if self._closed:
                 raise LogClosedError("the log was closed")
+            asked = self._clock.monotonic()
             claim = self._fencing.look()
-            now = self._clock.monotonic()
             held = claim is not None and claim.held and not self._fencing.is_own(claim)
-            if claim is not None and held and stamp != (claim.token, claim.epoch, claim.counter):
-                stamp, since = (claim.token, claim.epoch, claim.counter), now
-            expired = held and now - since >= self._ttl
+            unmoved = self._unmoved(claim, asked) if claim is not None and held else 0.0
+            expired = held and unmoved >= self._ttl
+            taking = self._clock.monotonic()
             if (not held or expired) and self._fencing.take(claim):
                 if claim is None or not self._fencing.is_own(claim):
                     self._follow()
-                return expired
-            if now >= deadline:
-                holder = _describe(claim, now - since)
+                died = expired or self._fencing.interrupted()
+                return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
+            if held and asked >= deadline:  # what was free and was taken first by another is looked at again
+                holder = _describe(claim, unmoved)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
             if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
-                self._clock.sleep(max(0.0, min(pause, deadline - now, since + self._ttl - now)))
+                self._clock.sleep(max(0.0, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
-    def disown(self) -> None:
-        """In a forked child: the parent's tenure is not ours."""
-        self._mutex = threading.Lock()
+    def _unmoved(self, claim: Claim, asked: float) -> float:
+        """Seconds for which another's claim has certainly not moved: from the reply that showed it first to the
+        question whose reply shows it still. A slow reply makes that less, never more."""
+        stamp = (claim.token, claim.epoch, claim.counter)
+        if self._stamp != stamp:
+            self._stamp, self._since = stamp, self._clock.monotonic()
+        return max(0.0, asked - self._since)
 
     def close(self) -> None:
         """`hold` raises LogClosedError from now on; waits for a holder of this process."""

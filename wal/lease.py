@@ -1,7 +1,7 @@
 """The committer's right on object stores: one object, replaced only by who has seen its version (`Fence.VERSION`).
 
-The object is never deleted. If it vanished, or its holder did, the successor first takes a slot of the log: the epoch
-is that slot's LSN, so that epochs never come again, whatever becomes of the object.
+The object is never deleted. If it vanished or was damaged, or its holder did not give it back, the successor first
+takes a slot of the log: the epoch is that slot's LSN, so that epochs never come again, whatever becomes of the object.
 
 What it does not do: stop a request of a paused holder that is under way. Each of those names the version it replaces.
 """
@@ -28,6 +28,7 @@ class Lease:
         self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
         self._version = ""  # of the object as `look` saw it, or as we left it
         self._left = False  # nobody is known to have taken it since we gave it back
+        self._interrupted = False
 
     def look(self) -> Claim | None:
         if self._left:
@@ -45,18 +46,24 @@ class Lease:
         return claim.token == self._claim.token
 
     def take(self, seen: Claim | None) -> bool:
-        died = seen is None or (seen.held and not self.is_own(seen))
-        epoch = self._occupy() if died or seen is None else seen.epoch
-        counter = self._claim.counter if seen is None else max(seen.counter, self._claim.counter)
-        if seen is not None:
+        if seen is None:
+            epoch, counter = self._occupy(), self._claim.counter
+            # a log whose very first batch is this one has had no holder; else one may be at work, or have died
+            self._interrupted = bool(self._version) or epoch > 1
+        else:
+            self._interrupted = seen.held and not self.is_own(seen)
+            epoch = self._occupy() if self._interrupted else seen.epoch
+            counter = max(seen.counter, self._claim.counter)
             self._marks[:] = map(max, self._marks, seen.marks)
         self._claim = replace(self._claim, holder=whoami(), epoch=epoch, counter=counter)
         try:
             self._publish(held=True)
-        except ChangedError:
-            self._left = False
+        except (ChangedError, FileNotFoundError):  # taken by another, or gone
             return False
         return True
+
+    def interrupted(self) -> bool:
+        return self._interrupted
 
     def renew(self) -> None:
         self._publish(held=True)
@@ -79,6 +86,7 @@ class Lease:
             if there is None or not self.is_own(there):
                 raise
             self._version = stored.version
+            claim = replace(claim, counter=there.counter + 1)  # whoever watches must see it move
             self._version = self._store(claim)
         self._claim = claim
 

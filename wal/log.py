@@ -125,9 +125,9 @@ class WriteAheadLog(Protocol):
         """
         ...
 
-    def head(self) -> LSN:
+    def head(self, *, fresh: bool = False) -> LSN:
         """The last committed LSN, 0 for an empty log. One `pread`, or one request; inside `prepare` its `head`, for
-        nothing."""
+        nothing. `fresh`: as of now, whatever staleness was allowed."""
         ...
 
     def trimmed(self, *, fresh: bool = False) -> LSN:

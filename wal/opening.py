@@ -40,6 +40,7 @@ def open_log(
     kind: str | None = None,
     staleness: float = 0.0,
     ttl: float = TTL,
+    done: int | None = None,
 ) -> WriteAheadLog:
     """Open the log in `folder` of `storage`.
 
@@ -51,13 +52,14 @@ def open_log(
     before any other may work: the consumer's replay; the log is fully usable inside. `lock_timeout`: seconds to wait
     for any lock, other openers' recovery included. `segment_size`: bytes; a larger batch gets a segment of its size.
     Of slots only: `staleness`, seconds for which a look at the log's end may be believed; `ttl`, seconds without a sign
-    of life after which a committer on another host is overtaken. There `recover` is not called: nothing is volatile.
+    of life until a committer is overtaken; `done`, the mark up to which an opener needs no records; no `recover`.
 
     Raises LogMissingError, LogCorruptionError, LogFormatError, LockBusyError, UnsupportedError, OSError.
     """
     if segment_size < 2 * SEGMENT_HEADER:
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
-    settings = Settings(storage, folder, read_only, lock_timeout, clock or Clock(), segment_size, staleness, ttl)
+    limits = lock_timeout, clock or Clock(), segment_size, staleness, done, ttl
+    settings = Settings(storage, folder, read_only, *limits)
     can = storage.capabilities
     if kind is None:
         kind = "append" if can.append_log else "slots"

@@ -20,4 +20,5 @@ class Settings:
     clock: Clock
     segment_size: int = 16 * 2**20  # bytes; append log
     staleness: float = 0.0  # seconds for which a look at the log's end may be believed; slot log
+    done: int | None = None  # the mark up to which an opener has no use for records; slot log
     ttl: float = TTL  # seconds without a sign of life after which a committer is overtaken; slot log

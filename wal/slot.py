@@ -53,8 +53,11 @@ class Slot:
         return replace(self, records=tuple(Record(r.header, None) for r in self.records), trimmed=trimmed)
 
 
-def decode(data: bytes, file: str, lsn: LSN) -> Slot:
-    """The slot `lsn`, from the object `file`. Raises LogCorruptionError; LogFormatError if a newer version wrote it."""
+def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
+    """The slot `lsn` (None: whichever it says it is), from the object `file`.
+
+    Raises LogCorruptionError; LogFormatError if a newer version wrote it.
+    """
     size = SLOT_FIELDS.size + SLOT_STATE.size
     if len(data) < size + CRC.size or not data.startswith(SLOT_MAGIC):
         raise LogCorruptionError("this is no slot of a log", file=file)
@@ -66,13 +69,15 @@ def decode(data: bytes, file: str, lsn: LSN) -> Slot:
     kind, trimmed, bodies = SLOT_STATE.unpack_from(data, SLOT_FIELDS.size)
     if kind not in (BATCH, HEADERS):
         raise LogFormatError(f"{file} is of the unknown kind {kind}: written by a newer version, upgrade")
-    if number != lsn or size + headers + bodies + CRC.size != len(data):
+    if number != (number if lsn is None else lsn) or size + headers + bodies + CRC.size != len(data):
         raise LogCorruptionError("the slot is not what its name says", file=file)
+    if trimmed if kind == BATCH else (bodies or trimmed < number):
+        raise LogCorruptionError("the slot's marks do not add up", file=file)
     try:
         records = _records(data, size, headers, bodies, kind)
     except (ValueError, struct.error) as error:
         raise LogCorruptionError(f"the slot's records do not add up: {error}", file=file) from error
-    return Slot(log_id, lsn, token, previous, records, trimmed if kind == HEADERS else None)
+    return Slot(log_id, number, token, previous, records, trimmed if kind == HEADERS else None)
 
 
 def _headers(records: Sequence[Record]) -> bytes:

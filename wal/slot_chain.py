@@ -10,12 +10,15 @@ import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from wal.checkpoint import Checkpoint
-from wal.errors import LogCorruptionError, LogMissingError
+from wal.errors import LogCorruptionError, LogMissingError, UnsupportedError
 from wal.log import LSN, Batch, Record
-from wal.names import Names
+from wal.names import Names, segment_numbers, slot_numbers
+from wal.parallel import spread
 from wal.slot import Slot, decode
+from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
 
 CACHE_BYTES = 8 << 20  # of slots that were read lately
@@ -24,29 +27,62 @@ READERS = 8  # slots that are asked for at once
 _CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the next slot goes. One value, so that threads which follow the log meanwhile cannot tear it."""
+
+    lsn: LSN  # of the last slot
+    link: bytes  # what the next holds as `previous`
+
+
 class SlotChain:
     """Follows the slots of one log. Safe for threads."""
 
-    def __init__(self, storage: Storage, names: Names) -> None:
-        """Finds the log. Raises LogMissingError, LogCorruptionError, LogFormatError."""
+    def __init__(self, storage: Storage, names: Names, done: LSN = 0) -> None:
+        """Finds the log; begins at `done` if that is there, else at the redo mark. Raises LogMissingError,
+        LogCorruptionError, LogFormatError."""
         self.storage = storage
         self.names = names
         self._mutex = threading.RLock()
         self._looks = 0
-        self._cache: OrderedDict[LSN, tuple[Batch, int]] = OrderedDict()
+        self._cache: OrderedDict[LSN, tuple[Slot, int]] = OrderedDict()
         self._cached = 0
         self._sizes: dict[LSN, int] = {}  # bytes of the slots seen after the redo mark
         checkpoint = self.load_checkpoint()
-        start = self.get(checkpoint.redo if checkpoint is not None else 0)
+        redo = 0 if checkpoint is None else checkpoint.redo
+        start = self.get(max(done, redo))
+        if done > redo and (start is None or start.trimmed is not None):  # no such slot, or the redo mark is an old one
+            start = self.get(redo)
         if start is None:
-            if checkpoint is None:
-                raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
-            raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
+            start = self._missing(checkpoint)
         if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
             raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
         self.log_id = start.log_id
-        self.trimmed = start.lsn
-        self.head, self.link = start.lsn, start.link()
+        self.trimmed = redo
+        self.end = End(start.lsn, start.link())
+
+    @property
+    def head(self) -> LSN:
+        """The last slot that was seen."""
+        return self.end.lsn
+
+    def _missing(self, checkpoint: Checkpoint | None) -> Slot:
+        """The slot to begin with was not there: none at all, a log that lost it, or that another makes just now."""
+        storage, names = self.storage, self.names
+        try:
+            entries = storage.list(names.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            entries = []
+        if segment_numbers(entries):
+            raise UnsupportedError(f"the log in {storage.url}/{names.folder} has segments, not slots")
+        if checkpoint is not None:
+            raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
+        if slot_numbers(entries):
+            start = self.get(0)
+            if start is None:
+                raise LogCorruptionError("the log's first slot is missing", file=names.slot(0))
+            return start
+        raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The redo mark as it is stored: a lower bound, which may be old; None if there is none."""
@@ -82,19 +118,19 @@ class SlotChain:
                 return self.head > before
             self._looks += 1
             found: list[Slot] = []
-            lsn, link = self.head, self.link
+            lsn, link, trimmed = self.end.lsn, self.end.link, self.trimmed
             slot = first if first is not None and first.lsn == lsn + 1 else self.get(lsn + 1)
             while slot is not None:
                 self._check(slot, link)
-                if slot.trimmed is not None:
-                    self.trimmed = max(self.trimmed, slot.trimmed)
+                trimmed = max(trimmed, slot.trimmed or 0)
                 if slot.trimmed is not None and slot.trimmed > slot.lsn:
                     slot, found = self._jump(slot), []
                 found.append(slot)
                 lsn, link = slot.lsn, slot.link()
                 slot = self.get(lsn + 1)
             if found:
-                self._make_sure()
+                self.make_sure()
+                self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
             return self.head > before
 
@@ -112,7 +148,7 @@ class SlotChain:
             raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
         return target
 
-    def _make_sure(self) -> None:
+    def make_sure(self) -> None:
         """Whoever meets a slot makes its name durable before building on it: its writer may not have come to that."""
         try:
             self.storage.sync_folder(self.names.folder)
@@ -121,21 +157,22 @@ class SlotChain:
                 raise
 
     def take(self, slot: Slot) -> None:
-        """A slot that this process wrote and that is durable."""
+        """A slot that this process wrote and that is durable; unless a thread that followed the log met it before."""
         with self._mutex:
-            self._take([slot], slot.link())
+            if slot.lsn == self.end.lsn + 1:
+                self._take([slot], slot.link())
 
     def _take(self, slots: Sequence[Slot], link: bytes) -> None:
         for slot in slots:
             self._remember(slot)
-        self.head, self.link = slots[-1].lsn, link
+        self.end = End(slots[-1].lsn, link)
 
     def _remember(self, slot: Slot) -> None:
         size = sum(len(record.header) + len(record.body or b"") for record in slot.records) + 128
         if slot.trimmed is None:
             self._sizes[slot.lsn] = size
         if slot.lsn not in self._cache:
-            self._cache[slot.lsn] = (Batch(slot.lsn, slot.records), size)
+            self._cache[slot.lsn] = (slot, size)
             self._cached += size
         while self._cached > CACHE_BYTES and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1][1]
@@ -153,9 +190,19 @@ class SlotChain:
 
     # --- reading again ----------------------------------------------------------------------------------------------
 
+    def seen(self, lsn: LSN) -> Slot | None:
+        """The slot, if it was met lately: as it was then. One request if not; None if there is none."""
+        with self._mutex:
+            kept = self._cache.get(lsn)
+        return self.get(lsn) if kept is None else kept[0]
+
     def batches(self, after: LSN, head: LSN) -> Iterator[Batch]:
         """The batches (after, head]. Raises LogCorruptionError if a slot is missing."""
         lsn = after
+        if min(head, self.trimmed) - lsn > READERS:
+            for batch in SlotHistory(self.storage, self.names, self.log_id).batches(lsn, min(head, self.trimmed)):
+                yield batch
+                lsn = batch.lsn
         while lsn < head:
             upto = min(head, lsn + READERS)
             yield from self._some(range(lsn + 1, upto + 1))
@@ -163,13 +210,10 @@ class SlotChain:
 
     def _some(self, lsns: range) -> list[Batch]:
         with self._mutex:
-            known = {lsn: self._cache[lsn][0] for lsn in lsns if lsn in self._cache}
+            known = {lsn: Batch(lsn, self._cache[lsn][0].records) for lsn in lsns if lsn in self._cache}
         missing = [lsn for lsn in lsns if lsn not in known]
         if len(missing) > 1:
-            from concurrent.futures import ThreadPoolExecutor  # late: a log that is open for writing rarely reads back
-
-            with ThreadPoolExecutor(READERS) as pool:
-                known.update(zip(missing, pool.map(self._read, missing), strict=True))
+            known.update(zip(missing, spread(self._read, missing, READERS), strict=True))
         elif missing:
             known[missing[0]] = self._read(missing[0])
         return [_without_bodies(known[lsn]) if lsn <= self.trimmed else known[lsn] for lsn in lsns]

@@ -1,7 +1,8 @@
 """What a leader does for all who wait, where batches are slots: whoever creates slot N has committed batch N.
 
 Nobody is kept from appending meanwhile, so an answer of `prepare` counts only if the log has not grown since: the new
-slot, or a look at the log's end, tells. If it has, the batch is made again from the queue.
+slot, or a look at the log's end, tells. If it has, the batch is made again from the queue. "Since" is the end on which
+`prepare` was asked, kept aside: the handle's own may move on at any time, whenever another thread looks.
 
 The outcome of a creation may be unknown (a reply was lost). Then the slot is read: our token decides. *Absent is
 unknown too*, since the request may still be on its way: the same slot is tried again with the same bytes, or given up
@@ -20,12 +21,12 @@ from wal.interrupts import safe_point, tell
 from wal.leader import ask, fail
 from wal.log import LSN, Position, Record
 from wal.slot import TOKEN_BYTES, Slot
-from wal.slot_chain import SlotChain
+from wal.slot_chain import End, SlotChain
 
 _BATCH_RECORDS = 1024
 _PAUSE = 0.002  # seconds; doubled with each slot that was lost, to at most ...
 _LONGEST_PAUSE = 1.0
-# Refused by the storage before anything was written.
+# Refused by the storage before anything was written, unless the slot is there all the same.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -39,6 +40,7 @@ class SlotLeader:
         self._patience = patience
         self._doubt: LSN | None = None  # the slot that we may have created
         self._lost = 0  # slots, one after the other
+        self.asked: LSN = 0  # the head on which `prepare` is asked, or was asked last
 
     def flush(self, queue: Queue) -> None:
         """By the leader: one batch, or the knowledge that the log has grown."""
@@ -46,8 +48,10 @@ class SlotLeader:
         try:
             self.settle_doubt()
             entries = queue.take(_BATCH_RECORDS)
-            accepted, refused = ask(entries, self._chain.head)
-            if self._create(accepted) if accepted else not self._chain.follow():
+            end = self._chain.end
+            self.asked = end.lsn
+            accepted, refused = ask(entries, end.lsn)
+            if self._counts(accepted, end):
                 self._lost = 0
                 for entry, error in refused:
                     entry.settle(error=error)
@@ -62,16 +66,30 @@ class SlotLeader:
             queue.put_back(entry for entry in entries if not entry.done)
             queue.wake(entry for entry in entries if entry.done)
 
-    def _create(self, accepted: Sequence[Entry]) -> bool:
-        """Whether the accepted records are committed now; if not, another was faster and they are to be asked again."""
+    def _counts(self, accepted: Sequence[Entry], end: End) -> bool:
+        """Whether the answers given on `end` count, and the accepted records are committed; else all are to be asked
+        again."""
+        if self._chain.head != end.lsn:  # another thread has seen more meanwhile, or `prepare` itself took a slot
+            return False
+        if accepted:
+            return self._create(accepted, end)
+        self._chain.follow()
+        return self._chain.head == end.lsn
+
+    def _create(self, accepted: Sequence[Entry], end: End) -> bool:
+        """Whether the accepted records are committed now, right behind `end`; if not, another was faster."""
         records = tuple(entry.record for entry in accepted if entry.record is not None)
-        slot = self._slot(records)
+        slot = self._slot(records, end)
         try:
             won = self._put(slot)
         except BaseException as error:
             if self._doubt is not None:  # also when interrupted: nobody may try these again before that is settled
+                if not isinstance(error, InDoubtError):
+                    error.add_note(str(self._in_doubt(slot.lsn)))
                 for entry in accepted:
-                    entry.settle(error=error if isinstance(error, InDoubtError) else self._in_doubt(slot.lsn))
+                    doubt = self._in_doubt(slot.lsn)
+                    doubt.__cause__ = error.__cause__ if isinstance(error, InDoubtError) else error
+                    entry.settle(error=doubt)
             raise
         if not won:
             return False
@@ -80,47 +98,60 @@ class SlotLeader:
         tell(f"batch {slot.lsn} was committed before the interrupt")
         return True
 
-    def _slot(self, records: tuple[Record, ...]) -> Slot:
-        chain = self._chain
-        return Slot(chain.log_id, chain.head + 1, self._clock.token(TOKEN_BYTES), chain.link, records)
+    def _slot(self, records: tuple[Record, ...], end: End) -> Slot:
+        return Slot(self._chain.log_id, end.lsn + 1, self._clock.token(TOKEN_BYTES), end.link, records)
 
     def _put(self, slot: Slot) -> bool:
         """Create a slot; False if another was faster. Raises InDoubtError; OSError if the storage refused it."""
-        data, file = slot.encode(), self._chain.names.slot(slot.lsn)
-        deadline = self._clock.monotonic() + self._patience
-        attempt = 0
-        while True:
-            self._doubt = slot.lsn
-            try:
-                won, found = self._chain.storage.create(file, data), None
-                if not won:
-                    found = self._chain.get(slot.lsn)
-            except OSError as error:
-                if attempt == 0 and error.errno in _REFUSED:
-                    self._doubt = None
-                    raise
-                found = self._read_back(slot.lsn)
-                if found is None and self._clock.monotonic() >= deadline:
-                    raise self._in_doubt(slot.lsn) from error
-                won = False
-            if won or found is not None:
-                break
-            attempt += 1
-            safe_point()
-            self._wait(attempt)
+        before, self._doubt = self._doubt, slot.lsn
+        found = self._try_until_known(slot, before)
         self._doubt = None
-        if won or (found is not None and found.token == slot.token):
+        if found.token == slot.token:
             self._chain.take(slot)
             return True
         self._chain.follow(found)
         return False
 
-    def _read_back(self, lsn: LSN) -> Slot | None:
-        """What stands in a slot; None if nothing, or if that cannot be learned now."""
+    def _try_until_known(self, slot: Slot, before: LSN | None) -> Slot:
+        """Who has the slot: ours, durable, or another. `before`: what was in doubt, should nothing come of this."""
+        deadline = self._clock.monotonic() + self._patience
+        attempt = 0
+        while True:
+            failure = self._try(slot)
+            if failure is None:
+                return slot
+            found, known = self._read_back(slot)
+            if found is not None:
+                return found
+            if attempt == 0 and known and failure.errno in _REFUSED:
+                self._doubt = before
+                raise failure
+            if self._clock.monotonic() >= deadline:
+                raise self._in_doubt(slot.lsn) from failure
+            attempt += 1
+            safe_point()
+            self._wait(attempt)
+
+    def _try(self, slot: Slot) -> OSError | None:
+        """None: created. Otherwise what is known of it: that the name is taken, or the error."""
+        file = self._chain.names.slot(slot.lsn)
         try:
-            return self._chain.get(lsn)
+            if self._chain.storage.create(file, slot.encode()):
+                return None
+        except OSError as error:
+            return error
+        return FileExistsError(errno.EEXIST, "the slot is taken, and cannot be read", file)
+
+    def _read_back(self, slot: Slot) -> tuple[Slot | None, bool]:
+        """What stands in a slot, and whether that is known; an own one only once its name is durable: the creation
+        may have failed at just that."""
+        try:
+            found = self._chain.get(slot.lsn)
+            if found is not None and found.token == slot.token:
+                self._chain.make_sure()
         except OSError:
-            return None
+            return None, False
+        return found, True
 
     def _in_doubt(self, lsn: LSN) -> InDoubtError:
         file = f"{self._chain.storage.url}/{self._chain.names.slot(lsn)}"
@@ -133,7 +164,7 @@ class SlotLeader:
         try:
             self._chain.follow()
             if self._chain.head < self._doubt:
-                self.occupy()
+                self._put(self._slot((), self._chain.end))  # ours and empty, or another's: decided in any case
         except (OSError, InDoubtError) as error:
             raise PoisonedError(
                 f"an earlier append is still in doubt (slot {self._doubt}), and the storage does not answer: {error}"
@@ -143,7 +174,7 @@ class SlotLeader:
     def occupy(self) -> LSN:
         """Take the next slot with an empty batch, so that no append that is still on its way can have it; its LSN."""
         while True:
-            slot = self._slot(())
+            slot = self._slot((), self._chain.end)
             if self._put(slot):
                 return slot.lsn
             self._pause()

@@ -9,23 +9,26 @@ far they are gone, so that a writer that slept finds its slot taken, and a reade
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from wal.checkpoint import Checkpoint
-from wal.claim import MARKS
+from wal.claim import MARKS, Claim
 from wal.epoch import Epochs
-from wal.errors import LogClosedError, LogCorruptionError, UnsupportedError, WalError
+from wal.errors import InDoubtError, LogClosedError, LogCorruptionError, UnsupportedError, WalError
 from wal.group import Group
 from wal.host_right import HostRight
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.lease import Lease
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
 from wal.names import Names, slot_numbers
+from wal.parallel import spread
 from wal.settings import Settings
 from wal.slot import NO_LINK, TOKEN_BYTES, Slot
 from wal.slot_chain import READERS, SlotChain
+from wal.slot_history import SlotHistory
 from wal.slot_leader import SlotLeader
 from wal.storage.base import Fence
 
@@ -49,17 +52,34 @@ class SlotLog:
 
     def _attach(self) -> None:
         settings = self.settings
-        self.chain = SlotChain(settings.storage, self.names)
+        claim = self._claim()
+        done = 0 if claim is None or settings.done is None else claim.marks[settings.done]
+        self.chain = SlotChain(settings.storage, self.names, done)
+        if claim is not None and claim.log == self.id:
+            self._marks[:] = map(max, self._marks, claim.marks)
+        if not settings.read_only:
+            self.chain.make_sure()  # whoever made the log may have died before its folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
         token = settings.clock.token(TOKEN_BYTES).hex()
         fencing: Lease | Epochs
         if settings.storage.capabilities.fence is Fence.VERSION:
-            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._occupy)
+            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
+
+    def _claim(self) -> Claim | None:
+        """What the last committer said, where one request tells. Its marks are true: they were published after the work
+        that they speak of, which was durable by then."""
+        settings = self.settings
+        if settings.done is None or settings.storage.capabilities.fence is not Fence.VERSION:
+            return None
+        try:
+            return Claim.decode(settings.storage.read(self.names.apply).data)
+        except FileNotFoundError:
+            return None
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -73,12 +93,14 @@ class SlotLog:
         """A slot is whole or absent: there is no tail to repair."""
         return TailReport(0, (), 0)
 
-    def head(self) -> LSN:
+    def head(self, *, fresh: bool = False) -> LSN:
         """The last committed LSN: one request, none inside `prepare` or within the staleness that was allowed."""
         if self._closed:
             raise LogClosedError("the log was closed")
         now = self.settings.clock.monotonic()
-        if not self._group.leading() and (self._looked < 0 or now - self._looked >= self.settings.staleness):
+        if self._group.leading():
+            return self._leader.asked
+        if fresh or self._looked < 0 or now - self._looked >= self.settings.staleness:
             self.chain.follow()
             self._looked = now
         return self.chain.head
@@ -87,12 +109,15 @@ class SlotLog:
         """The last committed LSN that this handle has seen."""
         if self._closed:
             raise LogClosedError("the log was closed")
-        return self.chain.head
+        return self._leader.asked if self._group.leading() else self.chain.head
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """All bodies up to here may be gone, as of what was seen, or of now."""
         if fresh:
             self.chain.follow()
+            checkpoint = self.chain.load_checkpoint()  # bodies may have gone from slots that were followed long ago
+            if checkpoint is not None:
+                self.chain.moved(min(checkpoint.redo, self.chain.head))
         return self.chain.trimmed
 
     def size_after(self, lsn: LSN) -> int:
@@ -122,7 +147,8 @@ class SlotLog:
             problems.append(str(error))
         there = set(slot_numbers(self.settings.storage.list(self.names.folder)))
         problems += [f"a slot is missing (file {self.names.slot(n)})" for n in range(head) if n not in there]
-        beyond = sorted(number for number in there if number > head + READERS)  # others may append meanwhile
+        # others may append meanwhile, and a listing is no snapshot: what it lacks is looked for
+        beyond = [n for n in sorted(there) if n > head + 1 and n - 1 not in there and chain.get(n - 1) is None]
         problems += [f"a slot lies beyond the log's end (file {self.names.slot(number)})" for number in beyond]
         link = NO_LINK
         for lsn in range(head + 1):
@@ -163,6 +189,13 @@ class SlotLog:
         self._group.submit(prepare)
         return taken[0]
 
+    def _epoch(self) -> LSN:
+        """A slot for a lease's epoch. Nobody is in doubt of an empty batch: here that is the storage's error."""
+        try:
+            return self._occupy()
+        except InDoubtError as error:
+            raise OSError(errno.EIO, f"no slot could be taken for a new epoch: {error}") from error
+
     def _require_writable(self) -> None:
         if self._closed or self.settings.read_only:
             self._refuse()
@@ -195,6 +228,8 @@ class SlotLog:
     def trim(self, upto: LSN) -> None:
         """Drop the bodies up to `upto`, the oldest first, then raise the redo mark. Lower than before: nothing."""
         self._require_writable()
+        if upto > self.chain.head:
+            self.chain.follow()  # marks that came with the right may be ahead of what was seen
         if not 0 <= upto <= self.chain.head:
             raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.head}")
         checkpoint = self.chain.load_checkpoint()
@@ -202,24 +237,26 @@ class SlotLog:
         if upto <= redo:
             self.chain.moved(redo)
             return
+        trimmed: list[Slot] = []
         for first in range(redo + 1, upto + 1, READERS):
-            self._trim(range(first, min(upto + 1, first + READERS)), upto)
+            trimmed += self._trim(range(first, min(upto + 1, first + READERS)), upto)
+        SlotHistory(self.settings.storage, self.names, self.chain.log_id).keep(trimmed)
         self._publish(self.names.checkpoint, Checkpoint(self.id, upto).encode())
         self.chain.moved(upto)
 
-    def _trim(self, lsns: range, upto: LSN) -> None:
+    def _trim(self, lsns: range, upto: LSN) -> list[Slot]:
         """Whoever does this says what is true for ever, so no version is asked for, and nobody has to be alone."""
-        from concurrent.futures import ThreadPoolExecutor  # late: see slot_chain
 
-        def one(lsn: LSN) -> None:
-            slot = self.chain.get(lsn)
+        def one(lsn: LSN) -> Slot:
+            slot = self.chain.seen(lsn)
             if slot is None:
                 raise LogCorruptionError("a slot is missing in the middle of the log", file=self.names.slot(lsn))
             if slot.trimmed is None:
-                self._publish(self.names.slot(lsn), slot.without_bodies(upto).encode())
+                slot = slot.without_bodies(upto)
+                self._publish(self.names.slot(lsn), slot.encode())
+            return slot
 
-        with ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(one, lsns))
+        return spread(one, lsns, READERS)
 
     def _publish(self, name: str, data: bytes) -> None:
         self.settings.storage.publish(name, data, b"", durable=True)

@@ -11,7 +11,7 @@ READING = frozenset({"read", "open", "attribute", "list", "entry", "versions"})
 WRITING = frozenset(
     {
         *("create", "publish", "publish_folder", "set_aside", "make_folder", "stage", "stage_existing"),
-        *("sync_folder", "sync", "erase", "remove"),
+        *("sync_folder", "sync", "erase", "remove", "retire"),
     }
 )
 

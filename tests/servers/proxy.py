@@ -70,7 +70,7 @@ class Proxy:
         return Handler
 
     def exchange(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        body = received(handler)
         query = parse_qs(urlsplit(handler.path).query)
         data_node = "namenoderpcaddress" in query
         with self._lock:
@@ -98,7 +98,8 @@ class Proxy:
         host, port = next(iter(self._data_nodes)) if data_node else self._upstream
         connection = http.client.HTTPConnection(host, port, timeout=60)
         try:
-            kept = {name: value for name, value in handler.headers.items() if name != "Connection"}
+            dropped = ("Connection", "Transfer-Encoding", "Content-Length")  # the body goes on in one piece
+            kept = {name: value for name, value in handler.headers.items() if name not in dropped}
             connection.request(handler.command, path, body or None, kept)
             reply = connection.getresponse()
             content = reply.read()
@@ -128,6 +129,18 @@ class Proxy:
         handler.end_headers()
         handler.wfile.write(content[: len(content) // 2] if cut else content)
         handler.close_connection = handler.close_connection or cut
+
+
+def received(handler: BaseHTTPRequestHandler) -> bytes:
+    """The request's body, of a known length or in chunks."""
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(handler.rfile.readline(), 16):
+        parts.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(parts)
 
 
 def passing(exchange: Exchange) -> str:

@@ -1,18 +1,84 @@
-"""Trees for tests. Whoever uses a tree has it checked at the end: every invariant, in both directions."""
+"""Trees for tests. Whoever uses a tree has it checked at the end: every invariant, in both directions.
+
+The tests of the API (`API`) run on every kind of storage in `ALWAYS`; those marked `everywhere` on real servers too.
+`--storage=KIND` (or `all`) runs all of them on that kind alone. A test that looks at what only files of this machine
+have, or at the append log, is marked `local`, with the reason; one that opens its own folder is local by itself.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from metatree import Metatree
+from tests.tree import storages
+from tests.tree.storages import KINDS, Place
 
 LEVELS = ("model", "version")
+ALWAYS = ("local", "memory", "mount", "objects", "moto")
+SERVERS = ("seaweedfs", "hdfs")
+REMOTE = ("moto", *SERVERS)
+MOST = 2
+API = {
+    "test_api_changing",
+    "test_api_node",
+    "test_api_put",
+    "test_api_reading",
+    "test_api_tree",
+    "test_isolation",
+    "test_locations",
+    "test_transactions",
+    "test_values",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--storage", choices=(*KINDS, "all"), help="run the tests of the API on this kind of storage alone"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "place" in metafunc.fixturenames:
+        metafunc.parametrize("place", _kinds(metafunc), indirect=True, scope="function")
+
+
+def _kinds(metafunc: pytest.Metafunc) -> tuple[str, ...]:
+    definition = metafunc.definition
+    api = metafunc.module.__name__.rpartition(".")[2] in API
+    if not api or definition.get_closest_marker("local"):
+        return ("local",)
+    kinds = ALWAYS
+    if definition.get_closest_marker("everywhere"):
+        kinds += SERVERS
+    chosen = metafunc.config.getoption("--storage")
+    if chosen:
+        kinds = KINDS if chosen == "all" else (str(chosen),)
+    if definition.get_closest_marker("by_url"):
+        return tuple(kind for kind in kinds if kind not in ("memory", "mount", "objects"))
+    if definition.get_closest_marker("outside"):
+        return tuple(kind for kind in kinds if kind not in ("memory", "objects"))
+    return kinds
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A request costs more than a file: on servers a test runs in MOST of its variants, always the same."""
+    variants: dict[tuple[str, object], list[pytest.Item]] = {}
+    for item in items:
+        params = getattr(item, "callspec", None)
+        kind = None if params is None else params.params.get("place")
+        if kind in REMOTE:
+            variants.setdefault((item.nodeid.partition("[")[0], kind), []).append(item)
+    for several in variants.values():
+        several.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in several[MOST:]:
+            items.remove(item)
 
 
 def assert_clean(root: Path | str) -> None:
@@ -36,22 +102,53 @@ def apply(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of what was learned about S3 servers that is not the user's."""
+    return tmp_path_factory.mktemp("verdicts")
+
+
 @pytest.fixture
-def make_tree(fast_path: Path) -> Iterator[Callable[..., Metatree]]:
-    """Opens trees below `fast_path` (default name 'tree'); closes them, then checks each that still is a tree."""
+def place(
+    request: pytest.FixtureRequest, fast_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: Path
+) -> Iterator[Place]:
+    """Where the test's trees lie; its parameter is the kind of storage."""
+    kind = str(request.param)
+    if kind in ("local", "mount"):
+        yield storages.on_disk(kind, fast_path)
+    elif kind == "memory":
+        yield storages.in_memory()
+    elif kind == "objects":
+        yield storages.in_objects()
+    elif kind == "hdfs":
+        server = request.getfixturevalue("hdfs")
+        yield storages.in_hdfs(server.host, server.port)
+    else:
+        server = request.getfixturevalue(kind)
+        monkeypatch.setenv(storages.CACHE, str(verdicts))
+        if kind == "moto":
+            storages.trust(server)
+        yield storages.in_bucket(kind, server)
+
+
+@pytest.fixture
+def make_tree(place: Place) -> Iterator[Callable[..., Metatree]]:
+    """Opens trees by name (default 'tree'); closes them, then checks each that still is a tree."""
     opened: list[Metatree] = []
 
     def make(name: str = "tree", keys: tuple[str, ...] | None = LEVELS, **options: object) -> Metatree:
-        tree = Metatree(str(fast_path / name), keys, **options)  # type: ignore[arg-type]
+        tree = place.open(name, keys, **options)
         opened.append(tree)
         return tree
 
     yield make
     for tree in opened:
         tree.close()
-    for root in {tree.root for tree in opened}:
-        if os.path.exists(os.path.join(root, ".metatree")):
-            assert_clean(root)
+    for name in place.names():
+        if place.is_tree(name):
+            with place.open(name) as tree:
+                report = tree.check(deep=True)
+            assert report.ok, str(report)
 
 
 @pytest.fixture

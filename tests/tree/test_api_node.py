@@ -57,6 +57,7 @@ def test_a_node_shows_what_is_committed_now_not_what_was(filled: Metatree, make_
     assert node.path == "m"  # a path needs no state
 
 
+@pytest.mark.everywhere
 def test_the_verbs_of_a_node_are_those_of_the_tree_at_its_place(filled: Metatree, fast_path: Path) -> None:
     node = filled.find("m/v1")
     assert node.put(b"x", name="x") is True

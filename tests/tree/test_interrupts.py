@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import os
 import random
 import signal
@@ -28,6 +29,16 @@ PACKAGES = (str(Path(wal.__file__).parent), str(Path(sys.modules["metatree"].__f
 _FIRST = 4  # bytes: the first instructions of a function, which make its frame ready
 
 
+def _cannot_be(frame: FrameType) -> bool:
+    """What cannot be helped, see decision 14; and the way from a `with` block's last line to its `__exit__`: tracing
+    stops there, on the line of the `with` again, but a signal is not looked for."""
+    if frame.f_code is Transaction.__exit__.__code__:
+        return frame.f_lasti <= _FIRST
+    if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+        return False
+    return frame.f_lasti > min(start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
+
+
 class LineTracer:
     """Raises SIGINT when the `at`-th line of the packages is about to run; counts the lines if `at` is 0."""
 
@@ -47,8 +58,8 @@ class LineTracer:
         if not frame.f_code.co_filename.startswith(PACKAGES):
             return None
         if event == "line":
-            if frame.f_code is Transaction.__exit__.__code__ and frame.f_lasti <= _FIRST:
-                return self  # what cannot be helped, see decision 14
+            if _cannot_be(frame):
+                return self
             self.lines += 1
             if self.lines == self.at:
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
@@ -83,7 +94,6 @@ OPERATIONS = [put_inline, put_staged, in_a_transaction, moved, with_a_checkpoint
 
 
 # an interrupt between `tree.transaction()` and the `with` that enters it: the warning is right, if not needed
-@pytest.mark.filterwarnings("ignore:.*was never entered", "ignore:.*Transaction.__del__")
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_an_interrupt_at_any_line_leaves_everything_in_order(
     fast_path: Path, operation: Callable[[Metatree, int], None]
@@ -140,8 +150,6 @@ def downloaded(tree: Metatree, number: int) -> None:
     list(tree.get("m/v0/b", f"{tree.root}.{number}"))
 
 
-@pytest.mark.filterwarnings("ignore:.*was never entered", "ignore:.*Transaction.__del__")
-@pytest.mark.filterwarnings("ignore:unclosed file", "ignore:.*FileIO")  # between a block's end and its __exit__
 @pytest.mark.filterwarnings("ignore:.*finalize object")  # of a dropped tree: Python only reports what is raised there
 @pytest.mark.parametrize(
     "operation",

@@ -6,6 +6,7 @@ In the scripts `t1`, `t2` are handles of two processes on one tree (the engine s
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -31,11 +32,17 @@ from metatree import (
     MetatreeError,
     NodeExistsError,
     NodeNotFoundError,
+    UnavailableError,
 )
+from metatree.engine import Engine
 from tests.tree.conftest import LEVELS
+from tests.tree.storages import again
+from tests.tree.test_readers import Meanwhile
+from wal.testing import Call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MakeTree = Callable[..., Metatree]
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -91,10 +98,11 @@ def test_intermediate_read_of_a_value_that_the_transaction_replaced_is_impossibl
         assert read(t2, "x") == 0
         t1.update("m", x=2)
     assert read(t2, "x") == 2
-    with Metatree(t1.root, read_only=True) as reader:
+    with again(t1, read_only=True) as reader:
         assert read(reader, "x") == 2
 
 
+@pytest.mark.everywhere
 def test_lost_update_of_a_counter_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         x = read(t1, "x")
@@ -125,6 +133,7 @@ def test_read_skew_between_two_keys_is_refused(t1: Metatree, t2: Metatree) -> No
         read(t1, "y")  # 1 would belong to another state than x = 0
 
 
+@pytest.mark.everywhere
 def test_read_skew_between_two_nodes_and_a_blob_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         assert read(t1, "active") == "v1"
@@ -144,6 +153,7 @@ def test_a_snapshot_is_that_of_the_blocks_beginning(t1: Metatree, t2: Metatree) 
     assert keys(t2) == {"x": 0, "y": 7, "active": "v1"}
 
 
+@pytest.mark.local("elsewhere a handle may still have in its log what another has put into a file")
 def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_was_read_changes(
     t1: Metatree, t2: Metatree
 ) -> None:
@@ -157,8 +167,123 @@ def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_wa
     assert txn.lsn is not None and keys(t2) == {"x": 1, "y": 7, "active": "v1"}
 
 
+@pytest.mark.local("it stands between the reader and the files of this machine")
+@pytest.mark.parametrize("look", ["key", "absent key", "all keys"])
+def test_a_key_that_is_looked_at_when_the_snapshot_has_moved_past_its_change_is_refused(
+    t1: Metatree, t2: Metatree, look: str
+) -> None:
+    """`metadata` hands all keys out at once; which of them the block relies on is known when it looks at them."""
+    t2.checkpoint()
+    with pytest.raises(ConflictError), t1.transaction():
+        held = t1.find("m").metadata
+        t2.update("m", x=10, z=10)
+        assert b"".join(t1.get("m/v1/blob"))
+        assert t1.exists("m/v1")  # nothing that was read has changed: the snapshot is now behind the update
+        value = {"key": lambda: held["x"], "absent key": lambda: held.get("z", 0), "all keys": lambda: len(held)}[
+            look
+        ]()
+        t1.update("m", x=value + 1)
+    assert keys(t2) == {"x": 10, "y": 0, "z": 10, "active": "v1"}
+
+
+def test_other_keys_of_metadata_may_be_looked_at_when_the_snapshot_has_moved(t1: Metatree, t2: Metatree) -> None:
+    t2.checkpoint()
+    with t1.transaction():
+        held = t1.find("m").metadata
+        t2.update("m", x=10)
+        assert b"".join(t1.get("m/v1/blob"))
+        assert t1.exists("m/v1")
+        t1.update("m", y=held["y"] + 1)
+    assert keys(t2) == {"x": 10, "y": 1, "active": "v1"}
+    assert held["x"] == 0  # after the block it is what it was, and nothing rests on it
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+def test_a_snapshot_does_not_go_back_when_a_staged_blob_has_come_into_its_place(make_tree: MakeTree) -> None:
+    """Else what was committed before the block began would be taken for a change of what it read."""
+    writer = make_tree(apply="background")
+    writer._engine.committer.stop()  # it applies when it is told to
+    writer.put("m/v1", b"x" * 100_000, name="blob")
+    reader = make_tree(keys=None, apply="background")
+    reader._engine.committer.stop()
+    assert len(b"".join(reader.get("m/v1/blob"))) == 100_000  # from the staging area
+    writer.checkpoint()  # the staged file goes
+    writer.update("m", x=1)
+    writer.update("m", y=1)
+    with reader.transaction() as txn:
+        assert read(reader, "x") == 1
+        assert len(b"".join(reader.get("m/v1/blob"))) == 100_000
+        reader.update("m", z=1)
+    assert txn.lsn == 4
+
+
+VERBS: dict[str, Callable[[Metatree], object]] = {
+    "put": lambda tree: tree.put("m/v1", b"new", name="new"),
+    "delete": lambda tree: tree.delete("m/v2", recursive=True),
+    "compare and set": lambda tree: tree.compare_and_set("m", "x", 0, 1),
+    "move": lambda tree: tree.move("m/v1/blob", "m/v1/moved"),
+}
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+@pytest.mark.parametrize("verb", VERBS, ids=str)
+def test_a_verb_happens_once_though_the_log_is_trimmed_past_the_snapshot_meanwhile(
+    t1: Metatree, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "segment_size", 4096)
+    writer = Metatree(t1.root)  # its segments are small, so that trimming frees them
+    writer.update("m", filler="f" * 5000)
+    writer.checkpoint()
+    looker = Meanwhile(after=0)
+    tree = Metatree(wal.LocalStorage(t1.root, looker))
+
+    def change() -> None:
+        for number in range(3):
+            writer.put("other", bytes([number]) * 4000, name="blob", force=True)
+            writer.checkpoint()
+
+    with tree.transaction() as txn:
+        looker.happen = change
+        VERBS[verb](tree)
+        assert looker.happen is None, "nothing was interleaved"
+    assert txn.lsn is not None
+    tree.close()
+    writer.close()
+
+
+class _LogFails(Meanwhile):
+    """The log cannot be read once, after what happens meanwhile."""
+
+    failing = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.failing and call.method == "pread" and call.path.endswith(".log"):
+            self.failing = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO), call.path)
+        return super().around(call, run, tear)
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+def test_a_verb_whose_snapshot_could_not_be_confirmed_is_not_committed(t1: Metatree, t2: Metatree) -> None:
+    t2.checkpoint()
+    looker = _LogFails(after=0)
+    tree = Metatree(wal.LocalStorage(t1.root, looker))
+
+    def change() -> None:
+        t2.update("m", y=1)
+        looker.failing = True
+
+    with pytest.raises(UnavailableError), tree.transaction():
+        looker.happen = change
+        with pytest.raises(UnavailableError):
+            tree.put("m/v1", b"new", name="new")
+        assert not looker.failing, "nothing failed"
+    assert not tree.exists("m/v1/new") and tree.lsn == t2.lsn
+    tree.close()
+
+
 def test_a_transaction_that_only_reads_is_refused_a_mixed_state_too(t1: Metatree, t2: Metatree) -> None:
-    with Metatree(t1.root, read_only=True) as reader:
+    with again(t1, read_only=True) as reader:
         t2.update("m", x=5)
         assert read(reader, "x") == 5
     with t1.transaction() as txn:
@@ -167,6 +292,7 @@ def test_a_transaction_that_only_reads_is_refused_a_mixed_state_too(t1: Metatree
 
 
 @pytest.mark.parametrize("order", ["first commits first", "second commits first"])
+@pytest.mark.everywhere
 def test_write_skew_between_two_keys_is_refused(t1: Metatree, t2: Metatree, order: str) -> None:
     """Both may take one of the two only if the other is still 0; serial execution lets one of them."""
 
@@ -194,6 +320,7 @@ def test_write_skew_through_a_reference_is_refused(t1: Metatree, t2: Metatree) -
 # --- phantoms -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_phantom_child_is_refused(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError, match="children"), t1.transaction():
         t1.update("m", count=len(t1.children("m")))
@@ -246,6 +373,7 @@ def test_a_key_of_another_node_is_no_phantom(t1: Metatree, t2: Metatree) -> None
 # --- what commutes does not conflict --------------------------------------------------------------------------------
 
 
+@pytest.mark.everywhere
 def test_different_children_of_one_parent_commute(t1: Metatree, t2: Metatree) -> None:
     with t1.transaction() as txn:
         t1.put("m/v3", b"three", name="blob")
@@ -325,6 +453,7 @@ TWINS = [("Foo", "foo"), ("stra\u00dfe", "STRASSE"), ("\u00e9t\u00e9", "\u00c9T\
 
 
 @pytest.mark.parametrize(("one", "other"), TWINS)
+@pytest.mark.everywhere
 def test_twins_that_differ_in_case_conflict_in_a_transaction(t1: Metatree, t2: Metatree, one: str, other: str) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         t1.put(f"m/{one}", b"", name="blob")
@@ -375,6 +504,7 @@ def test_twins_of_a_blob_and_a_node_conflict_in_a_transaction(t1: Metatree, t2: 
 
 
 @pytest.mark.parametrize("recursive", [True, False])
+@pytest.mark.everywhere
 def test_delete_of_a_node_and_put_below_it_conflict_in_both_orders(t1: Metatree, t2: Metatree, recursive: bool) -> None:
     t1.put("e", b"", name="only")
     t1.delete("e/only")
@@ -429,6 +559,7 @@ def test_delete_and_creation_anew_against_update_is_a_conflict(t1: Metatree, t2:
     assert keys(t1, "m/v1") == {}
 
 
+@pytest.mark.everywhere
 def test_move_against_put_into_the_moved_node_is_a_conflict(t1: Metatree, t2: Metatree) -> None:
     with pytest.raises(ConflictError), t1.transaction():
         t1.move("m/v1", "m/moved")
@@ -467,10 +598,10 @@ def test_two_moves_of_one_node_leave_one_of_them(t1: Metatree, t2: Metatree) -> 
 
 
 class HeldAppend:
-    """Holds the right to append, so that the transactions of several threads meet in one batch afterwards."""
+    """Leads the queue of those who append, so that the transactions of several threads meet in one batch afterwards."""
 
-    def __init__(self, root: str) -> None:
-        self._log = wal.open_log(wal.open_storage(root))
+    def __init__(self, tree: Metatree) -> None:
+        self._log = tree._engine.log
         self._go = threading.Event()
         self._inside = threading.Event()
         self._thread = threading.Thread(target=self._hold)
@@ -490,7 +621,6 @@ class HeldAppend:
     def __exit__(self, *_: object) -> None:
         self._go.set()
         self._thread.join()
-        self._log.close()
 
 
 def at_once(tree: Metatree, *blocks: Callable[[], None]) -> list[BaseException | None]:
@@ -509,7 +639,7 @@ def at_once(tree: Metatree, *blocks: Callable[[], None]) -> list[BaseException |
 
     everybody = threading.Barrier(len(blocks))
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(blocks))]
-    with HeldAppend(tree.root):
+    with HeldAppend(tree):
         for thread in threads:
             thread.start()
         for _ in threads:
@@ -536,6 +666,7 @@ def test_write_skew_through_a_batch_mate_is_refused(t1: Metatree, round_: int) -
     assert [type(error) for error in raised if error is not None] == [ConflictError]
 
 
+@pytest.mark.everywhere
 def test_commuting_mates_commit_in_one_batch(t1: Metatree) -> None:
     before = t1.lsn
     raised = at_once(t1, *(lambda n=n: t1.put(f"m/new{n}", b"", name="blob") for n in range(4)))
@@ -564,7 +695,7 @@ def test_a_mate_with_the_same_idempotency_key_is_replayed(t1: Metatree) -> None:
         outcomes.append((txn.lsn, txn.replayed))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
-    with HeldAppend(t1.root):
+    with HeldAppend(t1):
         for thread in threads:
             thread.start()
     for thread in threads:
@@ -675,6 +806,7 @@ def test_the_search_for_cycles_finds_write_skew_lost_reads_and_stale_reads() -> 
         dependencies([(0, 1, [("append", "x", "a")])], {"x": []})
 
 
+@pytest.mark.everywhere
 def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None:
     seed = random.randrange(10**6)  # follows from the seed of the run, which is printed
     history: list[Done] = []
@@ -711,6 +843,7 @@ print(json.dumps([d for d in done if d is not None]))
 """
 
 
+@pytest.mark.local("its processes open the tree by path; those on servers have tests of their own")
 def test_a_history_of_processes_is_serializable_in_real_time(t1: Metatree, apply: str) -> None:
     seed = random.randrange(10**6)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

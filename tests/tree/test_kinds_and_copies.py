@@ -12,6 +12,7 @@ import pytest
 import wal
 from metatree import BlobExistsError, ConflictError, CorruptionError, Metatree, NodeExistsError
 from tests.tree.conftest import LEVELS, assert_clean
+from tests.tree.model import ROOT, clone, dump, empty_disk, open_tree, plain
 from wal.testing import Boundary
 
 
@@ -60,6 +61,21 @@ def test_a_name_that_changes_its_kind_twice_in_one_transaction_is_what_it_became
         with pytest.raises(NodeExistsError):
             warm.put("m", b"c", name="x")
     assert warm.children("m") == ["x"] and warm.list("m") == ["other"]
+
+
+def test_a_directory_blob_that_took_a_dropped_nodes_name_is_no_damaged_node_to_a_replay(folder: Path) -> None:
+    disk = empty_disk()
+    with open_tree(disk) as tree:
+        tree.put("m/x", b"", name="blob")
+    tree = open_tree(disk)
+    with tree.transaction():
+        tree.delete("m/x", recursive=True)
+        tree.put("m", folder, name="x", recursive=True)
+    state, left = dump(tree), clone(disk)  # killed now
+    tree.close()
+    with open_tree(left) as tree:
+        assert dump(tree) == state and plain(left) == state
+        assert "quarantine" not in left.listdir(f"{ROOT}/.wal"), "nothing there was anybody else's, or damaged"
 
 
 @pytest.mark.parametrize("children", [1, 2_000], ids=["small parent", "large parent"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -28,8 +29,8 @@ from metatree import (
     TransactionError,
     UnavailableError,
 )
-from metatree.facts import decode_header
 from tests.tree.conftest import LEVELS, assert_clean
+from tests.tree.storages import again, at, records
 from wal.testing import Failing, FaultyStorage
 
 MakeTree = Callable[..., Metatree]
@@ -39,17 +40,8 @@ def content(tree: Metatree, location: str) -> bytes:
     return b"".join(tree.get(location))
 
 
-def records(root: str) -> list[Any]:
-    """The headers of all records, read from the log without the tree."""
-    log = wal.open_log(wal.open_storage(root), read_only=True)
-    found = [decode_header(record.header) for batch in log.read(0) for record in batch.records]
-    log.close()
-    return found
-
-
 def staged(tree: Metatree) -> list[str]:
-    folder = Path(tree.root, ".wal", "staged")
-    return sorted(os.listdir(folder)) if folder.exists() else []
+    return [folder.name for folder in at(tree, ".wal", "staged").iterdir()]
 
 
 def state(tree: Metatree) -> dict[str, Any]:
@@ -89,7 +81,7 @@ def test_a_transaction_is_one_record_with_its_message(filled: Metatree) -> None:
         filled.delete("m/v1", recursive=True)
         assert filled.lsn == before and txn.lsn is None
     assert filled.lsn == txn.lsn == before + 1
-    header = records(filled.root)[-1]
+    header = records(filled)[-1]
     assert (header.message, header.txid) == ("nightly build", txn.txid)
     assert header.changes["m"] == {"set": ["active"], "new": ["v3"], "gone": ["v1"]}
     assert content(filled, "m/<active>/blob") == b"three"
@@ -144,13 +136,14 @@ def put_packed(tree: Metatree) -> None:
 
 
 def put_folder(tree: Metatree) -> None:
-    source = Path(tree.root).parent / "source"
-    (source / "inner").mkdir(parents=True)
-    (source / "inner" / "file").write_bytes(b"inside")
-    tree.put("m/v1", source, recursive=True)
-    assert content(tree, "m/v1/source/inner/file") == b"inside" and tree.list("m/v1") == ["blob", "source"]
-    tree.get("m/v1/source", Path(tree.root).parent / "out", recursive=True)
-    assert (Path(tree.root).parent / "out" / "inner" / "file").read_bytes() == b"inside"
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder, "source"), Path(folder, "out")
+        (source / "inner").mkdir(parents=True)
+        (source / "inner" / "file").write_bytes(b"inside")
+        tree.put("m/v1", source, recursive=True)
+        assert content(tree, "m/v1/source/inner/file") == b"inside" and tree.list("m/v1") == ["blob", "source"]
+        tree.get("m/v1/source", out, recursive=True)
+        assert (out / "inner" / "file").read_bytes() == b"inside"
 
 
 def update(tree: Metatree) -> None:
@@ -212,6 +205,7 @@ by_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
 
 
 @by_verb
+@pytest.mark.everywhere
 def test_a_transaction_reads_its_own_writes_and_nobody_else_does_before_its_end(
     filled: Metatree, make_tree: MakeTree, verb: Callable[[Metatree], None]
 ) -> None:
@@ -225,21 +219,22 @@ def test_a_transaction_reads_its_own_writes_and_nobody_else_does_before_its_end(
     assert txn.lsn is not None
     assert state(other) == state(filled) == inside
     filled.flush()
-    with Metatree(filled.root, read_only=True) as reader:
+    with again(filled, read_only=True) as reader:
         assert state(reader) == inside
 
 
 @by_verb
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, GeneratorExit], ids=lambda kind: kind.__name__)
+@pytest.mark.everywhere
 def test_an_exception_in_the_block_discards_everything(
     filled: Metatree, verb: Callable[[Metatree], None], failure: type[BaseException]
 ) -> None:
-    before, lsn = state(filled), filled.lsn
+    before, lsn, count = state(filled), filled.lsn, len(records(filled))
     with pytest.raises(failure, match=r"^the block's own$"), filled.transaction() as txn:
         verb(filled)
         raise failure("the block's own")
     assert (filled.lsn, txn.lsn, state(filled)) == (lsn, None, before)
-    assert len(records(filled.root)) == lsn
+    assert len(records(filled)) == count
     assert [name for name in staged(filled) if name == txn.txid] == []
 
 
@@ -282,10 +277,11 @@ def test_nothing_staged_is_left_after_a_roll_back(tree: Metatree) -> None:
         assert len(staged(tree)) == 1
         raise Stop
     assert staged(tree) == []
-    assert os.listdir(Path(tree.root, ".wal", "tmp")) == []
+    assert at(tree, ".wal", "tmp").iterdir() == []
     assert tree.check().notes == []
 
 
+@pytest.mark.everywhere
 def test_nothing_staged_is_left_after_a_conflict(filled: Metatree, make_tree: MakeTree) -> None:
     other = make_tree(keys=None)
     with pytest.raises(ConflictError), filled.transaction():
@@ -431,7 +427,7 @@ def test_each_asyncio_task_has_its_own_transaction(filled: Metatree) -> None:
     before = filled.lsn
     assert asyncio.run(all_at_once())[0] == before + 1
     assert sorted(lsn or 0 for lsn in asyncio.run(interleaved())) == [before + 2, before + 3, before + 4]
-    assert sorted(header.message for header in records(filled.root)[before:]) == ["a", "b", "c", "d"]
+    assert sorted(header.message for header in records(filled)[-4:]) == ["a", "b", "c", "d"]
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -501,6 +497,7 @@ def use_key(tree: Metatree, key: str, value: int) -> tuple[int | None, bool]:
 
 
 @pytest.mark.parametrize("between", ["nothing", "commits", "checkpoint", "reopen", "checkpoint and reopen"])
+@pytest.mark.everywhere
 def test_a_used_idempotency_key_commits_nothing_and_tells_the_first_lsn(
     filled: Metatree, make_tree: MakeTree, between: str
 ) -> None:
@@ -545,6 +542,7 @@ def test_a_key_of_a_block_that_was_rolled_back_is_free(filled: Metatree) -> None
 
 
 @pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.everywhere
 def test_status_tells_committed_rolled_back_and_unknown(filled: Metatree, make_tree: MakeTree, reopened: bool) -> None:
     with filled.transaction() as committed:
         filled.update("m", n=2)
@@ -639,6 +637,7 @@ def test_other_processes_settle_a_commit_in_doubt_before_they_build_on_it(fast_p
 # --- bounded memory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.local("a bucket in this process would be counted as well")
 def test_a_transaction_of_three_thousand_blobs_needs_little_memory(make_tree: MakeTree) -> None:
     tree = make_tree()
     tree.put("m/v", b"warm", name="warm")
@@ -654,5 +653,5 @@ def test_a_transaction_of_three_thousand_blobs_needs_little_memory(make_tree: Ma
         tracemalloc.stop()
     # 176 MiB of content; what stays in memory is a fact of some hundred bytes for each
     assert peak - baseline < 32 << 20, f"{(peak - baseline) / 2**20:.0f} MiB"
-    assert os.path.exists(Path(tree.root, ".wal", "staged", txn.txid, "pack"))
+    assert at(tree, ".wal", "staged", txn.txid, "pack").exists()
     assert content(tree, "m/v/b2999") == blob and len(tree.list("m/v")) == 3_001

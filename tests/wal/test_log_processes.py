@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -26,10 +27,12 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
-from wal.testing.boundary import Boundary
+from wal.append_log import AppendLog
+from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.faults import Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies
 
+T = TypeVar("T")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -400,3 +403,42 @@ def test_an_interrupted_follower_withdraws(tmp_path: Path) -> None:
     leader.join()
     assert bodies(log) == [b"slow"]
     log.close()
+
+
+class _Listing(Boundary):
+    """Lets something happen after the n-th listing of a folder."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk, counted=ALL_CALLS)
+        self.happen: Callable[[], object] | None = None
+        self.listings = 0
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        found = run()
+        if call.method == "listdir" and self.happen is not None:
+            self.listings -= 1
+            if self.listings == 0:
+                happen, self.happen = self.happen, None
+                happen()
+        return found
+
+
+@pytest.mark.parametrize("listing", [1, 2])
+def test_no_header_is_missed_though_segments_are_freed_while_they_are_looked_for(listing: int) -> None:
+    for after in range(12):
+        disk, freed = MemoryPosix(), []
+        log = open_log(MemoryStorage(disk), create=True, segment_size=200)
+        for number in range(1, 13):
+            add(log, b"body", header=bytes([number]))
+        log.trim(2)
+        assert isinstance(log, AppendLog)
+        free, log.history.free = log.history.free, freed.append  # type: ignore[method-assign]
+        log.trim(12)
+        posix = _Listing(disk)
+        reader = open_log(MemoryStorage(posix), read_only=True)
+        posix.happen, posix.listings = lambda: free(freed[0]), listing  # noqa: B023
+        found = [(batch.lsn, batch.records[0].header) for batch in reader.read(after)]
+        assert posix.happen is None, "nothing was freed meanwhile"
+        assert found == [(lsn, bytes([lsn])) for lsn in range(after + 1, 13)]
+        reader.close()
+        log.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from serve_s3 import Server
 from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.clock import Clock
 from wal.errors import UnsupportedError
-from wal.storage import MemoryStorage
+from wal.storage import LocalStorage, MemoryStorage, try_conditions, written_at
 from wal.storage.probe import probe
 from wal.storage.s3 import S3Storage
 
@@ -147,3 +148,44 @@ def test_a_server_that_fails_has_not_passed(proxy: Proxy, make: Callable[..., S3
 
 def test_a_storage_with_folders_is_not_asked() -> None:
     probe(MemoryStorage(), Clock())
+
+
+def test_each_condition_is_told_by_itself_and_a_bad_verdict_is_forgotten(
+    careless: Proxy, make: Callable[..., S3Storage], cache: Path
+) -> None:
+    storage = make(careless.server)
+    told = {condition.name: honoured for condition, honoured in try_conditions(storage, Clock())}
+    assert told == {
+        "create": True,
+        "replace": True,
+        "remove": True,
+        "create-in-parts": True,
+        "replace-in-parts": False,  # moto as it is
+    }
+    name = hashlib.sha256(storage.server().encode()).hexdigest()
+    cache.mkdir(parents=True)
+    (cache / f"{name}.json").write_text('{"format": 1, "conditions": "honoured"}')
+    assert not all(honoured for _, honoured in try_conditions(storage, Clock()))
+    assert list(cache.iterdir()) == []
+    assert storage.versions("") == {}
+
+
+def test_a_storage_without_versions_has_no_conditions() -> None:
+    assert list(try_conditions(MemoryStorage(), Clock())) == []
+
+
+def test_a_bucket_tells_its_own_time(proxy: Proxy, make: Callable[..., S3Storage]) -> None:
+    storage = make(proxy.server)
+    storage.create("x", b"1")
+    told = written_at(storage, "x")
+    assert told is not None and told == int(told)
+    with pytest.raises(FileNotFoundError):
+        written_at(storage, "missing")
+
+
+def test_a_storage_that_tells_no_time_is_no_error(tmp_path: Path) -> None:
+    assert written_at(MemoryStorage(), "x") is None
+    local = LocalStorage(str(tmp_path))
+    (tmp_path / "x").write_bytes(b"1")
+    assert written_at(local, "x") == (tmp_path / "x").stat().st_mtime
+    local.close()

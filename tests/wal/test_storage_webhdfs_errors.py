@@ -187,3 +187,8 @@ class TestErrors:
                         texts.append(repr(seen))
                         seen = seen.__cause__ or seen.__context__
         assert len(texts) > 10 and not [text for text in texts if SECRET in text or "delegation=" in text]
+
+    def test_a_refused_connection_is_told_once_though_it_was_tried_twice(self) -> None:
+        with pytest.raises(ConnectionError) as refused:
+            WebHdfsStorage(f"webhdfs://127.0.0.1:{free_ports(1)[0]}/x", OPTIONS)
+        assert refused.value.strerror == "the connection was refused or lost (Connection refused)"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from wal.clock import Clock
 from wal.storage.base import (
     Capabilities,
     ChangedError,
+    Condition,
     Content,
     Entry,
     Fence,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Capabilities",
     "ChangedError",
+    "Condition",
     "Content",
     "Entry",
     "Fence",
@@ -54,6 +57,8 @@ __all__ = [
     "open_source",
     "open_storage",
     "probe_storage",
+    "try_conditions",
+    "written_at",
 ]
 
 
@@ -108,6 +113,25 @@ def probe_storage(storage: Storage, clock: Clock) -> None:
         from wal.storage.probe import probe
 
         probe(storage, clock)
+
+
+def try_conditions(storage: Storage, clock: Clock) -> Iterator[tuple[Condition, bool]]:
+    """Each condition that a store must honour where the fence is the version of a file, and whether it does: asked
+    anew, whatever was learned before. Nothing elsewhere. Raises OSError."""
+    if storage.capabilities.fence is Fence.VERSION:
+        from wal.storage.probe import examine
+
+        yield from examine(storage, clock)
+
+
+def written_at(storage: Storage, name: str) -> float | None:
+    """When the file `name` was written, in seconds since 1970 by the clock of whoever keeps it: another machine's, if
+    the storage is there. For people alone: no safety rests on it. None if it is not told. Raises FileNotFoundError."""
+    if type(storage) is LocalStorage:  # not the disk in memory, which is one too
+        return os.lstat(os.path.join(storage.url, name)).st_mtime
+    ask = getattr(storage, "written_at", None)
+    told: float | None = None if ask is None else ask(name)
+    return told
 
 
 def __getattr__(name: str) -> object:

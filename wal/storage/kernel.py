@@ -106,6 +106,7 @@ def capabilities(posix: Posix, root: str, fd: int) -> Capabilities:
         reason="; ".join(reasons),
         slot_log=True,
         fence=Fence.LOCK if append_log else Fence.FOLDER,
+        filesystem=mount.type,
     )
 
 

@@ -47,11 +47,10 @@ from wal.storage.files import (
     set_attribute,
 )
 from wal.storage.kernel import capabilities
+from wal.storage.passage import Passage, is_taken, retire
 from wal.storage.posix import Posix
 from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
-
-_EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 class LocalStorage:
@@ -66,7 +65,7 @@ class LocalStorage:
         self._rooted = Rooted(root, self._posix)
         self._scratch = Scratch(self._rooted, scratch, self._clock)
         self._handles: Handles = set()
-        self._fenced = False  # a view, see `fenced`
+        self._passage: Passage | None = None  # of a view, see `fenced`
         self._capabilities = capabilities(self._posix, self._rooted.root, self._rooted.fd)
 
     @staticmethod
@@ -137,7 +136,7 @@ class LocalStorage:
         path, made = self._rooted.make_parents(name)
         temporary = self._scratch.write(data, None, durable=True)
         try:
-            if not self._link_new(temporary, path):
+            if not self._scratch.link_new(temporary, path):
                 return False
             for folder in parents(name) if made else parents(name)[:1]:
                 self._rooted.sync_folder(folder)
@@ -145,25 +144,17 @@ class LocalStorage:
             self._scratch.remove(temporary)
         return True
 
-    def _link_new(self, temporary: str, path: str) -> bool:
-        try:
-            self._posix.link(temporary, path)
-        except FileExistsError:
-            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
-            return self._posix.lstat(temporary).st_nlink == 2
-        return True
-
     def publish(
         self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
     ) -> str:
-        path = self._rooted.place(name)
+        path = self._rooted.place(name) if self._passage is None else ""
         durable = durable or not self._capabilities.append_log
         if isinstance(content, Staged):
             temporary = self._scratch.share(content.name, attribute, durable=durable)
         else:
             temporary = self._scratch.write(content, attribute, durable=durable)
         try:
-            self._posix.rename(temporary, path)
+            self._move(temporary, path, name)
         except BaseException:
             self._scratch.remove(temporary)
             raise
@@ -173,18 +164,24 @@ class LocalStorage:
                 self._posix.unlink(temporary)
         return ""
 
+    def _move(self, temporary: str, path: str, name: str) -> None:
+        if self._passage is None:
+            self._posix.rename(temporary, path)
+        else:
+            self._passage.bring(temporary, name)
+
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
-        path, _ = self._rooted.make_parents(name)
+        path = self._rooted.make_parents(name)[0] if self._passage is None else self._rooted.join(name)
         relative = [(below(name, file.name), file) for file in files]
         if self._rooted.look(path) is not None:  # rename would replace an empty folder
             return False
         temporary = self._scratch.build(relative, durable=not self._capabilities.append_log)
         try:
-            self._posix.rename(temporary, path)
+            self._move(temporary, path, name)
         except BaseException as error:
             with suppress(OSError):
                 erase(self._rooted, temporary)
-            if isinstance(error, OSError) and error.errno in _EXISTS:
+            if is_taken(error):
                 return False
             raise
         return True
@@ -197,14 +194,10 @@ class LocalStorage:
             self._posix.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if self._fenced:  # through the fence first: where it goes then is no name of the tree
-            path, passed = self._scratch.path(), path
-            self._posix.rename(passed, path)
+        if self._passage is not None:  # first: where it goes then is no name of the tree
+            path = self._passage.take(path)
         target, _ = self._rooted.make_parents(aside)
-        ending, number = "", 0
-        while self._rooted.look(target + ending) is not None:
-            number += 1
-            ending = f".{number}"
+        ending = self._rooted.unused_ending(target)
         try:
             self._posix.rename(path, target + ending)
         except FileNotFoundError:
@@ -212,6 +205,9 @@ class LocalStorage:
         return aside + ending
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
+        if self._passage is not None:
+            self._passage.make_folder(name, attribute)
+            return
         path = self._rooted.make_folder(name)
         if attribute is not None:
             set_attribute(self._posix, path, attribute)
@@ -239,32 +235,18 @@ class LocalStorage:
             except OSError as error:
                 if error.errno != errno.ENOSYS:
                     raise
-        folders: set[str] = {""}
-        for name in touched:
-            folders.update(parents(name) if name else ())
-            found = self.entry(name)
-            if found is not None and found.kind is Kind.FILE:
-                self._sync_file(name)
-            elif found is not None and found.kind is Kind.FOLDER:
-                folders.add(name)
-        for folder in sorted(folders, key=len, reverse=True):
-            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
-                self._rooted.sync_folder(folder)
-
-    @undisturbed
-    def _sync_file(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            fd = self._rooted.open_file(name, os.O_RDONLY)
-            try:
-                self._posix.fsync(fd)
-            finally:
-                self._posix.close(fd)
+        self._rooted.sync_each(touched)
 
     def erase(self, name: str) -> None:
         if not name:
             raise ValueError("the root itself cannot be erased")
+        if self.entry(name) is None:
+            return
+        path = self._rooted.path(name)
+        if self._passage is not None:
+            path = self._passage.take(path)
         with suppress(FileNotFoundError, NotADirectoryError):
-            erase(self._rooted, self._rooted.path(name))
+            erase(self._rooted, path)
 
     # --- for committers on several hosts ---------------------------------------------------------------------------
 
@@ -277,8 +259,11 @@ class LocalStorage:
     def fenced(self, folder: str) -> LocalStorage:
         view = copy.copy(self)
         view._scratch = Scratch(self._rooted, folder, self._clock, make=False)
-        view._fenced = True
+        view._passage = Passage(self._rooted, view._scratch)
         return view
+
+    def retire(self, folder: str, aside: str) -> None:
+        retire(self._rooted, folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------
 
@@ -292,7 +277,7 @@ class LocalStorage:
         return FileLock(self._rooted, name, self._clock, self._handles)
 
     def close(self) -> None:
-        if self._fenced:
+        if self._passage is not None:
             return
         for handle in list(self._handles):
             handle.close()

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 
 from wal.clock import Clock
 from wal.errors import UnsupportedError
-from wal.storage.base import ChangedError, Fence, Staged, Storage
+from wal.storage.base import ChangedError, Condition, Fence, Staged, Storage
 
 FOLDER = ".wal/probe"
 _FORMAT = 1  # of what is remembered: raised when a check is added, so that stores are asked again
@@ -36,42 +36,45 @@ def probe(storage: Storage, clock: Clock) -> None:
     verdict = _verdict_file(storage)
     if verdict is not None and _remembered(verdict):
         return
-    name = f"{FOLDER}/{clock.token(16).hex()}"
-    try:
-        for guarantee, holds in _checks(storage, name):
-            if not holds():
+    with closing(examine(storage, clock)) as examined:  # else what it made would stay until the error is forgotten
+        for condition, honoured in examined:
+            if not honoured:
                 raise UnsupportedError(
-                    f"{storage.url}: this S3 server ignores {guarantee}, so that writers would overwrite each other "
-                    "unnoticed. Use a server that honours conditional requests (AWS S3, SeaweedFS 4.48 or later), or "
-                    "open the root with read_only=True"
+                    f"{storage.url}: this S3 server ignores {condition.guarantee} ({condition.request}), so that "
+                    "writers would overwrite each other unnoticed. Use a server that honours conditional requests "
+                    "(AWS S3, SeaweedFS 4.48 or later), or open the root with read_only=True"
                 )
+
+
+def examine(storage: Storage, clock: Clock) -> Generator[tuple[Condition, bool], None, None]:
+    """Every condition, and whether the store honours it; what was learned is remembered, or forgotten, at the end.
+
+    After one that is not, the next is tried on another object: a store that fails one is not blamed for others.
+    """
+    folder = f"{FOLDER}/{clock.token(16).hex()}"
+    verdict = _verdict_file(storage)
+    try:
+        honoured, name = True, ""
+        for condition, holds in _CONDITIONS:
+            if not name:
+                name = f"{folder}/{condition.name}"
+                if not storage.create(name, b"first"):
+                    raise FileExistsError(f"{storage.url}: a random name was taken: {name}")
+            held = holds(storage, name)
+            honoured = honoured and held
+            name = name if held else ""
+            if not held and verdict is not None:
+                with suppress(OSError):
+                    verdict.unlink()
+            yield condition, held
     finally:
         with suppress(OSError):  # what stays is litter under a name that nobody reads
-            storage.erase(name)
-            storage.erase(f"{name}-staged")
-    if verdict is not None:
+            storage.erase(folder)
+    if honoured and verdict is not None:
         _remember(verdict)
 
 
-def _checks(storage: Storage, name: str) -> list[tuple[str, Callable[[], bool]]]:
-    return [
-        ("put-if-absent (PutObject If-None-Match)", lambda: _creates_once(storage, name)),
-        ("the version of a replaced object (PutObject If-Match)", lambda: _publishes_as_expected(storage, name)),
-        ("the version of a removed object (DeleteObject If-Match)", lambda: _removes_as_expected(storage, name)),
-        (
-            "put-if-absent of an object in parts (CompleteMultipartUpload If-None-Match)",
-            lambda: _completes_as_expected(storage, name, ""),
-        ),
-        (
-            "the version of an object replaced in parts (CompleteMultipartUpload If-Match)",
-            lambda: _completes_as_expected(storage, name, _WRONG),
-        ),
-    ]
-
-
 def _creates_once(storage: Storage, name: str) -> bool:
-    if not storage.create(name, b"first"):
-        raise FileExistsError(f"{storage.url}: a random name was taken: {name}")
     return not storage.create(name, b"second") and storage.read(name).data == b"first"
 
 
@@ -91,6 +94,14 @@ def _removes_as_expected(storage: Storage, name: str) -> bool:
     return False
 
 
+def _completes_if_absent(storage: Storage, name: str) -> bool:
+    return _completes_as_expected(storage, name, "")
+
+
+def _completes_if_match(storage: Storage, name: str) -> bool:
+    return _completes_as_expected(storage, name, _WRONG)
+
+
 def _completes_as_expected(storage: Storage, name: str, expect: str) -> bool:
     staged = f"{name}-staged"
     storage.publish(staged, b"staged", b"", durable=True)
@@ -99,6 +110,21 @@ def _completes_as_expected(storage: Storage, name: str, expect: str) -> bool:
     except ChangedError:
         return True
     return False
+
+
+_CONDITIONS: list[tuple[Condition, Callable[[Storage, str], bool]]] = [
+    (Condition("create", "put-if-absent", "PutObject If-None-Match"), _creates_once),
+    (Condition("replace", "the version of a replaced object", "PutObject If-Match"), _publishes_as_expected),
+    (Condition("remove", "the version of a removed object", "DeleteObject If-Match"), _removes_as_expected),
+    (
+        Condition("create-in-parts", "put-if-absent of an object in parts", "CompleteMultipartUpload If-None-Match"),
+        _completes_if_absent,
+    ),
+    (
+        Condition("replace-in-parts", "the version of an object replaced in parts", "CompleteMultipartUpload If-Match"),
+        _completes_if_match,
+    ),
+]
 
 
 # --- what is remembered ----------------------------------------------------------------------------------------------

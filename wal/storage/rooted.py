@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 
 from wal.interrupts import undisturbed
 from wal.storage.base import UnsafePathError
@@ -48,7 +50,7 @@ class Rooted:
         path = self.root
         for segment in split(name):
             if path is not self.root:
-                self._check_folder(path, self.posix.lstat(path))
+                self.check_folder(path, self.posix.lstat(path))
             path = f"{path}/{segment}"
         return path
 
@@ -56,16 +58,24 @@ class Rooted:
         """As `path`, and `name` itself is a folder."""
         path = self.path(name)
         if name:
-            self._check_folder(path, self.posix.lstat(path))
+            self.check_folder(path, self.posix.lstat(path))
         return path
 
     def place(self, name: str) -> str:
         """As `path`, for a file to be put there: missing folders are made, and no link or special file is replaced."""
         path, _ = self.make_parents(name)
+        self.check_place(path)
+        return path
+
+    def check_place(self, path: str) -> None:
+        """Raise if a link or special file stands there."""
         status = self.look(path)
         if status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise unsafe(path, "a link or special file stands here; it is not replaced")
-        return path
+
+    def join(self, name: str) -> str:
+        """The path of `name`, for messages: nothing is looked at."""
+        return f"{self.root}/{name}"
 
     def make_parents(self, name: str) -> tuple[str, bool]:
         """As `path`, making the folders that are missing; whether any was."""
@@ -94,7 +104,7 @@ class Rooted:
                 return True
             except FileExistsError:  # another process was faster
                 status = self.posix.lstat(path)
-        self._check_folder(path, status)
+        self.check_folder(path, status)
         return False
 
     def look(self, path: str) -> os.stat_result | None:
@@ -111,7 +121,7 @@ class Rooted:
     def is_folder_here(self, path: str, status: os.stat_result) -> bool:
         """As `is_folder`; a mount point is UnsafePathError."""
         if stat.S_ISDIR(status.st_mode):
-            self._check_folder(path, status)
+            self.check_folder(path, status)
             return True
         return False
 
@@ -132,6 +142,22 @@ class Rooted:
             raise
         return fd
 
+    def sync_each(self, touched: Iterable[str]) -> None:
+        """Make each of these files durable, and the entries of these folders and of all above."""
+        folders: set[str] = {""}
+        for name in touched:
+            folders.update(parents(name) if name else ())
+            status = None
+            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
+                status = self.posix.lstat(self.path(name) if name else self.root)
+            if status is not None and self.is_folder(status):
+                folders.add(name)
+            elif status is not None and stat.S_ISREG(status.st_mode):
+                self.sync_file(name)
+        for folder in sorted(folders, key=len, reverse=True):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self.sync_folder(folder)
+
     @undisturbed
     def sync_folder(self, name: str) -> None:
         """Make the entries of one folder durable."""
@@ -141,7 +167,26 @@ class Rooted:
         finally:
             self.posix.close(fd)
 
-    def _check_folder(self, path: str, status: os.stat_result) -> None:
+    @undisturbed
+    def sync_file(self, name: str) -> None:
+        """Make the content of one file durable; no error if it is gone."""
+        with suppress(FileNotFoundError):
+            fd = self.open_file(name, os.O_RDONLY)
+            try:
+                self.posix.fsync(fd)
+            finally:
+                self.posix.close(fd)
+
+    def unused_ending(self, path: str) -> str:
+        """What to add to `path` so that nothing stands there: nothing, or a number."""
+        ending, number = "", 0
+        while self.look(path + ending) is not None:
+            number += 1
+            ending = f".{number}"
+        return ending
+
+    def check_folder(self, path: str, status: os.stat_result) -> None:
+        """Raise unless `path` is a folder of this root."""
         if self.is_folder(status):
             return
         if stat.S_ISREG(status.st_mode):

@@ -54,6 +54,7 @@ _CAPABILITIES = Capabilities(
     slot_log=True,
     fence=Fence.VERSION,
     folders=False,
+    filesystem="s3",
 )
 
 
@@ -111,6 +112,13 @@ class S3Storage:
         if found is None:
             raise self._client.missing("attribute", name)
         return found.attribute
+
+    def written_at(self, name: str) -> float | None:
+        """See `wal.storage.written_at`; whole seconds."""
+        try:
+            return float(self._client.ask("head_object", Key=self._place.key(name))["LastModified"].timestamp())
+        except S3Error as failure:
+            self._client.fail(failure, "written at", name)
 
     def list(self, folder: str) -> list[Entry]:
         """See `Storage.list`. FileNotFoundError also for a file. One request for every 1,000 entries.
@@ -224,6 +232,9 @@ class S3Storage:
                 raise self._client.changed("remove", name, why) from failure.original
 
     def fenced(self, folder: str) -> Storage:
+        raise UnsupportedError(f"{self.url} has versions, not folders")
+
+    def retire(self, folder: str, aside: str) -> None:
         raise UnsupportedError(f"{self.url} has versions, not folders")
 
     # --- for the append log ----------------------------------------------------------------------------------------

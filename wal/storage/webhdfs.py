@@ -84,6 +84,7 @@ class WebHdfsStorage(HdfsReading):
             reason=_RANDOM,
             slot_log=True,
             fence=Fence.FOLDER,
+            filesystem="webhdfs",
         )
         self._fenced = False
         self._scratch = Scratch(client, address, clock, scratch, attributes=attributes)
@@ -107,6 +108,10 @@ class WebHdfsStorage(HdfsReading):
     def requests(self) -> int:
         """HTTP requests sent so far."""
         return self._client.requests
+
+    def written_at(self, name: str) -> float | None:
+        """See `wal.storage.written_at`."""
+        return self._client.written_at(self._path(name))
 
     def _place(self, name: str) -> str:
         if not name:
@@ -212,6 +217,10 @@ class WebHdfsStorage(HdfsReading):
         view._scratch = self._scratch.fenced(folder)
         view._fenced = True
         return view
+
+    def retire(self, folder: str, aside: str) -> None:
+        """See `Storage.retire`. Its name is all that leads to a folder of HDFS."""
+        self.set_aside(folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,6 +70,11 @@ class Client:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return _status(_field(reply, path, "FileStatus"))
+
+    def written_at(self, path: str) -> float:
+        """When the file was closed, in seconds since 1970 by the NameNode's clock. Raises FileNotFoundError."""
+        reply = self._read("GETFILESTATUS", path)
+        return float(_field(reply, path, "FileStatus")["modificationTime"]) / 1000
 
     def list(self, path: str) -> list[tuple[str, Status]]:
         """Names and what they are; a file lists itself under the name "". Raises FileNotFoundError."""
@@ -244,10 +249,9 @@ def _guarded(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _twice(run: Callable[[], T]) -> T:
-    try:
+    with suppress(ConnectionError):
         return run()
-    except ConnectionError:
-        return run()
+    return run()  # outside of a handler: the first error is no cause of the second
 
 
 def _field(reply: Any, path: str, name: str) -> Any:

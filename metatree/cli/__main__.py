@@ -1,0 +1,10 @@
+"""`python -m metatree.cli`: the same where the scripts of the environment are not on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from . import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The commands together, and how they end: data on stdout, messages on stderr, exit codes as the help of each tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from metatree import __version__
+
+from .doctor import doctor
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="metatree")
+def commands() -> None:
+    """The transactional, file-native tree database: plain folders and metadata.json.
+
+    To recover a tree after a crash there is metatree-recover.
+    """
+
+
+commands.add_command(doctor)
+
+
+def run() -> int:
+    """Run the command of this process; the exit code."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        code = commands.main(prog_name="metatree", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Who reads our output has left, as `head` does. Nothing must be flushed to it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code if isinstance(code, int) else 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """As an exception, so that what a command made for itself is removed."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,118 @@
+"""`metatree doctor`: is a place fit for a tree, and if not, why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+import wal
+from metatree.doctor import Fit, Report, Status, examine, failure
+
+from .storage_options import storage_options
+
+_FIT = {
+    Fit.MANY_HOSTS: "fit for writing, by any number of programs on any number of hosts",
+    Fit.ONE_MACHINE: "fit for writing, by any number of programs of one machine",
+    Fit.READ_ONLY: "NOT fit for writing; fit for reading: Metatree(..., read_only=True)",
+    Fit.NONE: "NOT fit for use",
+}
+_STATUS = {
+    Status.HOLDS: ("holds", "green"),
+    Status.FAILS: ("FAILS", "red"),
+    Status.UNKNOWN: ("unknown", "yellow"),
+}
+
+
+@click.command()
+@click.argument("url")
+@storage_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the same keys whatever is found.")
+@click.pass_context
+def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: bool) -> None:
+    """Try on your own storage what a tree at URL would rest on.
+
+    URL is a path, s3://bucket/prefix, webhdfs://host:port/path, or any other that fsspec knows. No tree is needed
+    there. Several processes write, in a folder of their own that is removed afterwards, and touch nothing else. It
+    takes some seconds, and up to some thousand requests.
+
+    Exit codes: 0 fit for writing, 1 not fit, 2 usage.
+    """
+    progress = _Progress()
+    try:
+        report = examine(url, options, progress)
+    except (OSError, wal.WalError) as error:
+        progress.clear()
+        usage = isinstance(error, FileNotFoundError | NotADirectoryError)
+        context.exit(_fail(url, error, as_json=as_json, code=2 if usage else 1))
+    except (ValueError, TypeError) as error:
+        progress.clear()
+        context.exit(_fail(url, error, as_json=as_json, code=2))
+    progress.clear()
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _text(report))
+    context.exit(0 if report.writable else 1)
+
+
+class _Progress:
+    """One line that says what is tried now: on a terminal, else nothing."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, what: str) -> None:
+        if self._shown:
+            self.clear()
+            click.echo(f"  trying: {what[:68]} …", err=True, nl=False)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _fail(url: str, error: Exception, *, as_json: bool, code: int) -> int:
+    # An error of the system repeats its number and file: people need the words.
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
+    if as_json:
+        click.echo(json.dumps(failure(text, type(error).__name__), indent=2))
+    click.echo(f"metatree doctor: {text}", err=True)
+    return code
+
+
+def _text(report: Report) -> str:
+    verdict = click.style(_FIT[report.fit], fg="green" if report.writable else "red", bold=True)
+    lines = [f"{report.url}: {verdict}"]
+    if not report.writable and report.reason:
+        lines.append(f"  because: {report.reason}")
+    if report.examined != report.url:
+        lines.append(f"  it does not exist yet; examined was {report.examined}, in which it would be made")
+    lines.append("")
+    for finding in report.findings:
+        word, colour = _STATUS[finding.status]
+        if finding.status is Status.FAILS and not finding.check.needed:
+            word, colour = "missing", "yellow"
+        lines.append(f"  {click.style(f'{word:8}', fg=colour)} {finding.check.guarantee}")
+        lines.append(f"           {click.style(finding.detail, dim=True)}")
+        if finding.status is not Status.HOLDS:
+            lines.append(f"           {'' if finding.check.needed else 'not needed: '}{finding.check.lost}")
+    lines += _measured(report)
+    lines += [f"  note: {note}" for note in report.notes]
+    if report.leftover:
+        lines.append(f"  could not be removed, please do: {report.leftover}")
+    return "\n".join(lines)
+
+
+def _measured(report: Report) -> list[str]:
+    lines = [""] if report.round_trips or report.notes else []
+    if report.round_trips:
+        times = ", ".join(f"{name} {value:.3g}" for name, value in report.round_trips.items())
+        lines.append(f"  round trips, ms: {times}")
+    if report.clock is not None:
+        found = report.clock
+        if abs(found.seconds) <= found.uncertainty:
+            lines.append(f"  clock: the same as this machine's, within {found.uncertainty:.2g} s")
+        else:
+            order = "ahead of" if found.seconds > 0 else "behind"
+            lines.append(f"  clock: {abs(found.seconds):.3g} s {order} this machine's (no safety rests on it)")
+    return lines

@@ -1,0 +1,98 @@
+"""The guarantees that are tried, in words; what they mean for a tree; and what no examination can see."""
+
+from __future__ import annotations
+
+import wal
+
+from .findings import Check
+
+_S3 = "use a server that honours conditional requests (AWS S3, SeaweedFS 4.48 or later)"
+
+READING = Check(
+    "reading", "the folder can be read", "nothing can be done here: look at the URL, the network and the rights"
+)
+SCRATCH = Check(
+    "writing", "a new folder can be made and written", "give this user the right to write here, or open it read_only"
+)
+ABSENT = Check(
+    "put-if-absent",
+    "of several writers of one new name, exactly one wins",
+    f"two commits would get one number, and one of them be lost: write nothing here; for a bucket, {_S3}",
+)
+CONDITIONS = Check(
+    "conditions",
+    "a request whose condition does not hold is refused",
+    f"writers would overwrite each other unnoticed: write nothing here; {_S3}",
+)
+VERSIONS = Check(
+    "compare-and-set",
+    "of several writers that replace the same version, one wins",
+    f"a committer that was overtaken would overwrite its successor's files: write nothing here; {_S3}",
+)
+FOLDER_ONCE = Check(
+    "folder-put-if-absent",
+    "of several folders published under one name, exactly one wins, whole",
+    "nodes could appear in part, and two committers hold one right: write nothing here",
+)
+FENCE = Check(
+    "fence",
+    "a committer whose working folder was moved away can do nothing more",
+    "a committer that was paused would go on writing beside its successor: write nothing here",
+)
+FRESH = Check(
+    "read-after-write",
+    "what was written or removed is seen at once by other processes, in lists too",
+    "readers would miss commits, and writers build on old ones: switch off caches on the way, or write nothing here",
+)
+REPLACED = Check(
+    "replace-whole",
+    "a reader of a file that is being replaced gets the old or the new one, whole",
+    "people and programs would read halves of files: write nothing here",
+)
+LOCKS = Check(
+    "locks-exclude",
+    "a lock keeps all other processes and threads out",
+    "commits would overwrite each other: write nothing here; a filesystem may be mounted without locks",
+)
+LOCKS_FREED = Check(
+    "locks-freed",
+    "the lock of a killed process is free at once",
+    "a killed program would stop all others until somebody finds its lock",
+)
+ATTRIBUTES = Check(
+    "attributes",
+    "files keep the engine's mark",
+    "trees work, but hand edits and damaged blobs are not noticed, and `list` misses some directory blobs",
+    needed=False,
+)
+
+
+def condition(found: wal.Condition) -> Check:
+    """The check of one of the conditions on which everything rests where versions are the fence."""
+    return Check(
+        f"condition-{found.name}",
+        f"{found.guarantee} is honoured ({found.request})",
+        CONDITIONS.lost,
+    )
+
+
+def notes(can: wal.Capabilities) -> list[str]:
+    """What can go wrong here though everything that was tried holds."""
+    if can.fence is wal.Fence.VERSION:
+        return [
+            "lifecycle rules of the bucket must spare .wal/: an object that expires there is a lost commit",
+            "races of a few writers were tried here; a server whose conditions are not atomic may pass by luck",
+        ]
+    if can.filesystem == "webhdfs":
+        return ["each commit keeps one small file in .wal/, which costs the NameNode about 300 bytes of memory"]
+    if can.filesystem == "tmpfs":
+        return ["this is memory (tmpfs): everything is gone when the machine stops"]
+    if can.append_log:
+        return ["one machine: if this disk is also exported or mounted elsewhere, nobody may write it there"]
+    if can.slot_log:
+        return [
+            "everything was tried from this host: run the same on a second host before both write",
+            "NFS: a host may see a new commit of another one late, by up to acdirmax (60 s) unless the mount has "
+            "lookupcache=positive",
+        ]
+    return []

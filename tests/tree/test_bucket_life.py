@@ -1,0 +1,104 @@
+"""Handles on a tree in a bucket that live long, or end without being closed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_s3 import Server
+
+from metatree import Metatree
+from tests.tree import storages
+from tests.tree.storages import NamedObjects, TextBucket
+from tests.tree.test_overtaken import Host, opened, prepared
+from wal.testing.hosts import watched
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LARGE = bytes(100_000)
+
+PROGRAM = """
+import json, sys
+from metatree import Metatree
+url, apply, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+tree = Metatree(url, ("model", "version"), apply=apply, **options)
+for number in range(20):
+    tree.put(f"m/v{number}", b"x", name="b")
+"""
+
+
+@pytest.mark.parametrize("apply", ["sync", "background"])
+def test_a_program_that_ends_without_closing_leaves_files_that_show_every_commit(
+    apply: str, seaweedfs: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(storages.CACHE, str(tmp_path))
+    url = f"s3://{seaweedfs.bucket}/{tmp_path.name}-{apply}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, url, apply, json.dumps(seaweedfs.options)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with Metatree(url, read_only=True, **seaweedfs.options) as reader:
+        assert len(reader.children("m")) == 20
+        assert reader._engine.log.trimmed() == reader.lsn  # closing made a checkpoint
+        assert reader.check(deep=True).ok
+
+
+def test_a_reader_that_knows_a_record_from_before_it_was_trimmed_finds_its_blob_in_place() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree, opened(Host(bucket), read_only=True) as reader:
+        tree.put("m/v3", LARGE, name="large")
+        assert reader.list("m/v3") == ["large"]  # it has the record, which names the staged blob
+        tree.checkpoint()
+        assert not [name for name in bucket.objects if name.startswith(".wal/staged/")]
+        assert b"".join(reader.get("m/v3/large")) == LARGE
+
+
+def test_a_reader_that_lives_long_holds_no_more_than_what_was_not_trimmed() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree, opened(Host(bucket), read_only=True) as reader:
+        for number in range(3000):
+            tree.update("m", n=number)
+            assert reader.find("m").metadata["n"] == number
+        assert len(reader._engine.reader._window._facts) < 2200
+
+
+def test_a_background_writer_makes_its_checkpoints_by_its_thread() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    mine = threading.get_ident()
+    made: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if threading.get_ident() == mine:
+            made.append(f"{method} {arguments[0]}")
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around), apply="background") as tree:
+        tree.update("m", n=-1)
+        made.clear()
+        for number in range(150):
+            tree.update("m", n=number)
+        assert {call.split()[0] for call in made} == {"create"}  # one slot for each
+        tree.flush()
+
+
+def test_a_name_that_went_is_no_directory_blob_before_its_objects_are_removed() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with Metatree(NamedObjects(bucket, "tree"), apply="background") as tree:
+        tree._engine.committer.stop()
+        tree.delete("m/v1", recursive=True)
+        assert "m/v1/b" in bucket.objects
+        assert tree.list("m") == [] and not tree.exists("m/v1")
+        tree.flush()
+        assert "m/v1/b" not in bucket.objects

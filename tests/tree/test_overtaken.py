@@ -1,0 +1,288 @@
+"""A committer in a bucket is stopped at any storage call of its pass, overtaken by another, and goes on (E11, I6).
+
+The bucket's versions are made from content, as on real servers: content that comes back brings its version back.
+What remains in spite of it all is the last test of this file, and in docs/storage_contract.md.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from metatree import Metatree
+from metatree.clock import Clock
+from metatree.object_plan import is_gone, stamp
+from tests.tree.storages import NamedObjects, TextBucket
+from wal.testing.hosts import watched
+
+LEVELS = ("model", "version")
+Act = Callable[[Metatree], object]
+
+
+class Swift(Clock):
+    """Time passes only for those who wait, at once; no thread gives signs of life by itself."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return True
+
+
+class Host:
+    """One handle's storage: stops before its k-th call after the commit, until it is told to go on."""
+
+    def __init__(self, bucket: TextBucket, stop_at: int = 0) -> None:
+        self.storage = watched(NamedObjects(bucket, "tree"), self._around)
+        self.stop_at = stop_at
+        self.calls: list[str] = []  # since the commit
+        self.armed = False
+        self.committed = False
+        self.stopped, self.go_on = threading.Event(), threading.Event()
+        self._mutex = threading.Lock()
+
+    def _around(self, method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        with self._mutex:
+            if self.committed:
+                self.calls.append(f"{method} {arguments[0] if arguments else ''}")
+            stop = self.committed and self.stop_at and len(self.calls) >= self.stop_at
+        if stop:
+            self.stopped.set()
+            self.go_on.wait()
+        result = run()
+        if self.armed and method == "create" and str(arguments[0]).endswith(".rec"):
+            self.committed = True
+        return result
+
+
+class Hosted(Metatree):
+    _tuning = {"clock": Swift()}  # noqa: RUF012  as in the class above it
+
+
+def opened(host: Host, **options: Any) -> Metatree:
+    return Hosted(host.storage, LEVELS, **options)
+
+
+def prepared(bucket: TextBucket) -> None:
+    with opened(Host(bucket)) as tree:
+        for version in ("v1", "v2"):
+            tree.put(f"m/{version}", version.encode(), name="b")
+        tree.update("m", active="v1")
+        tree.put("other", b"other", name="b")
+
+
+def shown(bucket: TextBucket) -> dict[str, Any]:
+    """What people see: every object outside of the engine's folders, metadata parsed."""
+    return {
+        name: json.loads(stored.data) if name.endswith("metadata.json") else stored.data
+        for name, stored in bucket.objects.items()
+        if name.split("/")[0] not in (".wal", ".lock", ".metatree")
+    }
+
+
+def in_order(*acts: Act) -> dict[str, Any]:
+    """What the log says: the same changes one after the other, undisturbed."""
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        for act in acts:
+            act(tree)
+    return shown(bucket)
+
+
+def mixed(tree: Metatree) -> None:
+    with tree.transaction():
+        tree.put("m/v3", b"three", name="b")
+        tree.update("m", active="v3")
+        tree.delete("m/v1", recursive=True)
+        tree.put("m/v2", b"TWO", name="b", force=True)
+
+
+def flip(tree: Metatree) -> None:
+    for value in ("v2", "v1"):  # the text comes back, and with it, if nothing told them apart, the version
+        tree.update("m", active=value)
+
+
+def again(tree: Metatree) -> None:
+    tree.delete("m/v3", recursive=True)
+    tree.put("m/v3", b"3", name="c")
+
+
+def anew(tree: Metatree) -> None:
+    with tree.transaction():
+        tree.delete("m", recursive=True)
+        tree.put("m/v9", b"9", name="b")
+
+
+def retype(tree: Metatree) -> None:
+    tree.delete("m/v1", recursive=True)
+    tree.put("m", b"a blob now", name="v1")
+
+
+VICTIM: dict[str, Act] = {
+    "put": lambda tree: tree.put("m/v3", b"three", name="b"),
+    "force": lambda tree: tree.put("m/v1", b"ONE", name="b", force=True),
+    "update": lambda tree: tree.update("m", active="v2"),
+    "delete": lambda tree: tree.delete("m/v1", recursive=True),
+    "move": lambda tree: tree.move("m/v1", "m/v3"),
+    "mixed": mixed,
+}
+RIVAL: dict[str, Act] = {
+    "drops what it makes": lambda tree: tree.delete("m/v3", recursive=True),
+    "drops and makes it again": again,
+    "drops everything": lambda tree: tree.delete("m", recursive=True),
+    "makes everything anew": anew,
+    "puts the old text back": flip,
+    "puts the same name again": lambda tree: tree.put("m/v1", b"1", name="b", force=True),
+    "puts the same content again": lambda tree: tree.put("m/v1", b"v1", name="b", force=True),
+    "changes its kind": retype,
+}
+POSSIBLE = {  # the rival's change makes sense after the victim's
+    "put": [*RIVAL],
+    "force": [name for name in RIVAL if "drops and" not in name and "drops what" not in name],
+    "update": ["drops everything", "makes everything anew", "puts the old text back", "puts the same name again"],
+    "delete": [
+        "drops everything",
+        "makes everything anew",
+        "puts the old text back",
+        "puts the same name again",
+        "puts the same content again",
+    ],
+    "move": ["drops what it makes", "drops and makes it again", "drops everything", "puts the same name again"],
+    "mixed": ["drops what it makes", "drops and makes it again", "drops everything", "puts the same content again"],
+}
+
+
+def overtaken(victim: Act, rival: Act, stop_at: int, *, checkpoint: bool) -> tuple[TextBucket, Host]:
+    """The bucket after it; how many calls the victim made."""
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket, stop_at)
+    tree = opened(host)
+    host.armed = True
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            victim(tree)
+        except BaseException as error:  # noqa: BLE001  told by the test's own thread
+            raised.append(error)
+        finally:
+            host.stopped.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    host.stopped.wait()
+    with opened(Host(bucket)) as other:
+        rival(other)
+        other.flush()
+        if checkpoint:
+            other.checkpoint()
+        host.go_on.set()
+        thread.join()
+        assert raised == []
+        tree.flush()
+        other.flush()
+        tree.close()
+    return bucket, host
+
+
+def assert_right(bucket: TextBucket, expected: dict[str, Any]) -> None:
+    with opened(Host(bucket)) as tree:
+        report = tree.check(deep=True)
+    assert report.ok and shown(bucket) == expected, report
+
+
+def every_stop(victim: Act, rival: Act, *, checkpoint: bool) -> Iterator[tuple[int, TextBucket]]:
+    stop_at = 1
+    while True:
+        bucket, host = overtaken(victim, rival, stop_at, checkpoint=checkpoint)
+        yield stop_at, bucket
+        if len(host.calls) < stop_at:  # it was never stopped: the rival came after it
+            return
+        stop_at += 1
+        if stop_at > 60:
+            raise AssertionError("the pass never ends")
+
+
+CASES = [(v, r, trims) for v, rivals in POSSIBLE.items() for r in rivals for trims in (False, True)]
+REMAINS = "puts the same content again"
+
+
+@pytest.mark.parametrize(("victim", "rival", "checkpoint"), [c for c in CASES if c[1:] != (REMAINS, True)])
+def test_a_committer_stopped_at_any_call_and_overtaken_changes_nothing_that_stays(
+    victim: str, rival: str, checkpoint: bool
+) -> None:
+    expected = in_order(VICTIM[victim], RIVAL[rival])
+    stops = 0
+    for stop, bucket in every_stop(VICTIM[victim], RIVAL[rival], checkpoint=checkpoint):
+        stops = stop
+        if shown(bucket) != expected:
+            different = {n for n in {*shown(bucket), *expected} if shown(bucket).get(n) != expected.get(n)}
+            pytest.fail(f"stopped at call {stop}: {sorted(different)}")
+        assert_right(bucket, expected)
+    assert stops > 3
+
+
+def test_each_version_of_a_metadata_json_has_a_text_of_its_own() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    versions = set()
+    with opened(Host(bucket)) as tree:
+        for number in range(20):
+            tree.update("m", active=f"v{number % 2 + 1}")
+            versions.add(bucket.objects["m/metadata.json"].version)
+    assert len(versions) == 20
+    assert len({stamp(lsn) for lsn in range(1, 2000)}) == 1999
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone"),
+    [
+        ([{"m": {"del": ["b"]}}], True),
+        ([{"m": {"del": ["b"]}}, {"m": {"put": ["b"]}}], False),
+        ([{"m": {"put": ["b"]}}, {"m": {"del": ["b"]}}], True),
+        ([{"": {"gone": ["m"]}}], True),
+        ([{"m": {"put": ["b"]}, "": {"gone": ["m"], "new": ["m"]}}], False),  # in one record, named in any order
+        ([{"": {"gone": ["m"], "new": ["m"]}}], True),  # the node is there again, the blob is not
+        ([{"m": {"set": ["a"]}}], False),
+        ([{"n": {"del": ["b"]}}], False),
+    ],
+)
+def test_what_records_say_of_an_objects_end(changes: list[dict[str, dict[str, list[str]]]], gone: bool) -> None:
+    assert is_gone("m/b", changes) is gone
+
+
+def test_a_hand_edit_that_a_committer_meets_is_kept() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        tree.update("m", n=1)  # the handle knows the version that it published
+        bucket.put("m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}', None)
+        tree.update("m", n=2)
+    kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/edited/")]
+    assert kept == [b'{"edited": true, "children": ["v1", "v2"]}']
+    assert shown(bucket)["m/metadata.json"]["n"] == 2 and "edited" not in shown(bucket)["m/metadata.json"]
+
+
+@pytest.mark.parametrize("victim", ["force", "delete"])
+def test_what_remains_is_a_blob_whose_very_content_was_put_again_and_trimmed_meanwhile(victim: str) -> None:
+    """Its version is the one that the stopped committer expects, and its record's body is gone: no server could tell.
+
+    A metadata.json never comes back to a version that it had, and until the log is trimmed it is put right.
+    """
+    expected = in_order(VICTIM[victim], RIVAL[REMAINS])
+    wrong = set()
+    for _, bucket in every_stop(VICTIM[victim], RIVAL[REMAINS], checkpoint=True):
+        wrong |= {name for name in {*shown(bucket), *expected} if shown(bucket).get(name) != expected.get(name)}
+    assert wrong == {"m/v1/b"}

@@ -1,0 +1,66 @@
+"""`consistency=SECONDS`, where hosts share the storage: a read may be out of date, but is never of two states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wal
+from metatree import Metatree
+from tests.tree.conftest import LEVELS
+from tests.tree.test_create_and_adopt import Mounted
+
+
+def open_shared(root: Path, **options: float) -> Metatree:
+    return Metatree(wal.LocalStorage(str(root), posix=Mounted("nfs4")), LEVELS, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def root(fast_path: Path) -> Path:
+    root = fast_path / "tree"
+    root.mkdir()
+    with open_shared(root) as tree:
+        tree.put("m/v1", b"1", name="b")
+        tree.update("m", active="v1")
+    return root
+
+
+@pytest.fixture
+def writer(root: Path) -> Iterator[Metatree]:
+    with open_shared(root) as tree:
+        yield tree
+        assert tree.check(deep=True).ok
+
+
+def test_a_read_within_the_seconds_may_be_out_of_date_and_asks_nobody(root: Path, writer: Metatree) -> None:
+    with open_shared(root, consistency=3600) as reader:
+        assert reader.find("m").metadata["active"] == "v1"
+        writer.update("m", active="v2")
+        assert reader.find("m").metadata["active"] == "v1"
+        with open_shared(root) as strong:
+            assert strong.find("m").metadata["active"] == "v2"
+
+
+def test_files_that_are_newer_than_the_reader_knows_never_make_a_mix(root: Path, writer: Metatree) -> None:
+    with open_shared(root, consistency=3600) as reader:
+        assert reader.find("m").metadata["active"] == "v1"
+        writer.put("m/v2", b"2", name="b")
+        writer.update("m", active="v2")
+        writer.delete("m/v1", recursive=True)
+        writer.checkpoint()
+        assert b"".join(reader.get("m/<active>/b")) == b"2"
+        assert reader.children("m") == ["v2"]
+
+
+def test_a_change_is_made_to_the_newest_state_however_old_what_was_read_is(root: Path, writer: Metatree) -> None:
+    with open_shared(root, consistency=3600) as late:
+        assert late.find("m").metadata["active"] == "v1"
+        writer.update("m", active="v2", seen=1)
+        late.update("m", seen=2)
+        assert dict(late.find("m").metadata) == {"active": "v2", "seen": 2}
+        late.update("m", seen=2)  # nothing to do is said of the newest state as well
+        writer.update("m", seen=3)
+        late.update("m", seen=2)
+        assert writer.find("m").metadata["seen"] == 2

@@ -1,0 +1,701 @@
+"""The committer's right where hosts share the storage (E22, E23): leases, epochs, marks, and who was overtaken."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from wal import (
+    ChangedError,
+    Fence,
+    LockBusyError,
+    LogClosedError,
+    MemoryPosix,
+    MemoryStorage,
+    Publication,
+    RightLostError,
+    Storage,
+    WriteAheadLog,
+    open_log,
+)
+from wal.claim import Claim
+from wal.testing.hosts import ManualClock, watched
+from wal.testing.log_tools import add, state
+from wal.testing.objects import Bucket, MemoryObjects
+
+TTL = 10.0
+LEASE = ".wal/apply"
+
+
+class World:
+    """One log, many hosts, one time."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.disk, self.bucket = MemoryPosix(), Bucket()
+        self.clock = ManualClock(1)
+        self.around: Callable[[str, tuple[Any, ...], Callable[[], Any]], Any] = lambda method, arguments, run: run()
+
+    def storage(self) -> Storage:
+        inner: Storage = MemoryStorage(self.disk) if self.kind == "epochs" else MemoryObjects(self.bucket)
+        return watched(inner, lambda *call: self.around(*call))
+
+    def host(self, **options: Any) -> WriteAheadLog:
+        options = {"clock": self.clock, "ttl": TTL, "lock_timeout": 0.0, "create": True, **options}
+        return open_log(self.storage(), kind="slots", **options)
+
+
+@pytest.fixture(params=["epochs", "lease"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
+
+
+@pytest.fixture
+def leased() -> World:
+    return World("lease")
+
+
+@pytest.fixture
+def epochs() -> World:
+    return World("epochs")
+
+
+# --- who is overtaken, and who is not --------------------------------------------------------------------------------
+
+
+def test_a_silent_holder_is_overtaken_after_the_time_that_the_observer_measured_itself(world: World) -> None:
+    holder, other = world.host(), world.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    for _ in range(3):  # whoever polls measures over all its calls, though each gives up at once
+        with pytest.raises(LockBusyError, match="sign of life"), other.right(timeout=0):
+            pytest.fail("two holders")
+        world.clock.now += TTL / 3
+    world.clock.now += 1
+    with other.right(timeout=0) as taken:
+        assert taken.died is True
+        with pytest.raises(RightLostError):
+            tenure.check()
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_the_first_look_begins_the_time_whatever_the_holder_did_before(world: World) -> None:
+    holder = world.host()
+    with holder.right() as tenure:
+        world.clock.now += 100 * TTL
+        other = world.host()
+        with pytest.raises(LockBusyError), other.right(timeout=0):
+            pytest.fail("overtaken without having been watched")
+        tenure.check()
+
+
+def test_a_holder_that_is_slow_but_renews_is_never_overtaken(world: World) -> None:
+    holder, other = world.host(), world.host()
+    with holder.right() as tenure:
+        for _ in range(20):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("two holders")
+            world.clock.now += TTL * 0.6
+            tenure.check()
+
+
+def test_a_waiting_host_takes_over_when_the_time_is_up(world: World) -> None:
+    holder, other = world.host(), world.host(lock_timeout=3 * TTL)
+    right = holder.right()
+    right.__enter__()
+    before = world.clock.now
+    with other.right() as taken:
+        assert taken.died is True
+        assert TTL <= world.clock.now - before <= 1.2 * TTL
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_a_slow_reply_does_not_make_a_living_holder_look_dead(world: World) -> None:
+    """The server answered at once, the reply came late: that is no silence of the holder."""
+    holder, other = world.host(), world.host()
+    with holder.right():
+        with pytest.raises(LockBusyError), other.right(timeout=0):
+            pytest.fail("two holders")
+
+        def slow(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+            result = run()
+            if method == "read":
+                world.clock.now += 2 * TTL
+            return result
+
+        world.around = slow
+        with pytest.raises(LockBusyError), other.right(timeout=0):
+            pytest.fail("overtaken for a slow reply")
+        world.around = lambda method, arguments, run: run()
+
+
+def test_the_heartbeat_renews_until_the_block_ends_and_survives_a_storage_that_does_not_answer(world: World) -> None:
+    class Beating(ManualClock):
+        """Lets the heartbeat go one step at a time."""
+
+        def __init__(self) -> None:
+            super().__init__(7)
+            self.go, self.done, self.first = threading.Semaphore(0), threading.Semaphore(0), True
+
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            assert seconds == TTL / 3
+            if not self.first:
+                self.done.release()
+            self.first = False
+            self.go.acquire()
+            return event.is_set()
+
+        def beat(self) -> None:
+            self.go.release()
+            self.done.acquire()
+
+    clock = Beating()
+    holder = world.host(clock=clock)
+    other = world.host()
+    with holder.right():
+        for failing in (False, True, False):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("two holders")
+            if failing:
+                world.around = lambda method, arguments, run: (_ for _ in ()).throw(OSError("down"))
+            clock.beat()
+            world.around = lambda method, arguments, run: run()
+            world.clock.now += TTL * 0.9 if not failing else 0
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("overtaken although its heart beats")
+    clock.go.release()
+
+
+def test_of_two_contenders_for_a_dead_holders_right_one_gets_it(world: World) -> None:
+    dead = world.host().right()
+    dead.__enter__()
+    contenders = [world.host(), world.host()]
+    for contender in contenders:
+        with pytest.raises(LockBusyError), contender.right(timeout=0):
+            pytest.fail("too early")
+    world.clock.now += TTL + 1
+    second: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == ("publish" if world.kind == "lease" else "publish_folder") and not second:
+            second.append("tries")
+            inner = contenders[1].right(timeout=0)
+            assert inner.__enter__().died is True
+            holding.callback(inner.__exit__, None, None, None)
+        return run()
+
+    with ExitStack() as holding:
+        world.around = around
+        with pytest.raises(LockBusyError), contenders[0].right(timeout=0):
+            pytest.fail("two holders")
+    with pytest.raises(RightLostError):
+        dead.__exit__(None, None, None)
+
+
+def test_one_handles_threads_take_turns_and_time_out_by_name(world: World) -> None:
+    log = world.host()
+    failed: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            with log.right(timeout=0):
+                pytest.fail("two holders")
+        except LockBusyError as error:
+            failed.append(error)
+
+    with log.right():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "a thread of this process has it" in str(failed[0])
+
+
+def test_closing_while_the_right_is_held_lets_the_holder_finish_and_nobody_after_it(world: World) -> None:
+    log, other = world.host(), world.host()
+    with log.right(), pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    with log.right():
+        thread = threading.Thread(target=log.close)
+        thread.start()
+        thread.join()
+    with pytest.raises(LogClosedError), log.right():
+        pytest.fail("closed")
+    with other.right(timeout=0) as tenure:
+        assert tenure.died is False
+
+
+def test_after_a_fork_the_child_is_another_host_and_the_parents_right_stays(world: World) -> None:
+    parent = world.host()
+    child = world.host()  # stands for the inherited handle: its state is made anew as in the child
+    with child.right():
+        child.store_mark(0, 4)
+    with parent.right() as tenure:
+        child.reset_after_fork()
+        assert child.load_mark(0) == 4
+        with pytest.raises(LockBusyError), child.right(timeout=0):
+            pytest.fail("two holders")
+        assert add(child, b"x").lsn == child.known()
+        tenure.check()
+
+
+def test_an_error_in_the_block_gives_the_right_back_and_a_lost_reply_to_that_hides_nothing(world: World) -> None:
+    log, other = world.host(), world.host()
+    with pytest.raises(KeyError), log.right():
+        raise KeyError
+    with other.right(timeout=0) as tenure:
+        assert tenure.died is False
+
+    def down(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        raise OSError(errno.ETIMEDOUT, "down")
+
+    with pytest.raises(KeyError), log.right():
+        world.around = down
+        raise KeyError
+    world.around = lambda method, arguments, run: run()
+    with pytest.raises(OSError, match="down"), log.right():  # its own, not given back: it takes it again
+        world.around = down
+    world.around = lambda method, arguments, run: run()
+    with log.right(timeout=0):
+        assert True
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+def test_marks_travel_and_never_fall_on_the_way(world: World) -> None:
+    one, two, three = world.host(), world.host(), world.host()
+    with one.right():
+        one.store_mark(0, 5)
+        one.store_mark(1, 9)
+    two.store_mark(0, 7)
+    with two.right():
+        assert (two.load_mark(0), two.load_mark(1)) == (7, 9)
+    with three.right():
+        assert (three.load_mark(0), three.load_mark(1)) == (7, 9)
+
+
+def test_a_mark_that_was_set_without_the_right_reaches_nobody(world: World) -> None:
+    one, two = world.host(), world.host()
+    with one.right():
+        one.store_mark(0, 5)
+    one.store_mark(0, 50)
+    with two.right():
+        assert two.load_mark(0) == 5
+
+
+def test_what_an_overtaken_holder_says_of_its_marks_reaches_nobody(world: World) -> None:
+    holder, other, third = world.host(), world.host(), world.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    holder.store_mark(0, 3)
+    tenure.check()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    world.clock.now += TTL + 1
+    with other.right(timeout=0):
+        holder.store_mark(0, 99)
+        with pytest.raises(RightLostError):
+            right.__exit__(None, None, None)
+    with third.right(timeout=0):
+        assert third.load_mark(0) <= 3
+
+
+# --- E22: epochs -----------------------------------------------------------------------------------------------------
+
+STEPS: dict[str, Callable[[Storage], object]] = {
+    "publish a new file": lambda s: s.publish("m/v9/x", b"zombie", b"", durable=True),
+    "replace a file": lambda s: s.publish("m/v1/x", b"zombie", b"", durable=True),
+    "publish at the root": lambda s: s.publish("zombie", b"zombie", b"", durable=True),
+    "publish a folder": lambda s: s.publish_folder("m/v8", [Publication("m/v8/x", b"zombie", b"")]),
+    "publish a folder below a missing one": lambda s: s.publish_folder("n/v8", [Publication("n/v8/x", b"", b"")]),
+    "set a file aside": lambda s: s.set_aside("m/v1/x", ".wal/trash/1/x"),
+    "set a folder aside": lambda s: s.set_aside("m/v1", ".wal/trash/1/v1"),
+    "make a folder": lambda s: s.make_folder("m/v7"),
+    "mark a folder": lambda s: s.make_folder("m/v1", b"zombie"),
+    "erase a file": lambda s: s.erase("m/v1/x"),
+    "erase a folder": lambda s: s.erase("m/v1"),
+}
+
+
+def tree(storage: Storage, folder: str = "") -> dict[str, bytes | None]:
+    found: dict[str, bytes | None] = {}
+    for entry in storage.list(folder):
+        name = f"{folder}/{entry.name}".lstrip("/")
+        if name == ".wal":
+            continue
+        if entry.kind.value == "folder":
+            found[f"{name}/"] = storage.attribute(name)
+            found |= tree(storage, name)
+        else:
+            found[name] = storage.read(name).data
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_overtaken_holder_of_an_epoch_changes_nothing(epochs: World, step: str) -> None:
+    holder, other = epochs.host(), epochs.host()
+    plain = epochs.storage()
+    plain.publish("m/v1/x", b"x", b"", durable=True)
+    right = holder.right()
+    tenure = right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    with other.right(timeout=0) as taken:
+        before = tree(plain)
+        with pytest.raises((FileNotFoundError, NotADirectoryError)):
+            STEPS[step](tenure.storage)
+        assert tree(plain) == before
+        STEPS[step](taken.storage)  # the successor's works
+    assert tree(plain) != before
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_a_holder_that_took_its_free_epoch_again_while_another_took_over_counts_as_cut_off(epochs: World) -> None:
+    """The successor saw a free epoch; until its folder is moved away, its holder may come back and begin."""
+    holder, other = epochs.host(), epochs.host()
+    with holder.right():
+        pass
+    inner: list[Any] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish_folder" and not inner:
+            inner.append(holder.right(timeout=0))
+            inner[0].__enter__()
+        return run()
+
+    epochs.around = around
+    with other.right(timeout=0) as tenure:
+        assert tenure.died is True
+        with pytest.raises(RightLostError):
+            inner[0].__exit__(None, None, None)
+
+
+def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_next(epochs: World) -> None:
+    hosts = [epochs.host() for _ in range(4)]
+    zombies = []
+    for number, host in enumerate(hosts[:3]):
+        if number:
+            with pytest.raises(LockBusyError), host.right(timeout=0):
+                pytest.fail("two holders")
+            epochs.clock.now += TTL + 1
+
+            def dying(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+                if method == "retire":
+                    raise OSError("died here")
+                return run()
+
+            epochs.around = dying
+            with pytest.raises(OSError, match="died here"), host.right(timeout=0):
+                pytest.fail("it died")
+            epochs.around = lambda method, arguments, run: run()
+        else:
+            right = host.right()
+            zombies.append((right, right.__enter__()))
+    with pytest.raises(LockBusyError), hosts[3].right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    with hosts[3].right(timeout=0) as tenure:
+        assert tenure.died is True
+        with pytest.raises(FileNotFoundError):
+            zombies[0][1].storage.publish("x", b"zombie", b"", durable=True)
+        names = {entry.name for entry in epochs.storage().list(".wal/epoch")}
+        assert len(names) == 4, "an epoch's name stays"
+    with pytest.raises(RightLostError):
+        zombies[0][0].__exit__(None, None, None)
+
+
+def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs: World) -> None:
+    holder, other = epochs.host(), epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    failed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "retire" and not failed:
+            failed.append(method)
+            raise OSError(errno.ETIMEDOUT, "down")
+        return run()
+
+    epochs.around = around
+    with pytest.raises(OSError, match="down"), other.right(timeout=0):
+        pytest.fail("it is not cleared away")
+    with other.right(timeout=0), pytest.raises(FileNotFoundError):
+        tenure.storage.publish("x", b"zombie", b"", durable=True)
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+class Remembering(MemoryPosix):
+    """A client of a network filesystem: what a folder's name meant once, it means on, until the folder is removed."""
+
+    def __init__(self, server: MemoryPosix) -> None:
+        super().__init__()
+        self.__dict__.update(server.__dict__)
+        self._meant: dict[str, Any] = {}
+
+    def _find(self, path: str) -> Any:
+        known = self._meant.get(path)
+        if known is not None and known.links:
+            return known
+        above, _, name = path.rstrip("/").rpartition("/")
+        if not name:
+            return super()._find(path)
+        inode = self._find(above)
+        if not inode.folder or name not in inode.entries:
+            return super()._find(path)
+        found = inode.entries[name]
+        if found.folder:
+            self._meant[path] = found
+        return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_holder_whose_system_remembers_where_its_folder_was_changes_nothing_either(epochs: World, step: str) -> None:
+    """E22: NFS leads by handles, not by names."""
+    epochs.storage().publish("m/v1/x", b"x", b"", durable=True)
+    client = MemoryStorage(Remembering(epochs.disk))
+    holder = open_log(client, kind="slots", create=True, clock=epochs.clock, ttl=TTL, lock_timeout=0.0)
+    other = epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    tenure.storage.publish("m/v1/y", b"y", b"", durable=True)
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    with other.right(timeout=0):
+        before = tree(epochs.storage())
+        with pytest.raises((FileNotFoundError, NotADirectoryError)):
+            STEPS[step](tenure.storage)
+        assert tree(epochs.storage()) == before
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_what_was_on_its_way_through_a_fence_is_kept_and_a_retiring_that_was_cut_short_is_finished(
+    epochs: World,
+) -> None:
+    storage = epochs.storage()
+    for number in range(3):
+        storage.publish(f"e/work/{number}", b"%d" % number, b"", durable=True)
+    storage.publish("q/e.leaving/3", b"3", b"", durable=True)
+    storage.erase("e/work")
+    storage.publish("q/e/3", b"another", b"", durable=True)
+    for _ in range(2):
+        storage.retire("e/work", "q/e")
+        assert {entry.name for entry in storage.list("q/e")} == {"3", "3.1"}
+        assert storage.entry("q/e.leaving") is None
+    for number in range(3):
+        storage.publish(f"e/work/{number}", b"%d" % number, b"", durable=True)
+    storage.retire("e/work", "q/e")
+    assert {entry.name for entry in storage.list("q/e")} == {"0", "1", "2", "3", "3.1"}
+    assert storage.entry("e/work") is None
+
+
+# --- E23: leases -----------------------------------------------------------------------------------------------------
+
+
+def damaged(world: World, how: str) -> None:
+    objects = world.bucket.objects
+    claim = Claim.decode(objects[LEASE].data)
+    assert claim is not None
+    if how == "vanished":
+        del objects[LEASE]
+    elif how == "of another log":
+        world.bucket.put(LEASE, replace(claim, log="00" * 16).encode(), b"")
+    elif how == "an older epoch":
+        world.bucket.put(LEASE, replace(claim, epoch=0, counter=0, held=False, marks=(0,) * 8).encode(), b"")
+    else:
+        wrong = {"empty": b"", "cut": objects[LEASE].data[:-9], "no object": b"[1]", "deep": b"[" * 100_000}[how]
+        world.bucket.put(LEASE, wrong, b"")
+
+
+@pytest.mark.parametrize("how", ["vanished", "of another log", "empty", "cut", "no object", "deep"])
+def test_a_lost_or_damaged_lease_is_made_anew_with_a_later_epoch_and_its_holder_is_lost(
+    leased: World, how: str
+) -> None:
+    holder, other = leased.host(), leased.host()
+    add(holder, b"x")
+    right = holder.right()
+    tenure = right.__enter__()
+    old = Claim.decode(leased.bucket.objects[LEASE].data)
+    version = tenure.storage.publish("x", b"1", b"", durable=True, expect="")
+    damaged(leased, how)
+    with other.right(timeout=0) as taken:
+        new = Claim.decode(leased.bucket.objects[LEASE].data)
+        assert old is not None and new is not None and new.epoch > old.epoch
+        assert taken.died is True, "nobody knows what became of the holder before"
+        taken.storage.publish("x", b"2", b"", durable=True, expect=version)
+        with pytest.raises(ChangedError):
+            tenure.storage.publish("x", b"zombie", b"", durable=True, expect=version)
+        leased.clock.now += TTL
+        with pytest.raises(RightLostError):
+            tenure.check()
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+    assert [lsn for lsn, _, _ in state(holder)] == list(range(1, new.epoch + 1))
+
+
+def test_epochs_come_never_again_however_often_the_lease_is_removed(leased: World) -> None:
+    seen = []
+    for number in range(5):
+        with leased.host().right():
+            claim = Claim.decode(leased.bucket.objects[LEASE].data)
+            assert claim is not None
+            seen.append(claim.epoch)
+        if number % 2:
+            del leased.bucket.objects[LEASE]
+    assert seen == sorted(seen)
+    assert seen[2] > seen[1] and seen[4] > seen[3]
+
+
+def test_a_lease_that_is_removed_while_it_is_being_taken_is_looked_for_again(leased: World) -> None:
+    first, second = leased.host(), leased.host(lock_timeout=5.0)
+    with first.right():
+        pass
+    removed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish" and not removed:
+            removed.append(LEASE)
+            del leased.bucket.objects[LEASE]
+        return run()
+
+    leased.around = around
+    with second.right() as tenure:
+        tenure.check()
+
+
+@pytest.mark.parametrize("when", ["take", "renew", "give back"])
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_lost_reply_on_the_lease_is_ones_own_success_or_tried_again(leased: World, when: str, landed: bool) -> None:
+    log, other = leased.host(), leased.host()
+    with log.right():
+        pass
+    lost: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish" and not lost:
+            lost.append(method)
+            if landed:
+                run()
+            raise OSError(errno.ETIMEDOUT, "reply lost")
+        return run()
+
+    if when == "take":
+        leased.around = around
+        with pytest.raises(OSError, match="reply lost"), log.right():
+            pytest.fail("it is not known whether it is ours")
+    elif when == "renew":
+        with log.right() as tenure:
+            leased.clock.now += TTL * 0.6
+            leased.around = around
+            with pytest.raises(OSError, match="reply lost"):
+                tenure.check()
+            tenure.check()
+    else:
+        with pytest.raises(OSError, match="reply lost"), log.right():
+            leased.around = around
+    assert lost
+    with log.right(timeout=0) as tenure:
+        assert tenure.died is False
+    with other.right(timeout=0) as tenure:
+        assert tenure.died is False
+
+
+def test_an_epoch_whose_slot_stays_unknown_is_an_error_of_the_storage_and_no_commit_in_doubt(leased: World) -> None:
+    log = leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "create":
+            raise OSError(errno.ETIMEDOUT, "on its way")
+        return run()
+
+    leased.around = around
+    with pytest.raises(OSError, match="epoch"), log.right():
+        pytest.fail("without an epoch")
+    leased.around = lambda method, arguments, run: run()
+    with log.right() as tenure:
+        tenure.check()
+
+
+def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:
+    holder, other = leased.host(), leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        result = run()
+        if method == "publish":
+            raise OSError(errno.ETIMEDOUT, "reply lost")
+        return result
+
+    with holder.right() as tenure:
+        for _ in range(6):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("overtaken although it renews")
+            leased.clock.now += TTL * 0.6
+            leased.around = around
+            with pytest.raises(OSError, match="reply lost"):
+                tenure.check()
+            leased.around = lambda method, arguments, run: run()
+
+
+def test_a_renewal_that_lands_after_another_took_over_is_refused(leased: World) -> None:
+    holder, other = leased.host(), leased.host()
+    late: list[Callable[[], Any]] = []
+    right = holder.right()
+    tenure = right.__enter__()
+    leased.clock.now += TTL * 0.6
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish":
+            late.append(run)
+            raise OSError("on its way")
+        return run()
+
+    leased.around = around
+    with pytest.raises(OSError, match="on its way"):
+        tenure.check()
+    leased.around = lambda method, arguments, run: run()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    leased.clock.now += TTL + 1
+    with other.right(timeout=0):
+        with pytest.raises(ChangedError):
+            late[0]()
+        with pytest.raises(RightLostError):
+            tenure.check()
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("field", ["log", "token", "holder", "counter", "held", "epoch", "clean", "marks"])
+@pytest.mark.parametrize("value", [None, -1, "x", True, [], [0] * 9, {}, 1.5])
+def test_a_claim_with_impossible_fields_is_none(field: str, value: object) -> None:
+    claim = Claim("00" * 16, "11", "me", 1, True, 2, False, (0,) * 8)
+    fields = json.loads(claim.encode())
+    assert Claim.decode(json.dumps(fields).encode()) == claim
+    assert type(fields[field]) is type(value) or Claim.decode(json.dumps({**fields, field: value}).encode()) is None
+    del fields[field]
+    assert Claim.decode(json.dumps(fields).encode()) is None
+
+
+def test_objects_have_no_epoch_folders_and_mounts_no_lease(world: World) -> None:
+    log = world.host()
+    with log.right():
+        pass
+    storage = world.storage()
+    assert (storage.entry(LEASE) is not None) is (storage.capabilities.fence is Fence.VERSION)
+    assert (storage.entry(".wal/epoch") is not None) is (world.kind == "epochs")

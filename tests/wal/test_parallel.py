@@ -1,0 +1,43 @@
+"""`spread`: many requests at once, in an order that does not matter, with results in one that does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from wal.parallel import WORKERS, spread
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, WORKERS, 50])
+def test_results_come_in_the_order_of_the_items(count: int) -> None:
+    assert spread(lambda n: n * n, range(count)) == [n * n for n in range(count)]
+
+
+def test_as_many_run_at_once_as_there_may_be() -> None:
+    meeting = threading.Barrier(WORKERS)
+    assert sorted(spread(lambda _: meeting.wait(30), range(WORKERS))) == list(range(WORKERS))
+
+
+def test_the_first_error_is_raised_and_ends_it() -> None:
+    begun: list[int] = []
+
+    def step(number: int) -> None:
+        begun.append(number)
+        if number == 3:
+            raise KeyboardInterrupt("three")
+
+    with pytest.raises(KeyboardInterrupt, match="three"):
+        spread(step, range(10_000))
+    assert len(begun) < 10_000
+
+
+def test_it_works_while_the_interpreter_ends() -> None:
+    code = "import atexit; from wal.parallel import spread; atexit.register(lambda: print(spread(abs, [-1, -2, -3])))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.stdout, done.stderr, done.returncode) == ("[1, 2, 3]\n", "", 0)

@@ -1,0 +1,70 @@
+"""Many requests at once, by threads that live no longer than the call.
+
+Not `concurrent.futures`: its pools refuse work once the interpreter has begun to end, which is when a program that did
+not close its log has its last chance to. Where no thread can be started any more, the caller's does all the work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKERS = 8  # requests at once
+
+
+def spread(function: Callable[[T], R], items: Iterable[T], workers: int = WORKERS) -> list[R]:
+    """`[function(item) for item in items]`, up to `workers` at a time, the caller's thread among them.
+
+    The first that raises ends it: no further item is begun, those under way are waited for, and that error is raised.
+    """
+    work = list(items)
+    job = _Job(function, work)
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(min(workers, len(work)) - 1):
+            thread = threading.Thread(target=job.run, name="wal-spread", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is ending
+                break
+            threads.append(thread)
+        job.run()
+    except BaseException as error:
+        job.fail(error)
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
+    if job.error is not None:
+        raise job.error
+    return [job.results[number] for number in range(len(work))]
+
+
+class _Job(Generic[T, R]):
+    def __init__(self, function: Callable[[T], R], work: list[T]) -> None:
+        self._function = function
+        self._left: Iterator[tuple[int, T]] = iter(list(enumerate(work)))
+        self._mutex = threading.Lock()
+        self.results: dict[int, R] = {}
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """By each thread: item after item, until none is left or one has failed."""
+        while True:
+            with self._mutex:
+                number, item = next(self._left, (-1, None))
+            if number < 0 or self.error is not None:
+                return
+            try:
+                self.results[number] = self._function(item)  # type: ignore[arg-type]
+            except BaseException as error:  # noqa: BLE001  raised by the caller's thread
+                self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The first error is the one to be raised."""
+        with self._mutex:
+            self.error = self.error or error

@@ -1,0 +1,65 @@
+"""Headers of trimmed slots, many in one object: what a checkpoint trimmed together is read back together.
+
+It saves requests and decides nothing: each slot keeps its own headers for ever, and is asked where no such object
+helps.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from wal.errors import LogCorruptionError
+from wal.format import LENGTH
+from wal.log import LSN, Batch
+from wal.names import Names, history_numbers
+from wal.slot import Slot, decode
+from wal.storage.base import Storage
+
+
+class SlotHistory:
+    """The history objects of one log; the number in a name is the last LSN that is in it."""
+
+    def __init__(self, storage: Storage, names: Names, log_id: bytes) -> None:
+        self._storage = storage
+        self._names = names
+        self._log_id = log_id
+
+    def keep(self, slots: Sequence[Slot]) -> None:
+        """Keep the headers of neighbouring trimmed slots. What another checkpoint kept under the name is as true."""
+        parts: list[bytes] = []
+        for slot in slots:
+            data = slot.encode()
+            parts += (LENGTH.pack(len(data)), data)
+        self._storage.create(self._names.history(slots[-1].lsn), b"".join(parts))
+
+    def batches(self, after: LSN, upto: LSN) -> Iterator[Batch]:
+        """The batches from `after` + 1 on, in order, as far as history objects have them without a gap."""
+        try:
+            numbers = history_numbers(self._storage.list(self._names.history_folder))
+        except FileNotFoundError:
+            return
+        lsn = after
+        for number in (number for number in numbers if number > after):
+            for slot in self._read(number):
+                if slot.lsn > upto or slot.lsn > lsn + 1:
+                    return
+                if slot.lsn == lsn + 1:
+                    yield Batch(slot.lsn, slot.records)
+                    lsn = slot.lsn
+
+    def _read(self, number: LSN) -> list[Slot]:
+        file = self._names.history(number)
+        data = self._storage.read(file).data
+        slots, at = [], 0
+        try:
+            while at < len(data):
+                (size,) = LENGTH.unpack_from(data, at)
+                at += LENGTH.size
+                slots.append(decode(data[at : at + size], file))
+                at += size
+        except struct.error as error:
+            raise LogCorruptionError("the history ends inside a length", file=file, offset=at) from error
+        if any(slot.log_id != self._log_id or slot.trimmed is None for slot in slots):
+            raise LogCorruptionError("the history is that of another log", file=file)
+        return slots
