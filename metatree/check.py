@@ -90,7 +90,7 @@ class _Check:
 
     def run(self) -> Report:
         self._check_log()
-        redo, head = self._log.trimmed(), self._log.head(fresh=True)
+        redo, head = self._log.trimmed(fresh=True), self._log.head(fresh=True)
         self.report.head = head
         shown = self._check_marks(redo, head)
         self._shown = fold_log(self._log, redo, shown)  # what the files must show

@@ -5,18 +5,15 @@ The clock of those who wait is the test's: it goes on only while they sleep.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import wal
-from tests.hosts.conftest import LEVELS, Shared
+from tests.hosts.conftest import LEVELS, Shared, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 TTL = 15.0
 LOOKS = 25  # at most, while waiting: the pauses between them double up to a second
 
@@ -48,8 +45,9 @@ class Sleeping(wal.Clock):
 def held(there: Shared) -> Shared:
     """A tree whose committer died, holding the right; a commit of his is not in the files yet."""
     there.open(LEVELS).close()
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", HOLDER, there.place.encode()], env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDER, there.place.encode()], env={**environment(), "PYTHONWARNINGS": "error"}
+    )
     assert done.returncode == -9
     return there
 

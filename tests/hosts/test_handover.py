@@ -72,6 +72,28 @@ def test_who_claims_an_epoch_late_carries_out_what_was_appended_until_then(mount
     mount.assert_clean()
 
 
+def test_a_checkpoint_that_is_overtaken_is_made_all_the_same(mount: Shared) -> None:
+    trimming = Once("publish", ".wal/00000000000000000001.rec")
+    mount.open(LEVELS).close()
+    with opened(mount.place, trimming) as slow:
+        slow.put("m/v1", b"1", name="b")
+        trimming.act = overtake_with(mount.place)
+        assert slow.checkpoint() == 2
+        assert trimming.act is None
+    mount.assert_clean()
+
+
+def test_what_another_hosts_checkpoint_has_cleared_away_is_not_missed_by_check(mount: Shared) -> None:
+    """It knows the record that named the staged blob, and not yet that it was trimmed."""
+    with mount.open(LEVELS) as idle, mount.open() as other:
+        other.put("m/v1", bytes(100_000), name="weights")
+        assert idle.children("m") == ["v1"]
+        assert other.checkpoint() == 1
+        report = idle.check(deep=True)
+        assert report.ok, report
+    mount.assert_clean()
+
+
 def overtake_with(place: Place) -> Callable[[], None]:
     """What another host does that saw the right free: claims the next epoch, and works under it."""
 

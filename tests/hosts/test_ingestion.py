@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.conftest import LEVELS, TORTURE, Shared
+from tests.hosts.conftest import LEVELS, TORTURE, Shared, environment
 from tests.tools.test_ingest import TOOL
 
 MODELS, VERSIONS = (40, 25) if TORTURE else (6, 8)
@@ -32,7 +32,7 @@ def command(there: Shared, manifest: Path) -> list[str]:
 
 
 def load(there: Shared, manifest: Path) -> dict[str, Any]:
-    done = subprocess.run(command(there, manifest), capture_output=True, text=True)
+    done = subprocess.run(command(there, manifest), capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
@@ -42,7 +42,8 @@ def load(there: Shared, manifest: Path) -> dict[str, Any]:
 @pytest.mark.timeout(1800 if TORTURE else 300)
 def test_a_load_that_was_killed_and_run_again_equals_its_manifest(remote: Shared, manifest: Path) -> None:
     remote.open(LEVELS).close()
-    with subprocess.Popen(command(remote, manifest), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as loading:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command(remote, manifest), env=environment(), **quiet) as loading:
         with remote.open(read_only=True) as watching:
             while not watching.children() and loading.poll() is None:
                 pass
@@ -69,5 +70,5 @@ def test_a_load_that_was_killed_and_run_again_equals_its_manifest(remote: Shared
 def test_a_misspelt_option_is_wrong_usage(manifest: Path) -> None:
     for option, said in (("sekret=x", "sekret"), ("key", "key=value")):
         words = [sys.executable, str(TOOL), "s3://nowhere/tree", str(manifest), "-o", option]
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment())
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import TORTURE, Shared
+from tests.hosts.conftest import TORTURE, Shared, environment
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "torture_kill.py"
-KILLS = {"mount": 60, "seaweedfs": 16, "hdfs": 8}
+KILLS = {"mount": 60, "seaweedfs": 12, "hdfs": 6}
 
 
 @pytest.mark.slow
@@ -29,6 +29,7 @@ def test_killed_writers_lose_nothing_and_leave_nothing_half_done(there: Shared) 
         [sys.executable, str(TOOL), there.place.root, *options, *mount, *sizes, "--json"],
         capture_output=True,
         text=True,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr[-6000:]
     print(done.stdout)
