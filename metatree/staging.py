@@ -103,7 +103,7 @@ class Staging:
             self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def let_read(self) -> None:
-        """To be called before the transaction reads a blob: neither an object nor a file on HDFS can be read while it is
+        """To be called before the transaction reads a blob: an object, or a file on HDFS, cannot be read while it is
         being written."""
         if not self._is_local:
             self._finish_pack()
