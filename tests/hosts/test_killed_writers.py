@@ -35,6 +35,6 @@ def test_killed_writers_lose_nothing_and_leave_nothing_half_done(there: Shared) 
     print(done.stdout)
     summary = json.loads(done.stdout)
     assert summary["findings"] == []
-    assert summary["kills"] >= kills and summary["in_flight"] >= 0.5 * kills
+    assert summary["kills"] >= kills and summary["in_flight"] >= kills // 4
     assert summary["acknowledged"] > 0
     there.assert_clean()

@@ -21,7 +21,7 @@ from tests.hosts.sleeper import Sleeper
 
 TTL = 0.05  # seconds, by the clock of the one that overtakes
 MOST = 400  # calls of one change
-STEPS = {"mount": 1, "seaweedfs": 1, "hdfs": 1 if TORTURE else 4}  # every so many calls; where to begin is drawn
+STEPS = {"mount": 1, "seaweedfs": 1, "hdfs": 1 if TORTURE else 6}  # every so many calls; where to begin is drawn
 
 
 def again(tree: Metatree, node: str) -> None:
@@ -114,7 +114,7 @@ def test_it_changes_nothing_that_stays_wherever_it_slept(case: str, there: Share
 @pytest.mark.parametrize("there", ["mount"], indirect=True)
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_mount_wherever_it_slept_between_two_calls_of_the_system(case: str, there: Shared) -> None:
-    step = 1 if TORTURE else 3
+    step = 1 if TORTURE else 8
     end = rounds(there, case, "system", step)
     print(f"{there.kind}: {case}: asleep before {'every' if step == 1 else f'one in {step}'} of about {end} calls")
     assert end > 10
