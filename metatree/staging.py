@@ -45,7 +45,7 @@ class Staging:
         self._pack: wal.StagedFile | None = None
         self._pack_size = 0
         self._packs = 0  # finished ones
-        self._folders = storage.capabilities.folders
+        self._appends = storage.capabilities.append_log
         self._pid = os.getpid()
         self.used = False  # something lies in the staging area
 
@@ -103,8 +103,9 @@ class Staging:
             self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def let_read(self) -> None:
-        """To be called before the transaction reads a blob: an object cannot be read while it is being written."""
-        if not self._folders:
+        """To be called before the transaction reads a blob: only this machine's files can be read while they are
+        written."""
+        if not self._appends:
             self._finish_pack()
 
     def _finish_pack(self) -> None:
