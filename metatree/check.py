@@ -90,7 +90,7 @@ class _Check:
 
     def run(self) -> Report:
         self._check_log()
-        redo, head = self._log.trimmed(), self._log.head(fresh=True)
+        redo, head = self._log.trimmed(fresh=True), self._log.head(fresh=True)
         self.report.head = head
         shown = self._check_marks(redo, head)
         self._shown = fold_log(self._log, redo, shown)  # what the files must show
@@ -157,7 +157,7 @@ class _Check:
             )
             return
         except (OSError, CorruptionError) as error:
-            self._problem(name, str(error))
+            self._problem(name, str(error).removeprefix(f"{name} "))
             return
         if file.edited:
             self._problem(name, "was edited by hand: its content is not what the engine published")

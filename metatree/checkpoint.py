@@ -71,7 +71,7 @@ class Checkpointer:
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
         if not self._committer.unsynced:
-            return self._run_shared()
+            return self._committer.holding(self._run_shared)
         for _ in range(_ATTEMPTS):
             window = self._begin()
             if window.head > window.redo:
@@ -81,17 +81,16 @@ class Checkpointer:
                 return redo
         raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
 
-    def _run_shared(self) -> int:
+    def _run_shared(self, tenure: wal.Tenure) -> int:
         """What was published is durable already: no sync, so that one tenure is enough."""
-        with self._committer.hold() as tenure:
-            if self._committer.pass_held(tenure).failed:
-                raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-            head = self._log.load_mark(marks.APPLIED)
-            done = self._staged(head)
-            if head > self._log.trimmed():
-                self._log.trim(head)
-            self._clear(done, head)
-            return head
+        if self._committer.pass_held(tenure).failed:
+            raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
+        head = self._log.load_mark(marks.APPLIED)
+        done = self._staged(head)
+        if head > self._log.trimmed():
+            self._log.trim(head)
+        self._clear(done, head)
+        return head
 
     def _begin(self) -> _Window:
         return self._committer.holding(self._begin_held)

@@ -30,7 +30,7 @@ class Clock(wal.Clock):
 
 def base_of(txid: str) -> int:
     """The LSN a transaction id begins with. Raises ValueError for anything that is no transaction id."""
-    base, dash, rest = txid.partition("-")
+    base, dash, rest = txid.partition("-") if isinstance(txid, str) else ("", "", "")
     if not dash or not base or len(rest) != 16:
         raise ValueError(f"{txid!r} is no transaction id: it looks like '1f-00112233445566aa'")
     return int(base, 16)

@@ -29,24 +29,25 @@ NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content 
 
 
 def source_name(source: Any, name: str | None) -> str:
-    """The name a blob gets. Raises InvalidLocationError if bytes or a file object come without one."""
+    """The name a blob gets. Raises InvalidLocationError if bytes or a file object come without one, and TypeError for
+    what is no source at all."""
+    path = isinstance(source, (str, os.PathLike))
+    if not (path or isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")):
+        raise TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
     if name is not None:
         return check_name(name)
-    if not isinstance(source, (str, os.PathLike)):
+    if not path:
         raise InvalidLocationError("bytes and file objects have no name of their own: pass name='…'")
     text = os.fspath(source)
     return check_name(os.path.basename((text if isinstance(text, str) else os.fsdecode(text)).rstrip("/")))
 
 
 def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> list[NewBlob]:
-    """Stage a source under `name`: one blob, or the files of a directory. Raises SourceError around its errors."""
+    """Stage a source under `name`, which `source_name` gave: one blob, or the files of a directory. Raises SourceError
+    around the source's errors."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return [(name, *staging.add_small(bytes(source)))]
     if not isinstance(source, (str, os.PathLike)):
-        if not hasattr(source, "read"):
-            raise SourceError(
-                TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
-            )
         return [(name, *staging.add(_Source(source)))]
     files = _list(source)
     if files is None:

@@ -25,6 +25,7 @@ special file in it is an OSError with its path. So does the folder of a download
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -148,4 +149,10 @@ def translated() -> Iterator[None]:
     except wal.UnsafePathError as error:
         raise InvalidLocationError(str(error)) from error
     except OSError as error:
-        raise UnavailableError(f"{error}; nothing was changed, try again when the storage is back") from error
+        raise UnavailableError(f"{error}; nothing was changed{_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    """What to do, unless the message says it: a refusal or a bucket that is not there does not pass by waiting."""
+    lasting = isinstance(error, PermissionError) or error.errno == errno.ENXIO
+    return "" if lasting else ", try again when the storage is back"

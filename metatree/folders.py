@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,18 @@ def read_node(storage: wal.Storage, path: Path) -> NodeFile:
     name = layout.metadata(path)
     stored = storage.read(name)
     return parse_node(name, stored)
+
+
+def read_nodes(storage: wal.Storage, paths: Sequence[Path]) -> dict[Path, NodeFile | None]:
+    """Several, at once; None for one that cannot be read."""
+
+    def read(path: Path) -> NodeFile | None:
+        try:
+            return read_node(storage, path)
+        except (OSError, CorruptionError):
+            return None
+
+    return dict(zip(paths, wal.spread(read, paths), strict=True))
 
 
 def parse_node(name: str, stored: wal.Stored) -> NodeFile:

@@ -9,7 +9,7 @@ question has read, it is asked again. The nodes read meanwhile are kept, so it c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO, TypeVar
 
@@ -32,6 +32,10 @@ class Moved(Exception):
     """Internal: the log grew while a file was read; ask again."""
 
 
+class _OutOfDate(Exception):
+    """Internal: the question failed on what may be out of date; ask again."""
+
+
 class Reader:
     """Reads a tree. One per open tree, shared by its threads under `lock`."""
 
@@ -45,8 +49,10 @@ class Reader:
         self._log = log
         self._depth = depth
         self._reads: ReadSet | None = None  # of the question that is being answered
+        self._repeatable = False  # it changes nothing, so that it may be asked again for any reason
         self._shared = shared
         self._unsettled = False  # a file was read since the log was looked at
+        self._ahead: dict[Path, folders.NodeFile | None] = {}  # files that this question has read before it needs them
         self._looked = True  # the log was looked at since the question was asked, or that is not needed
         self._window = Window(log, trust_applied=trust_applied)
         self._window.begin()
@@ -78,39 +84,47 @@ class Reader:
     def ask(self, question: Callable[[ReadSet], T], reads: ReadSet | None = None, *, fresh: bool = True) -> T:
         """The answer of `question` in one committed state, at least as new as the call.
 
-        `question` notes what it reads in the set it is given: `reads`, or else a new one. It may run often.
+        `question` notes what it reads in the set it is given: a new one, and then it may run often; or `reads`, and
+        then it has to raise when it runs again after something in that set was changed: it may be a verb, which has
+        changed its transaction's draft.
         Not `fresh`: the state may be older, for what is validated later anyway; an error it raises is of a new one.
         """
         with self.lock:
             self._looked = not fresh
             for _ in range(_PATIENCE):
-                self._reads = ReadSet() if reads is None else reads
+                self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                 try:
                     if self._shared:
                         self._window.forget(self._window.mark())
                     elif fresh:
                         self.refresh()
-                    self._unsettled = False
-                    answer = question(self._reads)
+                    self._unsettled, self._ahead = False, {}
+                    answer = self._answer(question, self._reads, fresh=fresh)
                     if self._unsettled or (self._shared and not self._looked):
                         self.settled()
                     return answer
                 except Moved:
                     continue
-                except Exception:
-                    if fresh and self._looked and not self._unsettled:
-                        raise
-                    if not self._extend():  # else what the error rests on may be out of date
-                        raise
+                except _OutOfDate:
                     fresh = True
                 finally:
                     self._reads = None
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
+    def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
+        try:
+            return question(reads)
+        except Moved:
+            raise
+        except Exception as error:
+            if (fresh and self._looked and not self._unsettled) or not self._extend():
+                raise
+            raise _OutOfDate from error  # or so may be what the error rests on
+
     def refresh(self) -> None:
         """Note the mark, then follow the log to its head."""
         mark = self._window.mark()
-        self._unsettled = False
+        self._unsettled, self._looked = False, True
         self._window.extend(self._log.head())
         self._window.forget(mark)
 
@@ -121,18 +135,24 @@ class Reader:
             self._window.extend(head)
             self._window.forget(mark)
 
-    def settled(self) -> None:
+    def settled(self, also: ReadSet | None = None) -> None:
         """To be called after files were read: extend the log, since they may be ahead. Raises Moved if that touched
-        what the question has read so far, or passed the window by."""
+        what the question has read so far, or, where it can be asked again for nothing, passed the window by."""
         before, floor = self._window.head, self._window.floor
         if not self._extend():
             return
-        if (
-            self._window.floor != floor
-            or self._reads is None
-            or any(self._reads.conflict(header.changes) for _, header in self.since(before))
-        ):
+        if self._reads is None or (self._repeatable and self._window.floor != floor):
             raise Moved
+        for _, header in self.since(before):
+            if self._reads.conflict(header.changes) or (also is not None and also.conflict(header.changes)):
+                raise Moved
+
+    def settle_keys(self, path: Path) -> None:
+        """`settled`, for one who hands out all keys of a node though not all of them count as read. Raises Moved."""
+        if self._unsettled:
+            keys = ReadSet()
+            keys.all_keys(path)
+            self.settled(keys)
 
     def _extend(self) -> bool:
         self._looked = True
@@ -195,10 +215,18 @@ class Reader:
         names = names if effect is None else effect.over_names(names)
         return names - node.children.keys()
 
+    def bring(self, paths: Sequence[Path]) -> None:
+        """By a question, of nodes that it is going to ask for: read their files at once, where each is a request. What
+        is wrong with one is told when it is asked for."""
+        self._unsettled = True
+        missing = [path for path in paths if self._window.nodes.get(path) is None]
+        self._ahead = folders.read_nodes(self._storage, missing)
+
     def _read(self, path: Path) -> folders.NodeFile:
         self._unsettled = True
+        ahead = self._ahead.pop(path, None)
         try:
-            return folders.read_node(self._storage, path)
+            return ahead or folders.read_node(self._storage, path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise folders.missing(path) from error
 

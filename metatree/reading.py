@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import wal
@@ -12,7 +12,7 @@ import wal
 from . import content
 from .draft import Draft
 from .engine import Engine
-from .errors import InvalidLocationError, UnavailableError, translated
+from .errors import CorruptionError, InvalidLocationError, UnavailableError, translated
 from .location import Location, Path, Segment, parse
 from .metadata import Metadata
 from .node import Node
@@ -25,6 +25,7 @@ T = TypeVar("T")
 Names = list[str]  # under another name, since `list` is a verb here
 
 
+_AHEAD = 63  # nodes that a walk asks for together with the next one, where each is a request
 _PATIENCE = 100  # restarts of one download; each needs a commit by somebody else in between
 
 
@@ -101,23 +102,46 @@ class Reading:
         return self._read(question)
 
     def walk(self, location: Location | None = None) -> Iterator[Node]:
-        """The node and all below it, parents first, children in their order; each step in its own committed state.
+        """The node and all below it, parents first, children in their order; each step in its own committed state, or
+        where hosts share the storage up to 64 in one. Inside a transaction: all in the transaction's state.
 
-        Inside a transaction: all in the transaction's state. A node deleted meanwhile is passed over.
+        A node deleted meanwhile is passed over.
         """
         segments = self._parse_or_cursor(location)
         return self._walk(self._read(lambda draft: draft.resolve_node(segments)))
 
     def _walk(self, start: Path) -> Iterator[Node]:
         pending: list[Path] = [start]
+        known: dict[Path, Names | None] = {}
         while pending:
             path = pending.pop()
-            try:
-                names = self.children(path)
-            except KeyError:
-                continue
-            yield self._handle(path)
-            pending.extend((*path, name) for name in reversed(names))
+            if path not in known:
+                ahead = _AHEAD if self._engine.shared and self._engine.active.get() is None else 0
+                known = self._children_of([path, *reversed(pending[len(pending) - ahead :])])
+            names = known[path]
+            if names is not None:
+                yield self._handle(path)
+                pending.extend((*path, name) for name in reversed(names))
+
+    def _children_of(self, paths: Sequence[Path]) -> dict[Path, Names | None]:
+        """The children of the first and, if nothing is wrong with them, of the others; None: there is no node."""
+
+        def question(draft: Draft) -> dict[Path, Names | None]:
+            found: dict[Path, Names | None] = {}
+            if len(paths) > 1:
+                draft.view.reader.bring(paths)
+            for path in paths:
+                draft.reads.names(path)
+                if path:
+                    draft.reads.name(path[:-1], path[-1])
+                try:
+                    found[path] = [*draft.view.children(path)] if draft.view.exists(path) else None
+                except CorruptionError:
+                    if path == paths[0]:
+                        raise
+            return found
+
+        return self._read(question)
 
     def get(
         self, location: Location, outfile: str | os.PathLike[str] | None = None, *, recursive: bool = False
@@ -174,11 +198,16 @@ class Reading:
         return self._handle(self._resolve(path))
 
     def _metadata(self, path: Path) -> Mapping[str, Any]:
+        active = self._engine.active.get()
+
         def question(draft: Draft) -> Mapping[str, Any]:
             draft.require(path)
-            if self._engine.active.get() is None:  # all of them are handed out; a transaction notes those it looks at
-                draft.reads.all_keys(path)
-            return Metadata(draft.view.keys(path), draft.reads, path)
+            keys = draft.view.keys(path)
+            if active is None:
+                draft.reads.all_keys(path)  # all of them are handed out; a transaction notes those it looks at
+            else:
+                draft.view.reader.settle_keys(path)
+            return Metadata(keys, draft.reads, path, None if active is None else active.still())
 
         return self._read(question)
 

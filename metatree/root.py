@@ -5,27 +5,36 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import wal
 
-from . import layout
+from . import config, layout
 from .errors import InvalidLocationError, MetatreeError
 
 _KEYWORDS = ("keys", "locking_enabled", "read_only", "apply", "consistency", "storage_options")  # of Metatree
+# What is left of a URL that went through a path: `Path("s3://bucket/x")` is s3:/bucket/x, a folder of this machine.
+_LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
 
 def open_root(
-    root: str | os.PathLike[str] | wal.Storage, options: Mapping[str, Any], *, create: bool, read_only: bool
+    root: str | os.PathLike[str] | wal.Storage,
+    options: Mapping[str, Any],
+    keys: Sequence[str] | None,
+    *,
+    read_only: bool,
 ) -> tuple[wal.Storage, str]:
     """The storage and the root's name for people: an absolute path, without a scheme, or the URL as given.
 
-    Raises InvalidLocationError, MetatreeError (no such folder, or it cannot be made), TypeError (options for a local
-    root), wal.UnsupportedError (a scheme that this version cannot open).
+    `keys`: the levels for which a folder that is missing is made; None: none is.
+    Raises InvalidLocationError (also for the levels, before anything is made), MetatreeError (no such folder, or it
+    cannot be made), TypeError (options for a local root), wal.UnsupportedError (a scheme that cannot be opened).
     """
+    create = keys is not None and bool(config.check_keys(keys)) and not read_only
     if not isinstance(root, (str, os.PathLike)):
         if not hasattr(root, "capabilities"):
             raise InvalidLocationError(f"{root!r} is no root: pass a path or URL")
@@ -33,31 +42,42 @@ def open_root(
     text = os.fsdecode(root)
     if not text or "\0" in text:
         raise InvalidLocationError(f"{text!r} is no root: pass a path or URL")
+    if lost := _LOST_SLASH.match(text):
+        raise InvalidLocationError(
+            f"{text!r} is no root: a URL has two slashes after its scheme, and pathlib takes one away; pass the text "
+            f"{f'{lost[1]}://{text[lost.end() :]}'!r}, or {f'./{text}'!r} for a folder of that name"
+        )
     try:
         path = wal.local_path(text)
     except ValueError as error:
         raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
-        return _open_remote(text, options, create=create and not read_only)
+        return _open_remote(text, options, create=create, read_only=read_only)
     if options:
-        meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
-        hint = f" (did you mean {', '.join(meant)}?)" if meant else ""
-        raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{hint}")
-    return _open_local(os.path.abspath(path), create=create and not read_only, read_only=read_only)
+        raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
+    return _open_local(os.path.abspath(path), create=create, read_only=read_only)
 
 
-def _open_remote(url: str, options: Mapping[str, Any], *, create: bool) -> tuple[wal.Storage, str]:
-    url = url.rstrip("/")
+def _meant(options: Iterable[str]) -> str:
+    """Which of our own keywords were perhaps misspelt, for the end of a message; "" if none."""
+    meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
+    return f" (did you mean {', '.join(meant)}?)" if meant else ""
+
+
+def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_only: bool) -> tuple[wal.Storage, str]:
+    scheme, separator, place = url.partition("://")
+    url = scheme + separator + place.rstrip("/")  # the slashes of the scheme stay: without them it would be a path
     try:
         if create:
             wal.make_root(url, options)
         return wal.open_storage(url, options), url
     except ValueError as error:
         raise InvalidLocationError(f"{url} is no root: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{error}{_meant(options)}") from error
     except FileNotFoundError as error:
-        raise MetatreeError(
-            f"{url} does not exist; to create a tree there, name its levels: keys=('model', …)"
-        ) from error
+        advice = "" if read_only else "; to create a tree there, name its levels: keys=('model', …)"
+        raise MetatreeError(f"{url} does not exist{advice}") from error
 
 
 def refuse_inside_tree(path: str) -> None:

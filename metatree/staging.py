@@ -45,7 +45,7 @@ class Staging:
         self._pack: wal.StagedFile | None = None
         self._pack_size = 0
         self._packs = 0  # finished ones
-        self._appends = storage.capabilities.append_log
+        self._is_local = storage.capabilities.append_log  # what is being written can be read
         self._pid = os.getpid()
         self.used = False  # something lies in the staging area
 
@@ -103,9 +103,9 @@ class Staging:
             self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def let_read(self) -> None:
-        """To be called before the transaction reads a blob: only this machine's files can be read while they are
-        written."""
-        if not self._appends:
+        """To be called before the transaction reads a blob: an object, or a file on HDFS, cannot be read while it is
+        being written."""
+        if not self._is_local:
             self._finish_pack()
 
     def _finish_pack(self) -> None:

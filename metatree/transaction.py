@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .commit import conflict
 from .draft import Draft
-from .errors import ConflictError, TransactionError, translated
+from .errors import TransactionError, translated
 from .reads import ReadSet
 from .view import View
 
@@ -41,7 +41,7 @@ class Transaction:
         self._engine = engine
         self._key = idempotency_key
         self._finished = False
-        self._conflict: ConflictError | None = None
+        self._failure: Exception | None = None  # why it cannot be committed any more: most often a conflict
         self._draft: Draft | None = None
         self._base = 0
         self.staging = engine.staging()
@@ -108,10 +108,11 @@ class Transaction:
             if error is None:
                 raise TransactionError("the transaction is the parent process's: a forked child cannot commit it")
             return
-        if error is not None or self._conflict is not None or self._draft is None:
+        if error is not None or self._failure is not None or self._draft is None:
             self.staging.discard()
-            if error is None and self._conflict is not None:
-                raise self._conflict
+            if error is None and self._failure is not None:
+                with translated():
+                    raise self._failure
             return
         with translated():
             outcome = self._engine.committing.transaction(
@@ -126,21 +127,43 @@ class Transaction:
         """A verb of the draft, in its snapshot. Raises ConflictError."""
         if self._finished or self._draft is None:
             raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
-        draft = self._draft
+        draft, ran = self._draft, False
 
         def question(_: ReadSet) -> T:
+            nonlocal ran
             self._extend(draft)
-            return verb(draft)
+            answer = verb(draft)
+            ran = True
+            return answer
 
-        return self._engine.reader.ask(question, draft.reads, fresh=False)
+        try:
+            return self._engine.reader.ask(question, draft.reads, fresh=False)
+        except Exception as error:
+            if ran and self._failure is None:  # the draft is changed, and nobody knows whether that was right
+                self._failure = error
+            raise
 
     def _extend(self, draft: Draft) -> None:
-        reader = self._engine.reader
-        if self._conflict is not None:
-            raise self._conflict
-        for _, header in reader.since(self._base):
-            found = draft.reads.conflict(header.changes)
+        if self._failure is not None:
+            raise self._failure
+        self._require_unchanged(draft.reads, self._base)
+        self._base = self._engine.reader.head
+
+    def _require_unchanged(self, reads: ReadSet, base: int) -> None:
+        for _, header in self._engine.reader.since(base):
+            found = reads.conflict(header.changes)
             if found:
-                self._conflict = conflict(found, header)
-                raise self._conflict
-        self._base = reader.head
+                self._failure = conflict(found, header)
+                raise self._failure
+
+    def still(self) -> Callable[[ReadSet], None]:
+        """For what a verb hands out and the block looks at later: raises ConflictError if that was changed between the
+        snapshot of now and that of then. What is changed after that one is found by way of the read set."""
+        base = self._base
+
+        def require(looked_at: ReadSet) -> None:
+            if not self._finished and self._base != base and self._pid == os.getpid():
+                with translated(), self._engine.reader.lock:
+                    self._require_unchanged(looked_at, base)
+
+        return require

@@ -68,7 +68,7 @@ class Metatree(Reading):
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
         with translated(), wal.DeferredInterrupt():
-            storage, self._root = open_root(root, options, create=keys is not None, read_only=read_only)
+            storage, self._root = open_root(root, options, keys, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, apply=apply, **tuning)
             except BaseException:

@@ -103,8 +103,8 @@ class View:
         node = self.reader.node(path)
         if node is not None and node.edited:
             raise CorruptionError(
-                f"{layout.metadata(path)} was edited by hand; nothing was changed. Compare it with the log (check), "
-                "then put the file back as it was or make your change through this library"
+                f"{layout.metadata(path)} was edited by hand; nothing was changed. Put the file back as "
+                "it was, then make the change with update"
             )
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:

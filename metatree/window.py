@@ -44,8 +44,12 @@ class Window:
         self._skip(max(self.mark(), self._log.trimmed()))
 
     def restart(self) -> None:
-        """Forget everything and begin again at the mark, as it is now."""
+        """Forget everything and begin again at the mark, as it is now. The head does not go back: answers may rest on
+        it."""
+        head = self.head
         self._skip(max(self.mark(), self._log.trimmed(fresh=True)))
+        if head > self.head:
+            self.extend(head)
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""

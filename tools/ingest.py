@@ -2,6 +2,7 @@
 
     python tools/ingest.py ROOT MANIFEST --keys model,version          a new tree; for an existing one without --keys
     python tools/ingest.py ROOT MANIFEST --retry-rejects               once what kept rows out is mended
+    python tools/ingest.py s3://bucket/tree MANIFEST -o endpoint_url=http://… -o key=… -o secret=…
 
 A manifest row has `location` (where the blob goes), `source` (a path, relative to the manifest's folder, or an fsspec
 URL) and optionally `name` (default: the source's last segment); every other column becomes metadata of the
@@ -36,6 +37,7 @@ from ingest_load import Loader, Outcome, TreeStoppedError
 from ingest_manifest import Batch, Columns, ManifestError, Options, measure, read_batches, run_id
 from ingest_rejects import Rejects, RejectsBusyError
 from ingest_retry import RetriedRejects, read_rejected
+from storage_options import add_option, parse_options
 
 from metatree import Metatree, MetatreeError, UnsupportedStorageError
 
@@ -126,6 +128,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "root", metavar="ROOT", help="the tree: a path or URL; made if it does not exist (needs --keys)"
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path)
+    add_option(parser)
     parser.add_argument("--keys", metavar="A,B", help="the names of the tree's levels")
     parser.add_argument("--format", choices=("jsonl", "csv"), help="default: csv for *.csv, otherwise jsonl")
     parser.add_argument("--types", action="store_true", help="CSV cells that are JSON numbers or booleans become such")
@@ -146,6 +149,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if not given.manifest.is_file():
         parser.error(f"there is no manifest {given.manifest}")
+    try:
+        given.options = parse_options(given.option)
+    except ValueError as error:
+        parser.error(str(error))
     given.rejects = given.rejects or given.manifest.with_name(given.manifest.name + ".rejects.jsonl")
     if wrong := wrong_rejects(given.rejects, given.manifest, retry=given.retry_rejects):
         parser.error(wrong)
@@ -179,8 +186,8 @@ def options_of(given: argparse.Namespace) -> Options:
 def open_tree(given: argparse.Namespace) -> Metatree:
     keys = tuple(given.keys.split(",")) if given.keys else None
     try:
-        return Metatree(given.root, keys)
-    except (ValueError, UnsupportedStorageError) as error:
+        return Metatree(given.root, keys, storage_options=given.options)
+    except (ValueError, TypeError, UnsupportedStorageError) as error:
         raise ManifestError(str(error)) from error
     except MetatreeError as error:
         if type(error) is not MetatreeError:
@@ -249,8 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def advice(summary: Summary, given: argparse.Namespace) -> str:
     """What to do about rejected rows."""
-    text = f"{summary.rejected} rows were rejected; {given.rejects} says why. "
-    if not given.retry_rejects and not summary.added and not summary.already_there:
+    rows = "1 row was" if summary.rejected == 1 else f"{summary.rejected:,} rows were"
+    text = f"{rows} rejected; {given.rejects} says why. "
+    taken = all(json.loads(line)["error"] == "BlobExistsError" for line in given.rejects.read_bytes().splitlines())
+    if taken and not given.retry_rejects and not summary.added and not summary.already_there:
         text += (
             "Was this manifest loaded before, with another --batch? That is another load; its rows are in the tree. "
         )

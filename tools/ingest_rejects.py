@@ -33,6 +33,7 @@ class Rejects:
         self._part = part_of(target, retry=retry)
         self._run = run
         self._sections: dict[int, tuple[int, int]] = {}  # batch -> (offset of its last section, rows in it)
+        self._unused = not self._part.exists()  # `.part` is this run's, and holds no more than `target`
         if not retry and not self._part.exists() and target.is_file():
             self._copy_earlier_run()
         self._file: BinaryIO = open(self._part, "a+b")  # noqa: SIM115  (open as long as this object)
@@ -56,6 +57,7 @@ class Rejects:
         offset = self._file.seek(0, os.SEEK_END)
         if not rejects and batch not in self._sections:
             return offset
+        self._unused = False
         lines = [self._line(batch, None), *(self._line(batch, each) for each in rejects)]
         self._file.write(b"".join(lines))
         self._file.flush()
@@ -86,11 +88,13 @@ class Rejects:
             os.replace(fresh, self._target)
         else:
             self._target.unlink(missing_ok=True)
-        self._part.unlink()
+        self._unused = True
         self.close()
 
     def close(self) -> None:
-        """Leave `.part` for the next run."""
+        """Leave `.part` for the next run, if there is something in it that is nowhere else."""
+        if self._unused:
+            self._part.unlink()
         self._file.close()
 
     def _lock(self) -> None:

@@ -3,8 +3,10 @@
     python tools/serve_s3.py [FOLDER]
 
 prints where it is, and stops with SIGTERM or Ctrl-C. Without FOLDER the data lies in a temporary folder and goes with
-the server. Tests use `serving`. What it is good for: the S3 requests with all their conditions, and races of several
-processes. What it does not promise: surviving power loss (it does not flush each object).
+the server. Tests use `serving`, or `Seaweed`, which can be killed and started again.
+
+What it is good for: the S3 requests with all their conditions, and races of several processes. What it does not
+promise: surviving power loss (it does not flush each object).
 """
 
 from __future__ import annotations
@@ -82,23 +84,53 @@ class Server:
         )
 
 
+class Seaweed:
+    """A server on one folder, which can be killed and started again, on the same ports."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing runs yet."""
+        self._folder = folder
+        self._port = _free_ports()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def server(self) -> Server:
+        """Where it is, when it runs."""
+        return Server(f"http://127.0.0.1:{self._port + 3}", BUCKET, KEY, SECRET)
+
+    def start(self) -> None:
+        """Start it and wait until it serves. Raises ServerError."""
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            self._process = _start(self._folder, self._port)
+            try:
+                _wait(self._process, self.server, self._folder)
+                return
+            except ServerError:
+                taken = self._process.poll() is not None  # it ended by itself
+                self.kill()
+                if not left or not taken:
+                    raise
+            except BaseException:
+                self.kill()
+                raise
+            self._port = _free_ports()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            _stop(self._process)
+        self._process = None
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     """A server with its data in `folder`, until the block ends. Raises ServerError."""
-    for left in range(_ATTEMPTS - 1, -1, -1):
-        port = _free_ports()
-        process = _start(folder, port)
-        server = Server(f"http://127.0.0.1:{port + 3}", BUCKET, KEY, SECRET)
-        with ExitStack() as stack:
-            stack.callback(_stop, process)
-            try:
-                _wait(process, server, folder)
-            except ServerError:
-                if not left or process.poll() is None:
-                    raise
-                continue
-            yield server
-            return
+    seaweed = Seaweed(folder)
+    seaweed.start()
+    try:
+        yield seaweed.server
+    finally:
+        seaweed.kill()
 
 
 def _free_ports() -> int:

@@ -1,17 +1,22 @@
 """Kills writers of a tree again and again (SIGKILL), and verifies that nothing that was acknowledged is ever lost.
 
     python tools/torture_kill.py ROOT [--kills 200] [--writers 4] [--seed S] [--check-every 50] [--json]
+    python tools/torture_kill.py s3://bucket/new -o endpoint_url=http://127.0.0.1:8333 -o key=K -o secret=S [--ttl 2]
+    python tools/torture_kill.py webhdfs:///new -o host=127.0.0.1 -o port=9870 -o user=root [--ttl 2]
 
-ROOT is a new or empty folder, on the filesystem that is to be trusted. Each writer works through a list of changes
-that follows from the seed: put, update, unset, delete, move, copy, transactions, checkpoints; it notes the beginning
-of each change in a journal outside the tree, and its acknowledgement after the call has returned. Whenever one is
-killed, another one takes its place while the rest goes on; now and then all are killed at once, so that the next to
-open the tree has to recover it, or one is killed while it opens. Verified, now and then and at the end:
+ROOT is a new or empty folder, on the filesystem that is to be trusted, or the URL of one; `--as-mount` opens a local
+folder as if other hosts shared it. `--ttl`: a killed committer is overtaken after so many seconds (15). Each writer
+works through a list of changes that follows from the seed: put, update, unset, delete, move, copy, transactions,
+checkpoints; it notes the beginning of each change in a journal outside the tree, and its acknowledgement after the call
+has returned. Whenever one is killed, another one takes its place while the rest goes on; now and then all are killed at
+once, so that the next to open the tree has to recover it, or one is killed while it opens.
+
+Verified, now and then and at the end:
 
   - what a killed writer left is exactly the state after its last acknowledged change, or after the one that it had
     begun: nothing is lost, nothing is half done;
   - two nodes that only transactions write always agree; a counter that all increment has counted each acknowledgement;
-  - `check(deep=True)` is clean, and the folders, read without the library, are what the library shows.
+  - `check(deep=True)` is clean, and the folders of a local root, read without the library, are what the library shows.
 
 What it does not show: power loss. Uses fork, so it runs on Linux and macOS.
 
@@ -33,6 +38,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from storage_options import add_option, parse_options
+from torture_place import Place
 from torture_verify import Journal, differences, expected, on_disk, shown
 from torture_work import KEEP, LEVELS, PAIR, PATIENCE, TALLY, forked, write
 
@@ -68,8 +75,8 @@ class Writer:
 class Torture:
     """One run."""
 
-    def __init__(self, root: str, journals: str, writers: int, seed: str) -> None:
-        self._root = root
+    def __init__(self, place: Place, journals: str, writers: int, seed: str) -> None:
+        self._place = place
         self._journals = journals
         self._choose = random.Random(seed)  # noqa: S311
         self._number = 0
@@ -98,7 +105,14 @@ class Torture:
         return self.summary
 
     def _prepare(self) -> None:
-        with Metatree(self._root, LEVELS) as tree, tree.transaction():
+        """In a process of its own: what is forked later must not inherit a connection. Raises OSError."""
+        report = f"{self._journals}/prepare"
+        _, status = os.waitpid(forked(self._prepare_forked, report), 0)
+        if status:
+            raise OSError(f"the tree could not be made:\n{Path(report).read_text()}")
+
+    def _prepare_forked(self) -> None:
+        with self._place.open(LEVELS) as tree, tree.transaction():
             for node in PAIR:
                 tree.put(node, b"", name="token")
                 tree.update(node, token="")
@@ -109,7 +123,7 @@ class Torture:
         self._number += 1
         node = f"w{self._number}"
         journal, report = f"{self._journals}/{node}", f"{self._journals}/{node}.error"
-        pid = forked(lambda: write(self._root, node, self.summary.seed, journal), report)
+        pid = forked(lambda: write(self._place, node, self.summary.seed, journal), report)
         return Writer(node, pid, journal, report)
 
     def _kill_some(self, kills: int) -> None:
@@ -173,13 +187,13 @@ class Torture:
 
     def _verify_forked(self, nodes: Sequence[str], stale: Sequence[str], *, final: bool) -> None:
         warnings.simplefilter("error")
-        with Metatree(self._root) as tree:
+        with self._place.open() as tree:
             found = [f"{node}: {wrong}" for node in nodes if (wrong := self._wrong(tree, node))]
             found += self._wrong_shared(tree, final=final)
             report = tree.check(deep=final)
             if not report.ok:
                 found.append(str(report))
-            if final:
+            if final and self._place.is_local:
                 tree.flush()
                 found += [f"{node} on disk: {wrong}" for node in nodes if (wrong := self._wrong_on_disk(tree, node))]
             for node in stale:
@@ -193,7 +207,7 @@ class Torture:
         return differences(shown(tree, node), states)
 
     def _wrong_on_disk(self, tree: Metatree, node: str) -> str | None:
-        found, there = on_disk(Path(self._root) / node), shown(tree, node)
+        found, there = on_disk(Path(self._place.root) / node), shown(tree, node)
         return None if found == there else f"{found} is not what the library shows: {there}"
 
     def _wrong_shared(self, tree: Metatree, *, final: bool) -> Iterator[str]:
@@ -215,7 +229,10 @@ class Torture:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", metavar="ROOT", help="a new or empty folder")
+    parser.add_argument("root", metavar="ROOT", help="a new or empty folder, or the URL of one")
+    add_option(parser)
+    parser.add_argument("--as-mount", action="store_true", help="a local folder: as if hosts shared it")
+    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="after which a silent committer is overtaken")
     parser.add_argument("--kills", type=int, default=200, metavar="N")
     parser.add_argument("--writers", type=int, default=4, metavar="N")
     parser.add_argument("--seed", default=None, help="repeats the choices of an earlier run, though not its timing")
@@ -224,12 +241,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if min(given.kills, given.writers, given.check_every) < 1:
         parser.error("--kills, --writers and --check-every are at least 1")
-    if os.path.exists(given.root) and not (os.path.isdir(given.root) and not os.listdir(given.root)):
-        parser.error(f"{given.root} is no empty folder")
+    try:
+        place = Place(given.root, parse_options(given.option), given.as_mount, given.ttl)
+    except ValueError as error:
+        parser.error(str(error))
+    if place.is_local and os.path.exists(place.root) and not (os.path.isdir(place.root) and not os.listdir(place.root)):
+        parser.error(f"{place.root} is no empty folder")
     seed = given.seed if given.seed is not None else os.urandom(4).hex()
     with tempfile.TemporaryDirectory(prefix="torture-kill-") as journals:
         try:
-            summary = Torture(given.root, journals, given.writers, seed).run(given.kills, given.check_every)
+            summary = Torture(place, journals, given.writers, seed).run(given.kills, given.check_every)
         except (MetatreeError, OSError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
@@ -238,7 +259,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(finding, file=sys.stderr)
     if summary.findings:
         size = f"--kills {given.kills} --writers {given.writers} --check-every {given.check_every}"
-        print(f"again, in an empty folder: {parser.prog} {given.root} {size} --seed {seed}", file=sys.stderr)
+        print(
+            f"again, in an empty folder: {parser.prog} {given.root} {size} --seed {seed}, same options", file=sys.stderr
+        )
     return 1 if summary.findings else 0
 
 

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torture_place import Place
+
 from metatree import ConflictError, Metatree
 
 LEVELS = ("writer", "version")
@@ -175,12 +177,12 @@ def _simple(choose: random.Random, state: State, token: str, number: int) -> Cha
 # --- a writer -------------------------------------------------------------------------------------------------------
 
 
-def write(root: str, node: str, seed: str, journal: str) -> None:
+def write(place: Place, node: str, seed: str, journal: str) -> None:
     """Work until killed."""
     warnings.simplefilter("error")
     file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     apply = random.Random(f"{seed}/{node}/apply").choice(("sync", "background"))  # noqa: S311
-    tree = Metatree(root, apply=apply)
+    tree = place.open(apply=apply)
     changes = plan(seed, node)
     ahead = list(islice(changes, AHEAD))  # so that almost all of its time is spent in calls, and kills hit these
     os.write(file, READY)

@@ -54,7 +54,7 @@ class Epochs:
             self._marks[:] = map(max, self._marks, seen.marks)
         self._interrupted = False
         if self._ours:
-            return self._take_again()
+            return self._say()
         epoch = self._newest + 1
         claim = replace(
             self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
@@ -64,11 +64,11 @@ class Epochs:
         if not self._storage.publish_folder(folder, [owner, Publication(f"{folder}/work/here", b"", b"")]):
             return False
         self._storage.sync_folder(folder)
-        self._claim, self._ours = claim, epoch
+        self._claim = claim
         self._move_away(self._newest, seen)
+        self._ours = epoch  # not before: should that fail, the next try claims another epoch and clears away again
         self._interrupted = self._newest > 0 and self._was_held(self._newest)
-        self._publish(held=True, clean=True)
-        return True
+        return self._say(clean=True)
 
     def _was_held(self, epoch: int) -> bool:
         """Asked when its folder is away: until then its holder, if it came back, may have begun something."""
@@ -78,10 +78,10 @@ class Epochs:
     def interrupted(self) -> bool:
         return self._interrupted
 
-    def _take_again(self) -> bool:
-        """Our own epoch is still the newest: its claim only has to say so."""
+    def _say(self, *, clean: bool | None = None) -> bool:
+        """Write into our epoch's claim that we hold it; False if another has taken over by now."""
         try:
-            self._publish(held=True)
+            self._publish(held=True, clean=clean)
         except (FileNotFoundError, NotADirectoryError):
             self._ours = 0
             return False
@@ -90,12 +90,23 @@ class Epochs:
     def _move_away(self, epoch: int, owner: Claim | None) -> None:
         """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
         while epoch > 0:
-            self._storage.set_aside(f"{self._names.epoch(epoch)}/work", self._names.moved_away(epoch))
+            aside = self._names.moved_away(epoch)
+            self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
             self._storage.sync_folder(self._names.epoch(epoch))
+            self._forget(aside)
             if owner is not None and owner.clean:
                 return
             epoch -= 1
             owner = self._owner(epoch)
+
+    def _forget(self, aside: str) -> None:
+        """Nothing is kept of a working folder that held nothing but its own beginning: the ordinary case."""
+        try:
+            names = {entry.name for entry in self._storage.list(aside)}
+        except FileNotFoundError:
+            return
+        if names <= {"here"}:
+            self._storage.erase(aside)
 
     def renew(self) -> None:
         self._publish(held=True)

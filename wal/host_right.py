@@ -125,10 +125,12 @@ class HostRight:
         timeout: float,
         clock: Clock,
         ttl: float,
-        learn: Callable[[Claim], None],
+        follow: Callable[[], object],
     ) -> None:
-        """`learn` is called with the claim of another holder before the right, and its marks, are taken from it."""
-        self._learn = learn
+        """`follow` is called when the right was taken from another, who can publish nothing any more: it follows the
+        log to its head. What he has published comes from records that are there by now; who carried out an older end
+        of the log would take that back."""
+        self._follow = follow
         self._fencing = fencing
         self._what = what
         self._timeout = timeout
@@ -184,19 +186,18 @@ class HostRight:
             held = claim is not None and claim.held and not self._fencing.is_own(claim)
             unmoved = self._unmoved(claim, asked) if claim is not None and held else 0.0
             expired = held and unmoved >= self._ttl
-            if not held or expired:
-                if claim is not None and not self._fencing.is_own(claim):
-                    self._learn(claim)
-                taking = self._clock.monotonic()
-                if self._fencing.take(claim):
-                    died = expired or self._fencing.interrupted()
-                    return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
+            taking = self._clock.monotonic()
+            if (not held or expired) and self._fencing.take(claim):
+                if claim is None or not self._fencing.is_own(claim):
+                    self._follow()
+                died = expired or self._fencing.interrupted()
+                return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
             if held and asked >= deadline:  # what was free and was taken first by another is looked at again
                 holder = _describe(claim, unmoved)
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
-            if held:
-                self._clock.sleep(min(pause, max(0.0, deadline - asked)))
+            if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+                self._clock.sleep(max(0.0, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _unmoved(self, claim: Claim, asked: float) -> float:

@@ -86,6 +86,7 @@ class Lease:
             if there is None or not self.is_own(there):
                 raise
             self._version = stored.version
+            claim = replace(claim, counter=there.counter + 1)  # whoever watches must see it move
             self._version = self._store(claim)
         self._claim = claim
 

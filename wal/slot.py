@@ -71,6 +71,8 @@ def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
         raise LogFormatError(f"{file} is of the unknown kind {kind}: written by a newer version, upgrade")
     if number != (number if lsn is None else lsn) or size + headers + bodies + CRC.size != len(data):
         raise LogCorruptionError("the slot is not what its name says", file=file)
+    if trimmed if kind == BATCH else (bodies or trimmed < number):
+        raise LogCorruptionError("the slot's marks do not add up", file=file)
     try:
         records = _records(data, size, headers, bodies, kind)
     except (ValueError, struct.error) as error:

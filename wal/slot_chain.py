@@ -53,11 +53,8 @@ class SlotChain:
         start = self.get(max(done, redo))
         if done > redo and (start is None or start.trimmed is not None):  # no such slot, or the redo mark is an old one
             start = self.get(redo)
-        if start is None and checkpoint is None:
-            start = self._missing()
         if start is None:
-            assert checkpoint is not None  # noqa: S101
-            raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
+            start = self._missing(checkpoint)
         if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
             raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
         self.log_id = start.log_id
@@ -69,8 +66,8 @@ class SlotChain:
         """The last slot that was seen."""
         return self.end.lsn
 
-    def _missing(self) -> Slot:
-        """Slot 0 was not there: a log that another opener makes just now, none at all, or one that lost it."""
+    def _missing(self, checkpoint: Checkpoint | None) -> Slot:
+        """The slot to begin with was not there: none at all, a log that lost it, or that another makes just now."""
         storage, names = self.storage, self.names
         try:
             entries = storage.list(names.folder)
@@ -78,6 +75,8 @@ class SlotChain:
             entries = []
         if segment_numbers(entries):
             raise UnsupportedError(f"the log in {storage.url}/{names.folder} has segments, not slots")
+        if checkpoint is not None:
+            raise LogCorruptionError("the slot that the checkpoint names is missing", file=names.slot(checkpoint.redo))
         if slot_numbers(entries):
             start = self.get(0)
             if start is None:

@@ -9,6 +9,7 @@ far they are gone, so that a writer that slept finds its slot taken, and a reade
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
@@ -16,7 +17,7 @@ from typing import NoReturn
 from wal.checkpoint import Checkpoint
 from wal.claim import MARKS, Claim
 from wal.epoch import Epochs
-from wal.errors import LogClosedError, LogCorruptionError, UnsupportedError, WalError
+from wal.errors import InDoubtError, LogClosedError, LogCorruptionError, UnsupportedError, WalError
 from wal.group import Group
 from wal.host_right import HostRight
 from wal.interrupts import DeferredInterrupt, safe_point
@@ -63,11 +64,11 @@ class SlotLog:
         token = settings.clock.token(TOKEN_BYTES).hex()
         fencing: Lease | Epochs
         if settings.storage.capabilities.fence is Fence.VERSION:
-            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._occupy)
+            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
-        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self._learn)
+        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 
     def _claim(self) -> Claim | None:
         """What the last committer said, where one request tells. Its marks are true: they were published after the work
@@ -188,6 +189,13 @@ class SlotLog:
         self._group.submit(prepare)
         return taken[0]
 
+    def _epoch(self) -> LSN:
+        """A slot for a lease's epoch. Nobody is in doubt of an empty batch: here that is the storage's error."""
+        try:
+            return self._occupy()
+        except InDoubtError as error:
+            raise OSError(errno.EIO, f"no slot could be taken for a new epoch: {error}") from error
+
     def _require_writable(self) -> None:
         if self._closed or self.settings.read_only:
             self._refuse()
@@ -209,11 +217,6 @@ class SlotLog:
         if not (0 <= index < MARKS and 0 <= value < 2**63):
             raise ValueError(f"a mark is 0 to 2**63 - 1, and its index 0 to {MARKS - 1}")
         self._marks[index] = value
-
-    def _learn(self, claim: Claim) -> None:
-        """Its marks may be of records that this handle has not seen: marks beyond the head would make no sense."""
-        if max(claim.marks) > self.chain.head:
-            self.chain.follow()
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
         """The right to carry the log out. None: the handle's time limit."""

@@ -36,7 +36,7 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
 
     URL is a path, s3://bucket/prefix, webhdfs://host:port/path, or any other that fsspec knows. No tree is needed
     there. Several processes write, in a folder of their own that is removed afterwards, and touch nothing else. It
-    takes some seconds, and some hundred requests.
+    takes some seconds, and up to some thousand requests.
 
     Exit codes: 0 fit for writing, 1 not fit, 2 usage.
     """

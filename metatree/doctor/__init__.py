@@ -89,10 +89,11 @@ Run = Callable[[Check, Callable[[], races.Verdict]], bool]
 def _contend(arena: races.Arena, run: Run, report: Report) -> None:
     can = report.can
     if can.fence is wal.Fence.VERSION:
-        _conditions(arena, run)
-    run(advice.ABSENT, lambda: races.put_if_absent(arena))
-    if can.fence is wal.Fence.VERSION:
-        run(advice.VERSIONS, lambda: races.compare_and_set(arena))
+        if _conditions(arena, run):  # else a race would show nothing new
+            run(advice.ABSENT, lambda: races.put_if_absent(arena))
+            run(advice.VERSIONS, lambda: races.compare_and_set(arena))
+    else:
+        run(advice.ABSENT, lambda: races.put_if_absent(arena))
     if can.folders:
         run(advice.FOLDER_ONCE, lambda: races.folder_once(arena))
     if can.fence is wal.Fence.FOLDER:
@@ -105,8 +106,8 @@ def _contend(arena: races.Arena, run: Run, report: Report) -> None:
         run(advice.LOCKS_FREED, lambda: races.locks_freed(arena))
 
 
-def _conditions(arena: races.Arena, run: Run) -> None:
-    """One finding for each condition, and one more if something came in between."""
+def _conditions(arena: races.Arena, run: Run) -> bool:
+    """One finding for each condition, and one more if something came in between; whether all are honoured."""
     tried: list[tuple[wal.Condition, bool]] = []
     trouble: Exception | None = None
     try:
@@ -118,6 +119,7 @@ def _conditions(arena: races.Arena, run: Run) -> None:
         run(advice.condition(condition), partial(_told, honoured, seen))
     if trouble is not None:
         run(advice.CONDITIONS, partial(_failed, trouble))
+    return trouble is None and all(honoured for _, honoured in tried)
 
 
 def _told(holds: bool, seen: str) -> races.Verdict:

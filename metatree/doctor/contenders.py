@@ -64,8 +64,10 @@ class Contenders:
         """Wait for all. Raises ContenderError."""
         results: list[Any] = []
         failed = ""
-        for connection in self._connections:
+        for connection, process in zip(self._connections, self._processes, strict=True):
             done, told = self._receive(connection)
+            if done is None:
+                process.kill()  # an answer that comes later would be taken for that to the next question
             if done:
                 results += told
             else:
@@ -86,14 +88,13 @@ class Contenders:
         return died
 
     def _send(self, connection: Connection, job: object) -> None:
-        try:
+        with suppress(OSError):  # that it is gone is told where its answer is read: the others' must be read as well
             connection.send(job)
-        except OSError as error:
-            raise ContenderError("a process that took part ended unexpectedly") from error
 
-    def _receive(self, connection: Connection) -> tuple[bool, Any]:
+    def _receive(self, connection: Connection) -> tuple[bool | None, Any]:
+        """Whether it was done, and what came of it; None: no answer."""
         if not wait([connection], _PATIENCE):
-            return False, f"no answer within {_PATIENCE:.0f} s"
+            return None, f"no answer within {_PATIENCE:.0f} s"
         try:
             done, told = connection.recv()
         except (EOFError, OSError):

@@ -22,9 +22,15 @@ from metatree import Metatree
 from tests.servers.hdfs import Raw
 from tests.tree.conftest import fast_path as fast_path
 
+ROOT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
 TORTURE = os.environ.get("METATREE_TORTURE") == "1"  # sizes for a night, not for every change
 KINDS = ("seaweedfs", "hdfs", "mount")
+
+
+def environment() -> dict[str, str]:
+    """For other processes: they import what this checkout holds, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "PYTHONWARNINGS": "error"}
 
 
 class Plain(Protocol):

@@ -56,6 +56,44 @@ def test_one_that_takes_its_epoch_again_while_another_claims_the_next_is_overtak
     mount.assert_clean()
 
 
+def test_who_claims_an_epoch_late_carries_out_what_was_appended_until_then(mount: Shared) -> None:
+    """It found the right free, and slept; the last holder took his own epoch again, and went on to later records."""
+    claiming = Once("publish_folder", ".wal/epoch/")
+    mount.open(LEVELS).close()
+    with opened(mount.place, claiming) as slow, mount.open() as last:
+        last.put("m/v0", b"0", name="b")
+        claiming.act = lambda: last.delete("m/v1", recursive=True)
+        slow.put("m/v1", b"1", name="b")
+        assert claiming.act is None
+        assert mount.metadata("m") == {"children": ["v0"]}
+        assert "m/v1/b" not in mount.files()
+        report = slow.check(deep=True)
+        assert report.ok, report
+    mount.assert_clean()
+
+
+def test_a_checkpoint_that_is_overtaken_is_made_all_the_same(mount: Shared) -> None:
+    trimming = Once("publish", ".wal/00000000000000000001.rec")
+    mount.open(LEVELS).close()
+    with opened(mount.place, trimming) as slow:
+        slow.put("m/v1", b"1", name="b")
+        trimming.act = overtake_with(mount.place)
+        assert slow.checkpoint() == 2
+        assert trimming.act is None
+    mount.assert_clean()
+
+
+def test_what_another_hosts_checkpoint_has_cleared_away_is_not_missed_by_check(mount: Shared) -> None:
+    """It knows the record that named the staged blob, and not yet that it was trimmed."""
+    with mount.open(LEVELS) as idle, mount.open() as other:
+        other.put("m/v1", bytes(100_000), name="weights")
+        assert idle.children("m") == ["v1"]
+        assert other.checkpoint() == 1
+        report = idle.check(deep=True)
+        assert report.ok, report
+    mount.assert_clean()
+
+
 def overtake_with(place: Place) -> Callable[[], None]:
     """What another host does that saw the right free: claims the next epoch, and works under it."""
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from metatree import recover_command
-from tests.hosts.conftest import LEVELS, Shared
+from tests.hosts.conftest import LEVELS, Shared, environment
 
 BIG = bytes(range(256)) * 400  # 100 KiB: above what travels inside a record, so it is staged
-ROOT = Path(__file__).resolve().parents[2]
 
 # Two handles of one process: one in the middle of a transaction, one that has committed but not applied.
 KILLED = """
@@ -43,8 +40,9 @@ def killed(there: Shared) -> Shared:
         for version in ("v0", "v1"):
             tree.put(f"m/{version}", version.encode(), name="weights")
         tree.update("m", active="v1")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", KILLED, there.place.encode()], env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, there.place.encode()], env={**environment(), "PYTHONWARNINGS": "error"}
+    )
     assert done.returncode == -9
     assert "m/v2/weights" not in there.files() and "m/v0/weights" in there.files()
     return there

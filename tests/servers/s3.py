@@ -12,7 +12,7 @@ import pytest
 from serve_s3 import BUCKET, Server, ServerError, serving
 
 
-def _cannot_start(what: str, error: Exception) -> NoReturn:
+def cannot_start(what: str, error: Exception) -> NoReturn:
     """In continuous integration a server that does not start is a failure: a skip there is a layer that never ran."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} cannot be started: {error}")
@@ -27,7 +27,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         server = context.__enter__()
     except ServerError as error:
-        _cannot_start("SeaweedFS", error)
+        cannot_start("SeaweedFS", error)
     yield server
     context.__exit__(None, None, None)
 
@@ -38,7 +38,7 @@ def moto() -> Iterator[Server]:
     try:
         from moto.server import ThreadedMotoServer
     except ImportError as error:
-        _cannot_start("moto", error)
+        cannot_start("moto", error)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     started = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     started.start()

@@ -392,3 +392,24 @@ def test_rows_that_another_load_brought_are_explained(folder: Path) -> None:
     ingest(folder / "tree", manifest)
     done = subprocess.run(command(folder / "tree", manifest, "--batch", "7"), capture_output=True, text=True)
     assert done.returncode == 1 and "another --batch" in done.stderr and "--retry-rejects" in done.stderr
+
+
+def test_rows_that_were_rejected_for_something_else_are_not_explained_by_another_load(folder: Path) -> None:
+    manifest = write_rows(folder, {"location": "m/v1", "source": "late.bin"})
+    done = subprocess.run(command(folder / "tree", manifest), capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("1 row was rejected; ")
+    assert "another --batch" not in done.stderr and "--retry-rejects" in done.stderr
+
+
+def test_a_load_that_could_not_begin_leaves_nothing_and_stops_no_retry(folder: Path) -> None:
+    manifest = write_rows(folder, {"location": "m/v1", "source": "a.bin"}, {"location": "m/v2", "source": "late.bin"})
+    no_keys = [sys.executable, str(TOOL), str(folder / "tree"), str(manifest)]
+    assert subprocess.run(no_keys, capture_output=True).returncode == 2
+    assert not list(folder.glob("*.part"))
+    ingest(folder / "tree", manifest, status=1)
+    left = rejects(manifest)
+    other_keys = [*no_keys, "--keys", "a,b"]
+    assert subprocess.run(other_keys, capture_output=True).returncode == 2
+    assert not list(folder.glob("*.part")) and rejects(manifest) == left
+    (folder / "late.bin").write_bytes(b"late")
+    assert counts(ingest(folder / "tree", manifest, "--retry-rejects")) == (1, 0, 0)

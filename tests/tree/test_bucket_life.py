@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from serve_s3 import Server
 
-from metatree import Metatree
+from metatree import CorruptionError, Metatree
 from tests.tree import storages
+from tests.tree.conftest import LEVELS
 from tests.tree.storages import NamedObjects, TextBucket
-from tests.tree.test_overtaken import Host, opened, prepared
+from tests.tree.test_overtaken import Host, Hosted, opened, prepared
 from wal.testing.hosts import watched
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ LARGE = bytes(100_000)
 
 PROGRAM = """
 import json, sys
-from metatree import Metatree
+from metatree import CorruptionError, Metatree
 url, apply, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 tree = Metatree(url, ("model", "version"), apply=apply, **options)
 for number in range(20):
@@ -102,3 +103,38 @@ def test_a_name_that_went_is_no_directory_blob_before_its_objects_are_removed() 
         assert tree.list("m") == [] and not tree.exists("m/v1")
         tree.flush()
         assert "m/v1/b" not in bucket.objects
+
+
+# --- many nodes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_walk_of_many_nodes_looks_at_the_log_once_for_many() -> None:
+    bucket = TextBucket()
+    with opened(Host(bucket)) as tree, tree.transaction():
+        for number in range(200):
+            tree.put(f"m{number % 4}/v{number:03}", b"x", name="b")
+    looks: list[str] = []
+
+    def look(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read" and str(arguments[0]).endswith(".rec"):
+            looks.append(arguments[0])
+        return run()
+
+    with Hosted(watched(NamedObjects(bucket, "tree"), look), LEVELS, read_only=True) as reader:
+        looks.clear()
+        walked = [node.path for node in reader.walk()]
+    assert walked == ["", *(p for m in range(4) for p in (f"m{m}", *(f"m{m}/v{n:03}" for n in range(m, 200, 4))))]
+    assert 0 < len(looks) < 20
+
+
+def test_a_walk_that_meets_damage_ahead_raises_only_when_it_comes_there() -> None:
+    bucket = TextBucket()
+    with opened(Host(bucket)) as tree:
+        for name in ("a", "b", "c"):
+            tree.put(name, b"x", name="f")
+    bucket.objects["b/metadata.json"] = bucket.objects["a/f"]
+    walked: list[str] = []
+    with opened(Host(bucket), read_only=True) as reader, pytest.raises(CorruptionError, match=r"b/metadata\.json"):
+        for node in reader.walk():
+            walked += [node.path]
+    assert walked == ["", "a"]

@@ -579,3 +579,4 @@ def test_a_transaction_older_than_the_trimmed_log_is_still_validated(fast_path: 
 def test_bad_levels_are_refused_before_a_folder_is_made(bad: str, fast_path: Path) -> None:
     with pytest.raises(InvalidLocationError):
         Metatree(fast_path / "tree", (bad,))
+    assert not (fast_path / "tree").exists()

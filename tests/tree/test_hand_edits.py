@@ -67,6 +67,21 @@ def test_a_replaced_file_is_kept_before_a_commit_replaces_it(known: bool, tree: 
     assert notes(tree) == []
 
 
+def test_an_edit_in_place_stops_a_commit_or_is_kept_if_the_node_was_known(tree: Metatree, make_tree: Make) -> None:
+    tree.find("m/v1").metadata  # noqa: B018
+    file = Path(tree.root) / "m/v1/metadata.json"
+    write_into(file, EDIT)
+    with make_tree(keys=None) as other:
+        with pytest.raises(CorruptionError, match=r"edited by hand.*Put the file back as it was, then .* update"):
+            other.update("m/v1", y=1)
+        assert other.find("m/v1").metadata["by hand"] is True
+    tree.update("m/v1", x=1)
+    tree.flush()
+    assert json.loads(file.read_bytes()) == {"auc": 0.9, "x": 1}
+    assert EDIT in kept(tree)
+    assert notes(tree) == []
+
+
 def test_check_notes_each_file_without_a_mark_until_a_commit_writes_it(tree: Metatree) -> None:
     assert notes(tree) == []
     root = Path(tree.root)

@@ -6,6 +6,7 @@ In the scripts `t1`, `t2` are handles of two processes on one tree (the engine s
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -18,10 +19,11 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+import wal
 from metatree import (
     BlobExistsError,
     ConflictError,
@@ -30,12 +32,17 @@ from metatree import (
     MetatreeError,
     NodeExistsError,
     NodeNotFoundError,
+    UnavailableError,
 )
+from metatree.engine import Engine
 from tests.tree.conftest import LEVELS
 from tests.tree.storages import again
+from tests.tree.test_readers import Meanwhile
+from wal.testing import Call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MakeTree = Callable[..., Metatree]
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -158,6 +165,121 @@ def test_a_snapshot_moves_forward_with_a_file_that_is_read_while_nothing_that_wa
         assert read(t1, "y") == 7
         t1.update("m", x=1)
     assert txn.lsn is not None and keys(t2) == {"x": 1, "y": 7, "active": "v1"}
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+@pytest.mark.parametrize("look", ["key", "absent key", "all keys"])
+def test_a_key_that_is_looked_at_when_the_snapshot_has_moved_past_its_change_is_refused(
+    t1: Metatree, t2: Metatree, look: str
+) -> None:
+    """`metadata` hands all keys out at once; which of them the block relies on is known when it looks at them."""
+    t2.checkpoint()
+    with pytest.raises(ConflictError), t1.transaction():
+        held = t1.find("m").metadata
+        t2.update("m", x=10, z=10)
+        assert b"".join(t1.get("m/v1/blob"))
+        assert t1.exists("m/v1")  # nothing that was read has changed: the snapshot is now behind the update
+        value = {"key": lambda: held["x"], "absent key": lambda: held.get("z", 0), "all keys": lambda: len(held)}[
+            look
+        ]()
+        t1.update("m", x=value + 1)
+    assert keys(t2) == {"x": 10, "y": 0, "z": 10, "active": "v1"}
+
+
+def test_other_keys_of_metadata_may_be_looked_at_when_the_snapshot_has_moved(t1: Metatree, t2: Metatree) -> None:
+    t2.checkpoint()
+    with t1.transaction():
+        held = t1.find("m").metadata
+        t2.update("m", x=10)
+        assert b"".join(t1.get("m/v1/blob"))
+        assert t1.exists("m/v1")
+        t1.update("m", y=held["y"] + 1)
+    assert keys(t2) == {"x": 10, "y": 1, "active": "v1"}
+    assert held["x"] == 0  # after the block it is what it was, and nothing rests on it
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+def test_a_snapshot_does_not_go_back_when_a_staged_blob_has_come_into_its_place(make_tree: MakeTree) -> None:
+    """Else what was committed before the block began would be taken for a change of what it read."""
+    writer = make_tree(apply="background")
+    writer._engine.committer.stop()  # it applies when it is told to
+    writer.put("m/v1", b"x" * 100_000, name="blob")
+    reader = make_tree(keys=None, apply="background")
+    reader._engine.committer.stop()
+    assert len(b"".join(reader.get("m/v1/blob"))) == 100_000  # from the staging area
+    writer.checkpoint()  # the staged file goes
+    writer.update("m", x=1)
+    writer.update("m", y=1)
+    with reader.transaction() as txn:
+        assert read(reader, "x") == 1
+        assert len(b"".join(reader.get("m/v1/blob"))) == 100_000
+        reader.update("m", z=1)
+    assert txn.lsn == 4
+
+
+VERBS: dict[str, Callable[[Metatree], object]] = {
+    "put": lambda tree: tree.put("m/v1", b"new", name="new"),
+    "delete": lambda tree: tree.delete("m/v2", recursive=True),
+    "compare and set": lambda tree: tree.compare_and_set("m", "x", 0, 1),
+    "move": lambda tree: tree.move("m/v1/blob", "m/v1/moved"),
+}
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+@pytest.mark.parametrize("verb", VERBS, ids=str)
+def test_a_verb_happens_once_though_the_log_is_trimmed_past_the_snapshot_meanwhile(
+    t1: Metatree, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "segment_size", 4096)
+    writer = Metatree(t1.root)  # its segments are small, so that trimming frees them
+    writer.update("m", filler="f" * 5000)
+    writer.checkpoint()
+    looker = Meanwhile(after=0)
+    tree = Metatree(wal.LocalStorage(t1.root, looker))
+
+    def change() -> None:
+        for number in range(3):
+            writer.put("other", bytes([number]) * 4000, name="blob", force=True)
+            writer.checkpoint()
+
+    with tree.transaction() as txn:
+        looker.happen = change
+        VERBS[verb](tree)
+        assert looker.happen is None, "nothing was interleaved"
+    assert txn.lsn is not None
+    tree.close()
+    writer.close()
+
+
+class _LogFails(Meanwhile):
+    """The log cannot be read once, after what happens meanwhile."""
+
+    failing = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.failing and call.method == "pread" and call.path.endswith(".log"):
+            self.failing = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO), call.path)
+        return super().around(call, run, tear)
+
+
+@pytest.mark.local("it stands between the reader and the files of this machine")
+def test_a_verb_whose_snapshot_could_not_be_confirmed_is_not_committed(t1: Metatree, t2: Metatree) -> None:
+    t2.checkpoint()
+    looker = _LogFails(after=0)
+    tree = Metatree(wal.LocalStorage(t1.root, looker))
+
+    def change() -> None:
+        t2.update("m", y=1)
+        looker.failing = True
+
+    with pytest.raises(UnavailableError), tree.transaction():
+        looker.happen = change
+        with pytest.raises(UnavailableError):
+            tree.put("m/v1", b"new", name="new")
+        assert not looker.failing, "nothing failed"
+    assert not tree.exists("m/v1/new") and tree.lsn == t2.lsn
+    tree.close()
 
 
 def test_a_transaction_that_only_reads_is_refused_a_mixed_state_too(t1: Metatree, t2: Metatree) -> None:

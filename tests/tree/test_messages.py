@@ -20,7 +20,9 @@ from metatree import (
     Metatree,
     MetatreeError,
     NodeNotFoundError,
+    UnavailableError,
 )
+from metatree.errors import translated
 
 Make = Callable[..., Metatree]
 
@@ -154,3 +156,90 @@ def test_a_misspelt_keyword_is_refused_with_the_right_one(tree: Metatree) -> Non
         Metatree(tree.root, readonly=True)
     with pytest.raises(TypeError, match=r"unknown keyword for a local root: zzz$"):
         Metatree(tree.root, zzz=True)
+
+
+@pytest.mark.parametrize("lost", ["s3:/bucket/x", Path("s3://bucket/x"), "S3:/x", "webhdfs:/x", "gs:/x", "file:/x"])
+def test_a_url_that_lost_a_slash_is_not_taken_for_a_folder(
+    lost: str | Path, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fast_path)
+    scheme, rest = str(lost).split(":/")
+    with pytest.raises(InvalidLocationError, match=f"two slashes.*pass the text '{scheme}://{rest}'"):
+        Metatree(lost, ("a",))
+    assert os.listdir() == []
+    with Metatree(f"./{lost}", ("a",)) as tree:  # whoever means a folder of that name can say so
+        assert tree.root == str(fast_path / lost)
+    with Metatree("c:x/y", ("a",)) as tree:
+        assert tree.root == str(fast_path / "c:x/y")
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "message"),
+    [
+        ("s3://", {}, "a place in a bucket"),
+        ("s3:///", {}, "a place in a bucket"),
+        ("webhdfs://", {}, "needs a host"),
+        ("webhdfs:///", {}, "needs a host"),
+    ],
+)
+def test_a_url_without_a_place_is_not_taken_for_a_folder(
+    root: str, options: dict[str, Any], message: str, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fast_path)
+    for read_only in (True, False):
+        with pytest.raises(InvalidLocationError, match=message):
+            Metatree(root, ("a",), read_only=read_only, **options)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "meant"), [("aply", "apply"), ("readonly", "read_only"), ("endpont_url", "endpoint_url")]
+)
+def test_a_misspelt_keyword_for_a_bucket_is_refused_with_the_right_one(keyword: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"not an option of an s3 root: {keyword} \(did you mean {meant}\?\)"):
+        Metatree("s3://bucket/x", ("a",), **{keyword: "x"})  # type: ignore[arg-type]
+
+
+# --- arguments of the wrong kind --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [5, None, ["a"], object()])
+@pytest.mark.parametrize("name", [None, "n"])
+def test_what_is_no_source_is_said(source: Any, name: str | None, tree: Metatree) -> None:
+    with pytest.raises(TypeError, match=f"a source is a path, .*, not {type(source).__name__}"):
+        tree.put("m/v1", source, name=name)
+    assert tree.find("m/v1").list() == ["w"]
+
+
+@pytest.mark.parametrize("txid", [5, None, b"1f-00112233445566aa", "", "1f"])
+def test_what_is_no_transaction_id_is_said(txid: Any, tree: Metatree) -> None:
+    with pytest.raises(ValueError, match="is no transaction id: it looks like"):
+        tree.status(txid)
+
+
+# --- the storage ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.EIO, "broken"), True),
+        (PermissionError(errno.EACCES, "no usable credentials"), False),
+        (OSError(errno.ENXIO, "the bucket does not exist"), False),
+    ],
+)
+def test_only_what_may_pass_is_to_be_tried_again(error: OSError, passes: bool) -> None:
+    with pytest.raises(UnavailableError, match="nothing was changed") as caught, translated():
+        raise error
+    assert ("try again" in str(caught.value)) is passes
+
+
+def test_check_names_a_file_that_cannot_be_read_once(tree: Metatree) -> None:
+    file = Path(tree.root) / "m/v1/metadata.json"
+    whole = file.read_bytes()
+    file.write_bytes(b"{")
+    (problem,) = tree.check().problems
+    assert problem.path == "m/v1/metadata.json" and problem.reason.startswith("cannot be read as a node's metadata")
+    assert problem.path not in problem.reason
+    file.write_bytes(whole)
+    assert tree.check().ok

@@ -91,9 +91,9 @@ def test_a_node_that_is_a_tree_as_well_is_a_problem(make_tree: Make) -> None:
     config.unlink()
 
 
-@pytest.mark.parametrize("place", ["m/inner", "m/v1/inner", "m/stray/inner", "m/v1/dir/inner"])
+@pytest.mark.parametrize("spot", ["m/inner", "m/v1/inner", "m/stray/inner", "m/v1/dir/inner"])
 @pytest.mark.parametrize("dropped", ["m", "m/v1"])
-def test_a_deletion_around_it_sets_it_aside_whole(place: str, dropped: str, make_tree: Make, fast_path: Path) -> None:
+def test_a_deletion_around_it_sets_it_aside_whole(spot: str, dropped: str, make_tree: Make, fast_path: Path) -> None:
     outer = make_tree()
     source = fast_path / "dir"
     source.mkdir()
@@ -101,15 +101,15 @@ def test_a_deletion_around_it_sets_it_aside_whole(place: str, dropped: str, make
     outer.put("m/v1", source, recursive=True)
     outer.put("m/v1", b"x", name="b")
     root = Path(outer.root)
-    (root / place).parent.mkdir(exist_ok=True)
-    tree_at(root / place, fast_path / "made")
+    (root / spot).parent.mkdir(exist_ok=True)
+    tree_at(root / spot, fast_path / "made")
     outer.delete(dropped, recursive=True)
     outer.checkpoint()
-    if place.startswith(dropped):
-        assert not (root / place).exists()
+    if spot.startswith(dropped):
+        assert not (root / spot).exists()
         kept = quarantined(root)["inner"]
     else:
-        kept = root / place
+        kept = root / spot
     inner = Path(shutil.move(kept, fast_path / "moved out"))
     with Metatree(inner) as tree:
         assert b"".join(tree.get("x/b")) == b"precious"

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -214,6 +215,39 @@ def test_a_commit_between_any_two_reads_of_a_cold_reader_is_seen_whole_or_not_at
             break
         interleaved += 1
     assert interleaved >= 2, "nothing was interleaved"
+    writer.close()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["a call", "a transaction"])
+def test_the_keys_of_a_large_node_are_of_one_state_though_its_file_is_ahead_of_what_the_reader_knows(
+    root: Path, inside: bool
+) -> None:
+    writer = Metatree(root, LEVELS, apply="background")
+    writer._engine.committer.stop()  # it applies when it is told to
+    writer.update((), filler="f" * 20_000, one=0, two=0, three=0)
+    n = after = 0
+    over = False
+    while not over:
+        writer.flush()
+        writer.checkpoint()
+        n += 2
+        writer.update((), one=n, two=n)  # a record of changes, to be laid over the file
+        boundary = Meanwhile(after=after)
+        reader = Metatree(wal.LocalStorage(str(root), boundary), apply="background")
+
+        def commit(n: int = n) -> None:
+            writer.update((), two=n + 1, three=n + 1)
+            writer._engine.committer.pass_(defer=False)
+
+        boundary.happen = commit
+        with reader.transaction() if inside else nullcontext():
+            found = reader.metadata  # of the root
+        over, boundary.happen = boundary.happen is not None, None
+        seen = found["two"], found["three"] == n + 1
+        assert seen in [(n, False), (n + 1, True)], f"{seen} is of no state; the commit came after {boundary.calls}"
+        reader.close()
+        after += 1
+    assert after > 2, "nothing was interleaved"
     writer.close()
 
 

@@ -59,9 +59,9 @@ def test_a_log_of_golden_files_can_be_read() -> None:
     log.close()
 
 
-def example() -> bytes:
-    """The worked example's bytes: the lines `offset  hex ...  | text` of the document's fenced block."""
-    block = re.search(r"<!-- worked example -->\n```text\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+def example(name: str = "worked example") -> bytes:
+    """A worked example's bytes: the lines `offset  hex ...  | text` of the document's fenced block."""
+    block = re.search(rf"<!-- {name} -->\n```text\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert block is not None
     data = bytearray()
     for line in block[1].splitlines():

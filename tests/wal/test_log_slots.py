@@ -1,4 +1,4 @@
-"""The slot log: the conformance suite on a disk in memory and on this machine's files."""
+"""The slot log: the conformance suite on a disk and on objects in memory, and on this machine's files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from wal import LocalStorage, MemoryPosix, MemoryStorage, open_log
 from wal.testing.log_access import Opener
+from wal.testing.objects import Bucket, MemoryObjects
 from wal.testing.slot_log_suite import SlotLogSuite
 
 
@@ -16,6 +17,13 @@ class TestSlotsInMemory(SlotLogSuite):
     def opener(self) -> Opener:
         disk = MemoryPosix()
         return lambda **options: open_log(MemoryStorage(disk), kind="slots", **options)
+
+
+class TestSlotsOnObjects(SlotLogSuite):
+    @pytest.fixture
+    def opener(self) -> Opener:
+        bucket = Bucket()
+        return lambda **options: open_log(MemoryObjects(bucket), **options)
 
 
 class TestSlotsOnFiles(SlotLogSuite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -273,4 +274,31 @@ def test_the_folder_of_a_log_whose_maker_died_is_flushed_before_anything_is_ackn
     log = open_log(watched(MemoryStorage(shared), around), kind="slots")
     add(log, b"x")
     assert synced[0] == ("sync_folder", ".wal")
+    log.close()
+
+
+def test_ctrl_c_while_a_try_is_waited_for_ends_the_wait_and_says_what_is_in_doubt(host: Callable[[], Storage]) -> None:
+    network = Network(host())
+    pressed: list[float] = []
+
+    def press(seconds: float) -> None:
+        if not pressed:
+            pressed.append(seconds)
+            signal.raise_signal(signal.SIGINT)
+
+    clock = ManualClock(1)
+    log = open_log(network.storage, create=True, kind="slots", clock=clock, lock_timeout=1000)
+    clock._on_sleep = press
+    network.faults = ["late"] * 10
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            add(log, b"x")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert any("slot 1" in note for note in caught.value.__notes__)
+    network.faults = []
+    assert network.late[0]() is True
+    assert add(log, b"y").lsn == 2
+    assert bodies(log) == [b"x", b"y"]
     log.close()

@@ -391,7 +391,7 @@ def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_ne
             epochs.clock.now += TTL + 1
 
             def dying(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
-                if method == "set_aside":
+                if method == "retire":
                     raise OSError("died here")
                 return run()
 
@@ -413,6 +413,96 @@ def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_ne
         assert len(names) == 4, "an epoch's name stays"
     with pytest.raises(RightLostError):
         zombies[0][0].__exit__(None, None, None)
+
+
+def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs: World) -> None:
+    holder, other = epochs.host(), epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    failed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "retire" and not failed:
+            failed.append(method)
+            raise OSError(errno.ETIMEDOUT, "down")
+        return run()
+
+    epochs.around = around
+    with pytest.raises(OSError, match="down"), other.right(timeout=0):
+        pytest.fail("it is not cleared away")
+    with other.right(timeout=0), pytest.raises(FileNotFoundError):
+        tenure.storage.publish("x", b"zombie", b"", durable=True)
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+class Remembering(MemoryPosix):
+    """A client of a network filesystem: what a folder's name meant once, it means on, until the folder is removed."""
+
+    def __init__(self, server: MemoryPosix) -> None:
+        super().__init__()
+        self.__dict__.update(server.__dict__)
+        self._meant: dict[str, Any] = {}
+
+    def _find(self, path: str) -> Any:
+        known = self._meant.get(path)
+        if known is not None and known.links:
+            return known
+        above, _, name = path.rstrip("/").rpartition("/")
+        if not name:
+            return super()._find(path)
+        inode = self._find(above)
+        if not inode.folder or name not in inode.entries:
+            return super()._find(path)
+        found = inode.entries[name]
+        if found.folder:
+            self._meant[path] = found
+        return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_holder_whose_system_remembers_where_its_folder_was_changes_nothing_either(epochs: World, step: str) -> None:
+    """E22: NFS leads by handles, not by names."""
+    epochs.storage().publish("m/v1/x", b"x", b"", durable=True)
+    client = MemoryStorage(Remembering(epochs.disk))
+    holder = open_log(client, kind="slots", create=True, clock=epochs.clock, ttl=TTL, lock_timeout=0.0)
+    other = epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    tenure.storage.publish("m/v1/y", b"y", b"", durable=True)
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    with other.right(timeout=0):
+        before = tree(epochs.storage())
+        with pytest.raises((FileNotFoundError, NotADirectoryError)):
+            STEPS[step](tenure.storage)
+        assert tree(epochs.storage()) == before
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_what_was_on_its_way_through_a_fence_is_kept_and_a_retiring_that_was_cut_short_is_finished(
+    epochs: World,
+) -> None:
+    storage = epochs.storage()
+    for number in range(3):
+        storage.publish(f"e/work/{number}", b"%d" % number, b"", durable=True)
+    storage.publish("q/e.leaving/3", b"3", b"", durable=True)
+    storage.erase("e/work")
+    storage.publish("q/e/3", b"another", b"", durable=True)
+    for _ in range(2):
+        storage.retire("e/work", "q/e")
+        assert {entry.name for entry in storage.list("q/e")} == {"3", "3.1"}
+        assert storage.entry("q/e.leaving") is None
+    for number in range(3):
+        storage.publish(f"e/work/{number}", b"%d" % number, b"", durable=True)
+    storage.retire("e/work", "q/e")
+    assert {entry.name for entry in storage.list("q/e")} == {"0", "1", "2", "3", "3.1"}
+    assert storage.entry("e/work") is None
 
 
 # --- E23: leases -----------------------------------------------------------------------------------------------------
@@ -524,6 +614,42 @@ def test_a_lost_reply_on_the_lease_is_ones_own_success_or_tried_again(leased: Wo
         assert tenure.died is False
     with other.right(timeout=0) as tenure:
         assert tenure.died is False
+
+
+def test_an_epoch_whose_slot_stays_unknown_is_an_error_of_the_storage_and_no_commit_in_doubt(leased: World) -> None:
+    log = leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "create":
+            raise OSError(errno.ETIMEDOUT, "on its way")
+        return run()
+
+    leased.around = around
+    with pytest.raises(OSError, match="epoch"), log.right():
+        pytest.fail("without an epoch")
+    leased.around = lambda method, arguments, run: run()
+    with log.right() as tenure:
+        tenure.check()
+
+
+def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:
+    holder, other = leased.host(), leased.host()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        result = run()
+        if method == "publish":
+            raise OSError(errno.ETIMEDOUT, "reply lost")
+        return result
+
+    with holder.right() as tenure:
+        for _ in range(6):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("overtaken although it renews")
+            leased.clock.now += TTL * 0.6
+            leased.around = around
+            with pytest.raises(OSError, match="reply lost"):
+                tenure.check()
+            leased.around = lambda method, arguments, run: run()
 
 
 def test_a_renewal_that_lands_after_another_took_over_is_refused(leased: World) -> None:

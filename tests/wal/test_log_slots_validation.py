@@ -62,9 +62,10 @@ def test_a_record_decided_before_another_thread_looked_is_decided_again(
     assert bodies(other) == [b"theirs", b"decided at 1"]
 
 
+@pytest.mark.parametrize("looked", [True, False])
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_refusal_or_nothing_to_do_on_a_stale_head_is_asked_again(
-    log: WriteAheadLog, other: WriteAheadLog, refuse: bool
+    log: WriteAheadLog, other: WriteAheadLog, refuse: bool, looked: bool
 ) -> None:
     heads: list[int] = []
 
@@ -72,7 +73,9 @@ def test_a_refusal_or_nothing_to_do_on_a_stale_head_is_asked_again(
         heads.append(head)
         if head > 0:
             return Record(b"", b"now there is something to do")
-        meanwhile(log, other)
+        add(other, b"theirs")
+        if looked:
+            in_a_thread(log.head)
         if refuse:
             raise KeyError("nothing is there")
         return None

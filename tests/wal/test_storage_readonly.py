@@ -161,3 +161,33 @@ def test_urls_are_shown_without_what_they_hide() -> None:
         "is it there? no": "is it there? no",
     }.items():
         assert hide_secrets(text) == shown
+
+
+@pytest.mark.parametrize("status", [403, 500, 503, 404, 410])
+def test_a_web_server_that_refuses_or_fails_is_not_absence(status: int) -> None:
+    class Answering(Silent):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_HEAD = do_GET
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        with pytest.raises(OSError) as caught:
+            open_storage(f"http://127.0.0.1:{server.server_port}/tree")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    absent = status in (404, 410)
+    assert isinstance(caught.value, FileNotFoundError) is absent
+    assert absent or str(status) in str(caught.value)
+
+
+def test_a_web_server_that_is_not_there_is_not_absence() -> None:
+    with pytest.raises(OSError, match="Connect") as caught:
+        open_storage("http://127.0.0.1:9/tree")
+    assert not isinstance(caught.value, FileNotFoundError)

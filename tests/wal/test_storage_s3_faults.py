@@ -13,6 +13,7 @@ from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.clock import Clock
 from wal.storage.base import ChangedError, Staged
 from wal.storage.s3 import S3Storage
+from wal.storage.s3_errors import Reply, S3Error, translate
 
 _numbers = itertools.count()
 
@@ -63,6 +64,14 @@ def make(proxy: Proxy, clock: Patient) -> Iterator[Callable[..., S3Storage]]:
 @pytest.fixture
 def storage(make: Callable[..., S3Storage]) -> S3Storage:
     return make()
+
+
+@pytest.mark.parametrize(("what", "unknown"), [("read", False), ("list", False), ("open", False), ("publish", True)])
+def test_only_a_write_without_an_answer_is_of_unknown_effect(what: str, unknown: bool) -> None:
+    for lost in (ConnectionResetError(), TimeoutError()):
+        error = translate(S3Error(Reply(0, "", ""), lost), what, "s3://bucket/x")
+        assert f"{what}: no answer from the server" in str(error)
+        assert ("is unknown" in str(error)) is unknown
 
 
 class TestLostReplies:

@@ -268,9 +268,15 @@ class Storage(Protocol):
         ...
 
     def fenced(self, folder: str) -> Storage:
-        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once
-        somebody moved it away, every `publish`, `publish_folder` and `set_aside` into it through this view raises
-        FileNotFoundError or NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
+        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once it
+        was retired, every `publish`, `publish_folder` and `set_aside` through this view raises FileNotFoundError or
+        NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
+        ...
+
+    def retire(self, folder: str, aside: str) -> None:
+        """`Fence.FOLDER`: take the folder of a `fenced` view from its holder for good, by its name and by every handle
+        on it, so that nothing takes effect any more that was under way through it; what was in it goes to the folder
+        `aside`. What an earlier call, cut short, left to do is done too."""
         ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------

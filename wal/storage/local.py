@@ -47,7 +47,7 @@ from wal.storage.files import (
     set_attribute,
 )
 from wal.storage.kernel import capabilities
-from wal.storage.passage import Passage, is_taken
+from wal.storage.passage import Passage, is_taken, retire
 from wal.storage.posix import Posix
 from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
@@ -136,20 +136,12 @@ class LocalStorage:
         path, made = self._rooted.make_parents(name)
         temporary = self._scratch.write(data, None, durable=True)
         try:
-            if not self._link_new(temporary, path):
+            if not self._scratch.link_new(temporary, path):
                 return False
             for folder in parents(name) if made else parents(name)[:1]:
                 self._rooted.sync_folder(folder)
         finally:
             self._scratch.remove(temporary)
-        return True
-
-    def _link_new(self, temporary: str, path: str) -> bool:
-        try:
-            self._posix.link(temporary, path)
-        except FileExistsError:
-            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
-            return self._posix.lstat(temporary).st_nlink == 2
         return True
 
     def publish(
@@ -243,17 +235,7 @@ class LocalStorage:
             except OSError as error:
                 if error.errno != errno.ENOSYS:
                     raise
-        folders: set[str] = {""}
-        for name in touched:
-            folders.update(parents(name) if name else ())
-            found = self.entry(name)
-            if found is not None and found.kind is Kind.FILE:
-                self._rooted.sync_file(name)
-            elif found is not None and found.kind is Kind.FOLDER:
-                folders.add(name)
-        for folder in sorted(folders, key=len, reverse=True):
-            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
-                self._rooted.sync_folder(folder)
+        self._rooted.sync_each(touched)
 
     def erase(self, name: str) -> None:
         if not name:
@@ -279,6 +261,9 @@ class LocalStorage:
         view._scratch = Scratch(self._rooted, folder, self._clock, make=False)
         view._passage = Passage(self._rooted, view._scratch)
         return view
+
+    def retire(self, folder: str, aside: str) -> None:
+        retire(self._rooted, folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Through a fence: every change of the tree is one rename out of, or into, the folder of its holder.
 
-Once a successor has moved that folder away, each of these renames fails for want of a name. So nothing is made in the
+Once a successor has retired that folder, each of these renames fails for want of a name. So nothing is made in the
 tree but by a rename: folders that are missing above a file come with it, in the same rename.
 """
 
@@ -104,6 +104,28 @@ class Passage:
                 return False
             raise
         return True
+
+
+def retire(rooted: Rooted, folder: str, aside: str) -> None:
+    """See `Storage.retire`. Moving the folder takes its name away, but a host that has it at hand (NFS remembers what a
+    name meant) goes on working in it, wherever it lies. So it is emptied, and removed: then no handle leads there."""
+    leaving = f"{aside}.leaving"
+    target, _ = rooted.make_parents(f"{aside}/x")
+    kept = target.rpartition("/")[0]
+    with suppress(FileNotFoundError, NotADirectoryError):  # an earlier call may have come so far
+        rooted.posix.rename(rooted.path(folder), rooted.join(leaving))
+    while True:
+        path = rooted.join(leaving)
+        try:
+            for name in rooted.posix.listdir(path):
+                with suppress(FileNotFoundError):  # another successor does the same
+                    rooted.posix.rename(f"{path}/{name}", f"{kept}/{name}{rooted.unused_ending(f'{kept}/{name}')}")
+            rooted.posix.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in EXISTS:  # else its holder has put something there meanwhile
+                raise
 
 
 def is_taken(error: BaseException) -> bool:

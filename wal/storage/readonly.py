@@ -208,6 +208,9 @@ class ReadOnlyStorage:
     def fenced(self, folder: str) -> Storage:
         self._refuse()
 
+    def retire(self, folder: str, aside: str) -> None:
+        self._refuse()
+
     def open_file(self, name: str, *, writable: bool) -> RandomFile:
         self._refuse()
 
@@ -250,8 +253,8 @@ def _translated(run: Callable[[], T], shown: str) -> T:
     """Call a library. What it raises becomes an OSError: they have errors of every make."""
     try:
         return run()
-    except FileNotFoundError:
-        failure: OSError = FileNotFoundError(errno.ENOENT, "no such file or folder", shown)
+    except FileNotFoundError as error:
+        failure: OSError = _absent_or_failed(error, shown)
     except NotADirectoryError:
         failure = NotADirectoryError(errno.ENOTDIR, "a folder on the way is none", shown)
     except PermissionError:
@@ -259,6 +262,18 @@ def _translated(run: Callable[[], T], shown: str) -> T:
     except Exception as error:  # noqa: BLE001
         failure = OSError(errno.EIO, f"{type(error).__name__}: {hide_secrets(str(error))}", shown)
     raise failure  # outside of the handlers: the original may quote a URL with its secrets
+
+
+def _absent_or_failed(error: FileNotFoundError, shown: str) -> OSError:
+    """fsspec says of a web server that cannot be reached, refuses or fails that nothing is there; the cause knows."""
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if status in (401, 403):
+        return PermissionError(errno.EACCES, f"the server answered {status}", shown)
+    if cause is None or isinstance(cause, FileNotFoundError) or status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, "no such file or folder", shown)
+    told = f"the server answered {status}" if status else f"{type(cause).__name__}: {hide_secrets(str(cause))}"
+    return OSError(errno.EIO, told, shown)
 
 
 def hide_secrets(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 from wal.interrupts import undisturbed
@@ -140,6 +141,22 @@ class Rooted:
             self.posix.close(fd)
             raise
         return fd
+
+    def sync_each(self, touched: Iterable[str]) -> None:
+        """Make each of these files durable, and the entries of these folders and of all above."""
+        folders: set[str] = {""}
+        for name in touched:
+            folders.update(parents(name) if name else ())
+            status = None
+            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
+                status = self.posix.lstat(self.path(name) if name else self.root)
+            if status is not None and self.is_folder(status):
+                folders.add(name)
+            elif status is not None and stat.S_ISREG(status.st_mode):
+                self.sync_file(name)
+        for folder in sorted(folders, key=len, reverse=True):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self.sync_folder(folder)
 
     @undisturbed
     def sync_folder(self, name: str) -> None:

@@ -256,6 +256,9 @@ class S3Storage:
     def fenced(self, folder: str) -> Storage:
         raise UnsupportedError(f"{self.url} has versions, not folders")
 
+    def retire(self, folder: str, aside: str) -> None:
+        raise UnsupportedError(f"{self.url} has versions, not folders")
+
     # --- for the append log ----------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

@@ -32,6 +32,7 @@ _CONNECTION_NAMES = {
     "ProxyConnectionError",
     "SSLError",
 }
+_QUESTIONS = {"read", "open", "list"}  # operations that change nothing, so nothing is unknown after them
 _TIMEOUT_NAMES = {
     "ConnectTimeoutError",
     "ReadTimeoutError",
@@ -159,7 +160,9 @@ def translate(failure: S3Error, what: str, place: str) -> OSError:
         return OSError(errno.EBUSY, f"{what}: {_told(reply)}", place)
     if reply.status:
         return OSError(errno.EIO, f"{what}: {_told(reply)}", place)
-    unknown = "no answer from the server; whether the request took effect is unknown"
+    unknown = "no answer from the server"
+    if what not in _QUESTIONS:
+        unknown += "; whether the request took effect is unknown"
     if names & _TIMEOUT_NAMES or isinstance(failure.original, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, f"{what}: {unknown}", place)
     if names & _CONNECTION_NAMES or isinstance(failure.original, ConnectionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import os
@@ -42,7 +43,9 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     known = set(inspect.signature(s3fs.S3FileSystem.__init__).parameters) - {"self", "kwargs", "asynchronous", "loop"}
     unknown = sorted(set(options) - known - _SESSION - _IGNORED)
     if unknown:
-        raise TypeError(f"not an option of an s3 root: {', '.join(unknown)}")
+        close = [name for option in unknown for name in difflib.get_close_matches(option, sorted(known | _SESSION), 1)]
+        hint = f" (did you mean {', '.join(close)}?)" if close else ""
+        raise TypeError(f"not an option of an s3 root: {', '.join(unknown)}{hint}")
     chosen = {key: value for key, value in options.items() if key not in _IGNORED}
     endpoint = endpoint_of(options)
     if "@" in urlsplit(endpoint).netloc:

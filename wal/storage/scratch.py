@@ -143,6 +143,15 @@ class Scratch:
             raise
         return path
 
+    def link_new(self, temporary: str, path: str) -> bool:
+        """Give a temporary file the name `path`; False if that is taken."""
+        try:
+            self._posix.link(temporary, path)
+        except FileExistsError:
+            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
+            return self._posix.lstat(temporary).st_nlink == 2
+        return True
+
     def remove(self, path: str) -> None:
         """Remove a temporary file; one that is left is only litter, so an error is not reported."""
         with suppress(OSError):

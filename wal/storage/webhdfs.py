@@ -218,6 +218,10 @@ class WebHdfsStorage(HdfsReading):
         view._fenced = True
         return view
 
+    def retire(self, folder: str, aside: str) -> None:
+        """See `Storage.retire`. Its name is all that leads to a folder of HDFS."""
+        self.set_aside(folder, aside)
+
     # --- for the append log ----------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

@@ -32,6 +32,7 @@ CALLS = frozenset(
         "erase",
         "versions",
         "remove",
+        "retire",
     }
 )
 

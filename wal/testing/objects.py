@@ -216,6 +216,9 @@ class MemoryObjects:
     def fenced(self, folder: str) -> Storage:
         self._refuse("there are versions, not folders")
 
+    def retire(self, folder: str, aside: str) -> None:
+        self._refuse("there are versions, not folders")
+
     # --- for the append log ----------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:

@@ -1,0 +1,202 @@
+"""The server is killed (SIGKILL) in the middle of a commit, and starts again a moment later.
+
+The call ends well, or says UnavailableError (not done) or CommitUnknownError (`status` settles it). Nothing that was
+acknowledged is lost, and nothing that was not done is there.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from hdfs_install import InstallError
+from serve_hdfs import Hdfs, StartError
+from serve_s3 import Seaweed, ServerError
+from torture_place import Place
+
+from metatree import CommitUnknownError, Metatree, UnavailableError
+from tests.hosts.conftest import LEVELS, TORTURE
+from tests.hosts.stepping import Stepping
+from tests.servers.s3 import cannot_start
+
+
+class Killable(Protocol):
+    """Both servers."""
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Mortal:
+    """A place of its own, whose server may die."""
+
+    def __init__(self, server: Killable, place: Callable[[], Place]) -> None:
+        self._server, self._place = server, place
+        self._starter = ThreadPoolExecutor(1)  # one thread to the end: HDFS ends with the thread that started it
+        self._returning: Future[None] | None = None
+
+    @property
+    def place(self) -> Place:
+        return self._place()
+
+    def die(self) -> None:
+        """The server is gone when this returns, and begins to come back."""
+        self._server.kill()
+        self._returning = self._starter.submit(self._server.start)
+
+    def wait(self) -> None:
+        """Until it is back."""
+        if self._returning is not None:
+            self._returning.result()
+
+    def close(self) -> None:
+        """For good."""
+        self.wait()
+        self._server.kill()
+        self._starter.shutdown()
+
+
+@pytest.fixture(scope="module", params=["seaweedfs", "hdfs"])
+def mortal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
+    folder: Path = tmp_path_factory.mktemp("mortal")
+    try:
+        if request.param == "seaweedfs":
+            seaweed = Seaweed(folder)
+            server: Killable = seaweed
+            name = f"s3://{seaweed.server.bucket}/tree-"
+            options: Callable[[], dict[str, Any]] = lambda: seaweed.server.options  # noqa: E731
+        else:
+            hdfs = Hdfs(folder)
+            server, name = hdfs, "webhdfs:///tree-"
+            options = lambda: {"host": hdfs.host, "port": hdfs.port, "user": "root"}  # noqa: E731
+        server.start()
+    except (ServerError, InstallError, StartError) as error:
+        cannot_start(str(request.param), error)
+    mortal = Mortal(server, lambda: Place(name + secrets.token_hex(4), options()))
+    yield mortal
+    mortal.close()
+
+
+class Outcomes:
+    """What became of each commit, by what it wrote."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.not_done: list[str] = []
+        self.unknown: dict[str, str] = {}  # token -> transaction id
+
+    def commit(self, tree: Metatree, token: str) -> None:
+        try:
+            with tree.transaction():
+                tree.put(f"m/{token}", token.encode(), name="weights")
+                tree.update("m", {token: True})
+        except CommitUnknownError as error:
+            self.unknown[token] = error.txid
+        except UnavailableError:
+            self.not_done.append(token)
+            time.sleep(0.02)  # it will not be back at once
+        else:
+            self.done.append(token)
+
+    def settle(self, place: Place) -> None:
+        """Ask for what is unknown; then every commit is there whole, or not at all, as was said."""
+        with place.open() as tree:
+            for token, txid in self.unknown.items():
+                (self.not_done if tree.status(txid) is None else self.done).append(token)
+            children, keys = tree.children("m"), dict(tree.find("m").metadata)
+            assert sorted(children) == sorted(self.done) == sorted(keys)
+            for token in self.done:
+                assert b"".join(tree.get(f"m/{token}/weights")) == token.encode()
+            report = tree.check(deep=True)
+            assert report.ok, report
+
+
+POINTS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "as the slot is to be created": ("create", lambda name: name.endswith(".rec")),
+    "when the slot was created": ("after create", lambda name: name.endswith(".rec")),
+    "as the new version is published": ("publish", lambda name: name.startswith("m/")),
+}
+POINTS_HDFS = {**POINTS, "as the new version is published": ("publish_folder", lambda name: name.startswith("m/"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_the_server_dies_at_this_point_of_a_commit(point: str, mortal: Mortal) -> None:
+    place = mortal.place
+    with place.open(LEVELS) as tree:
+        tree.put("m", b"", name="born")
+    points = POINTS if place.root.startswith("s3:") else POINTS_HDFS
+    method, meant = points[point]
+    armed: list[bool] = []
+
+    def at(called: str, name: str) -> None:
+        if armed and called == method and meant(name):
+            armed.clear()
+            mortal.die()
+
+    storage = Stepping(
+        place.storage(), lambda called, arguments: at(called, str(arguments[0])), lambda name: at("after create", name)
+    )
+    outcomes = Outcomes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that files are behind, which is so
+        tree = place.open_on(storage)
+        outcomes.commit(tree, "before")
+        armed.append(True)
+        outcomes.commit(tree, "meanwhile")
+        assert not armed
+        mortal.wait()
+        outcomes.commit(tree, "after")
+        tree.close()
+    assert {"before", "after"} <= set(outcomes.done)
+    if point == "when the slot was created":
+        assert "meanwhile" in outcomes.done, "what was acknowledged to the engine is acknowledged to the caller"
+    outcomes.settle(place)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600 if TORTURE else 300)
+def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) -> None:
+    place, deaths = mortal.place, 30 if TORTURE else 2
+    with place.open(LEVELS) as tree:
+        tree.put("m", b"", name="born")
+    stop = threading.Event()
+    all_outcomes = [Outcomes(), Outcomes()]
+
+    def host(number: int) -> None:
+        with place.open(apply=("sync", "background")[number]) as tree:
+            count = 0
+            while not stop.is_set():
+                all_outcomes[number].commit(tree, f"h{number}-{count}")
+                count += 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hosts = [threading.Thread(target=host, args=(number,)) for number in range(2)]
+        for thread in hosts:
+            thread.start()
+        for _ in range(deaths):
+            time.sleep(random.uniform(0.5, 1.5))
+            mortal.die()
+            mortal.wait()
+        time.sleep(0.5)
+        stop.set()
+        for thread in hosts:
+            thread.join()
+    together = Outcomes()
+    for outcomes in all_outcomes:
+        assert outcomes.done
+        together.done += outcomes.done
+        together.not_done += outcomes.not_done
+        together.unknown |= outcomes.unknown
+    print(f"{len(together.done)} done, {len(together.not_done)} not done, {len(together.unknown)} unknown")
+    together.settle(place)

@@ -1,0 +1,79 @@
+"""A process that forks while it has a log of slots open: the child is another host."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wal import LocalStorage, LockBusyError, open_log
+from wal.testing.log_tools import add, bodies
+
+
+def in_a_child(work: Callable[[], None]) -> None:
+    """Run `work` in a forked child. Raises AssertionError if it raised there."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  the parent learns of it by the status
+            os.write(2, repr(error).encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_the_child_appends_by_itself_and_the_parents_right_stays_with_the_parent(tmp_path: Path) -> None:
+    log = open_log(LocalStorage(tmp_path), create=True, kind="slots")
+    add(log, b"parent 1")
+
+    def work() -> None:
+        log.reset_after_fork()
+        assert add(log, b"child").lsn == 2
+        with pytest.raises(LockBusyError), log.right(timeout=0):
+            pytest.fail("two holders")
+        log.close()
+
+    with log.right() as tenure:
+        log.store_mark(0, 1)
+        in_a_child(work)
+        tenure.storage.publish("x", b"parent", b"", durable=True)
+    assert add(log, b"parent 2").lsn == 3
+    assert bodies(log) == [b"parent 1", b"child", b"parent 2"]
+    log.close()
+
+
+def test_a_child_forked_while_a_thread_of_the_parent_appends_hangs_on_nothing(tmp_path: Path) -> None:
+    log = open_log(LocalStorage(tmp_path), create=True, kind="slots")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        def prepare(head: int, mates: object) -> None:
+            inside.set()
+            go_on.wait(60)
+
+        log.append(prepare)
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    assert inside.wait(60)
+
+    def work() -> None:
+        log.reset_after_fork()
+        assert add(log, b"child").lsn == 1
+        with log.right(timeout=0):
+            log.store_mark(0, 1)
+        log.close()
+
+    in_a_child(work)
+    go_on.set()
+    thread.join()
+    assert log.head() == 1
+    assert add(log, b"parent").lsn == 2
+    with log.right(timeout=0) as tenure:
+        assert tenure.died is False
+        assert log.load_mark(0) == 1
+    log.close()
