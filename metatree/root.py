@@ -66,6 +66,11 @@ def _meant(options: Iterable[str]) -> str:
 
 def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_only: bool) -> tuple[wal.Storage, str]:
     scheme, separator, place = url.partition("://")
+    user, at, _ = place.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise InvalidLocationError(
+            f"a {scheme}:// root holds no password or secret, since a root is shown in messages: pass it as a keyword"
+        )
     url = scheme + separator + place.rstrip("/")  # the slashes of the scheme stay: without them it would be a path
     try:
         if create:

@@ -243,3 +243,14 @@ def test_check_names_a_file_that_cannot_be_read_once(tree: Metatree) -> None:
     assert problem.path not in problem.reason
     file.write_bytes(whole)
     assert tree.check().ok
+
+
+@pytest.mark.parametrize(
+    "root",
+    ["webhdfs://bob:topsecret@localhost:1/x", "s3://AKIA:topsecret@bucket/x", "http://bob:topsecret@localhost:1/x"],
+)
+def test_a_root_that_holds_a_secret_is_refused_and_not_shown(root: str) -> None:
+    for read_only in (False, True):
+        with pytest.raises(InvalidLocationError, match="keyword") as caught:
+            Metatree(root, ("model", "version"), read_only=read_only)
+        assert "topsecret" not in str(caught.value)
