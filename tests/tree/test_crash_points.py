@@ -38,9 +38,9 @@ from wal.testing import Boundary, Crash, Crashing
 When = Literal["before", "after", "torn"]
 WHENS: tuple[When, ...] = ("before", "after", "torn")
 
-PAIRS_SECONDS = float(os.environ.get("METATREE_PAIRS_SECONDS", "40"))
+PAIRS_SECONDS = float(os.environ.get("METATREE_PAIRS_SECONDS", "0"))
 PAIRS_SEED = int(os.environ.get("METATREE_PAIRS_SEED", str(random.randrange(1 << 32))))
-PAIRS_FLOOR = 600  # what the slowest machine must reach in that time; a quiet one makes thousands
+PAIRS_FLOOR = 2000  # pairs, or more in PAIRS_SECONDS
 
 CREATE: State = {"": ({}, (), {})}
 ADOPTED: State = {
@@ -264,7 +264,7 @@ def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either() 
     runs = {name: BENCH.run(operation, warm=True) for name, operation in OPERATIONS.items()}
     pairs = 0
     end = time.monotonic() + PAIRS_SECONDS
-    while time.monotonic() < end:
+    while pairs < PAIRS_FLOOR or time.monotonic() < end:
         name = chooser.choice(list(runs))
         first = chooser.choice(runs[name].images)
         with open_tree(first.disk, read_only=True) as reader:
@@ -277,5 +277,4 @@ def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either() 
             with noting(f"{name!r}, {first.moment}, then {second.moment}"):
                 recovered(second.disk, [seen])
             pairs += 1
-    print(f"{pairs} pairs of crashes in {PAIRS_SECONDS} s")
-    assert pairs >= PAIRS_FLOOR
+    print(f"{pairs} pairs of crashes")

@@ -24,7 +24,7 @@ from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Failing, FaultyStorage
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE)
-SECONDS = float(os.environ.get("METATREE_FAULTS_SECONDS", "40"))
+SECONDS = float(os.environ.get("METATREE_FAULTS_SECONDS", "0"))
 SEED = int(os.environ.get("METATREE_FAULTS_SEED", str(random.randrange(1 << 32))))
 FLOOR = 600
 
@@ -179,21 +179,20 @@ def test_a_write_that_takes_only_a_part_changes_nothing(name: str) -> None:
 
 
 def test_any_error_at_any_call_reading_ones_included() -> None:
-    """A sample of all (operation, call, error, lasting), for as long as there is time."""
+    """A sample of all (operation, call, error, lasting): FLOOR of them, or more in METATREE_FAULTS_SECONDS."""
     chooser = random.Random(SEED)
     print(f"seed {SEED}; to repeat: METATREE_FAULTS_SEED={SEED} pytest -s {__file__} -k reading_ones")
     counts = {name: calls_of(name, ALL_CALLS) for name in FAULTED}
     points = 0
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    while points < FLOOR or time.monotonic() < end:
         name = chooser.choice(list(counts))
         run, calls = counts[name]
         fault = Fault(name, chooser.randint(1, calls), chooser.choice(ERRORS), chooser.random() < 0.5)
         with noting(f"{fault}, seed {SEED}"):
             provoke(fault, run, ALL_CALLS)
         points += 1
-    print(f"{points} faults in {SECONDS} s")
-    assert points >= FLOOR
+    print(f"{points} faults")
 
 
 # --- E15: errors after the commit point -------------------------------------------------------------------------------
