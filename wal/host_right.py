@@ -24,6 +24,7 @@ _POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
 TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 _FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
 _LONGEST_PAUSE = 1.0
+_SHORTEST_PAUSE = 0.001  # a remainder of less than this may not move the clock
 
 
 class Fencing(Protocol):
@@ -197,7 +198,7 @@ class HostRight:
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
             if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
-                self._clock.sleep(max(0.0, min(pause, deadline - asked, self._ttl - unmoved)))
+                self._clock.sleep(max(_SHORTEST_PAUSE, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _unmoved(self, claim: Claim, asked: float) -> float:

@@ -9,31 +9,18 @@ import pytest
 from serve_hdfs import Hdfs
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
-from metatree.clock import Clock
 from tests.hosts.conftest import LEVELS, TORTURE
 from tests.servers.hdfs import Raw
 from tests.servers.proxy import Exchange, Proxy, before, passing
+from tests.tree.storages import Swift
 from wal.storage.webhdfs import WebHdfsStorage
 
 FAULTS = ("reset", "lost", "error", "cut")
 STEP = 1 if TORTURE else 5  # every request at night, one in five of each fault by day
 
 
-class Hasty(Clock):
-    """Waits for nothing; time passes by itself for those who wait."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += seconds
-
-
 class Hosted(Metatree):
-    _tuning = {"clock": Hasty(), "lock_timeout": 2.0}  # noqa: RUF012  as in the class above it
+    _tuning = {"clock": Swift(), "lock_timeout": 2.0}  # noqa: RUF012  as in the class above it
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ import itertools
 import os
 import posixpath
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import wal
 from metatree import Metatree
+from metatree.clock import Clock
 from metatree.facts import Header, decode_header
 from wal.storage import Stored, probe
 from wal.testing.objects import Bucket, MemoryObjects
@@ -34,6 +36,22 @@ if TYPE_CHECKING:  # processes that tests start find no tools
     from tests.servers.hdfs import Raw as Requests
 
 _numbers = itertools.count()
+
+
+class Swift(Clock):
+    """Time passes only for those who wait, at once; no thread gives signs of life by itself."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return True
 
 
 class Elsewhere(wal.Posix):

@@ -11,8 +11,8 @@ import pytest
 from serve_s3 import Server
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
-from metatree.clock import Clock
 from tests.tree import storages
+from tests.tree.storages import Swift
 from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.storage.s3 import S3Storage
 
@@ -20,21 +20,8 @@ LEVELS = ("model", "version")
 FAULTS = ("reset", "lost", "cut", "503 SlowDown", "500 InternalError", "after 500 InternalError", "after 503 SlowDown")
 
 
-class Hasty(Clock):
-    """Waits for nothing; time passes by itself for those who wait."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += seconds
-
-
 class Hosted(Metatree):
-    _tuning = {"clock": Hasty(), "lock_timeout": 2.0}  # noqa: RUF012  as in the class above it
+    _tuning = {"clock": Swift(), "lock_timeout": 2.0}  # noqa: RUF012  as in the class above it
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +41,7 @@ def opened(
 
     def open_one(*, quiet: bool = False, **options: Any) -> Metatree:
         server = seaweedfs if quiet else proxy.server
-        storage = S3Storage(f"s3://{server.bucket}/{prefix}", server.options, clock=Hasty())
+        storage = S3Storage(f"s3://{server.bucket}/{prefix}", server.options, clock=Swift())
         trees.append(Hosted(storage, LEVELS, **options))
         return trees[-1]
 

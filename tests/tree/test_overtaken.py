@@ -14,29 +14,12 @@ from typing import Any
 import pytest
 
 from metatree import Metatree
-from metatree.clock import Clock
 from metatree.object_plan import is_gone, stamp
-from tests.tree.storages import NamedObjects, TextBucket
+from tests.tree.storages import NamedObjects, Swift, TextBucket
 from wal.testing.hosts import watched
 
 LEVELS = ("model", "version")
 Act = Callable[[Metatree], object]
-
-
-class Swift(Clock):
-    """Time passes only for those who wait, at once; no thread gives signs of life by itself."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += seconds
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        return True
 
 
 class Host:
