@@ -361,7 +361,7 @@ def test_every_wrong_call_says_what_is_wrong_and_makes_nothing(folder: Path) -> 
         ("new", "manifest.jsonl"): "--keys model,version",
         ("full", "manifest.jsonl", "--keys", "a"): "neither a tree nor empty",
         ("a.bin", "manifest.jsonl", "--keys", "a"): "is no folder",
-        ("s3://bucket/x", "manifest.jsonl", "--keys", "a"): "s3://",
+        ("nosuch://bucket/x", "manifest.jsonl", "--keys", "a"): "nosuch://",
         ("new", "manifest.jsonl", "--keys", "a,,b"): "empty",
         ("new", ".", "--keys", "a"): "no manifest",
         ("new", "manifest.jsonl", "--keys", "a", "--rejects", "none/r.jsonl"): "no folder none",
