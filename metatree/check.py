@@ -110,6 +110,10 @@ class _Check:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
+    def _is_there(self, folder: str) -> bool:
+        """Whether a folder that was listed exists: an object store may list for a while what is gone."""
+        return self._storage.capabilities.folders or bool(self._storage.versions(folder))
+
     def _check_log(self) -> None:
         for problem in self._log.verify().problems:
             self._problem(layout.LOG, problem)
@@ -126,7 +130,7 @@ class _Check:
             for fact in effect.blobs.values():
                 if fact is not None and isinstance(fact.source, Slice):
                     self._check_source(fact)
-        for name in recovery.orphans(self._storage, self._log):
+        for name in filter(self._is_there, recovery.orphans(self._storage, self._log)):
             self._note(name, "staged blobs of a transaction that is still running or never committed")
 
     def _check_source(self, fact: BlobFact) -> None:
@@ -192,7 +196,7 @@ class _Check:
             self._blob_shown(path, name, fact)
         for name, below in shown.below.items() if shown is not None else ():
             there = below.exists is False and name in entries and shown is not None and not _is_blob(shown, name)
-            if there and (self._storage.capabilities.folders or self._storage.versions(layout.blob(path, name))):
+            if there and self._is_there(layout.blob(path, name)):
                 self._problem(layout.blob(path, name), "was deleted by the log, but is still there")
 
     def _entry(self, path: Path, name: str, entry: wal.Entry) -> None:
@@ -202,8 +206,8 @@ class _Check:
             return
         for inner in folders.trees_below(self._storage, full):
             self._note(inner, f"is a tree inside this one. {_MOVE_OUT}")
-        if not self._storage.capabilities.folders and not self._storage.versions(full):
-            return  # a listing may name what is gone for a while
+        if not self._is_there(full):
+            return
         if not folders.is_blob_folder(self._storage, full, leaf=len(path) >= self._depth):
             self._note(full, "a folder that is no node and no blob; it is left alone")
             return
