@@ -191,13 +191,7 @@ class _Application:
             self._keep(name, old.data)
 
     def _keep(self, name: str, content: wal.Content) -> None:
-        """A copy in the quarantine: the file itself stays until it is replaced, so that nobody misses it meanwhile."""
-        kept, number = layout.quarantine("edited", f"{self._lsn}/{name}"), 0
-        while self._storage.entry(kept if not number else f"{kept}.{number}") is not None:
-            number += 1
-        kept = kept if not number else f"{kept}.{number}"
-        self._storage.publish(kept, content, b"", durable=True)
-        self.outcome.edited.append(kept)
+        self.outcome.edited.append(foreign.keep(self._storage, self._lsn, name, content))
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,17 @@ def is_foreign(storage: wal.Storage, name: str) -> bool:
     return all(is_foreign(storage, f"{name}/{below.name}") for below in inner)
 
 
+def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str:
+    """Put a copy of a file that somebody changed into the quarantine; its name there. The file itself stays until it is
+    replaced, so that nobody misses it meanwhile."""
+    kept, number = layout.quarantine("edited", f"{lsn}/{name}"), 0
+    while storage.entry(kept if not number else f"{kept}.{number}") is not None:
+        number += 1
+    kept = kept if not number else f"{kept}.{number}"
+    storage.publish(kept, content, b"", durable=True, expect="")
+    return kept
+
+
 def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None) -> None:
     """A node that is made once more keeps what is foreign in the one that stood there, which was moved to `aside`.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import wal
 
-from . import config, folders, layout
+from . import config, folders, foreign, layout
 from .errors import CorruptionError, UnavailableError
 from .facts import BlobFact, decode_header
 from .fold import Effect
@@ -192,12 +192,7 @@ class Objects:
             return work.sources.read(fact)
 
     def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
-        kept, number = layout.quarantine("edited", f"{work.head}/{name}"), 0
-        while self._storage.entry(kept if not number else f"{kept}.{number}") is not None:
-            number += 1
-        kept = kept if not number else f"{kept}.{number}"
-        self._storage.publish(kept, content, b"", durable=True, expect=ABSENT)
-        work.outcome.edited.append(kept)
+        work.outcome.edited.append(foreign.keep(self._storage, work.head, name, content))
 
     def _remember(self, name: str, version: str) -> None:
         self._stale.discard(name)

@@ -54,6 +54,15 @@ class SlotLogSuite(LogSuite):
         sleeper.close()
         reader.close()
 
+    def test_trimming_reaches_what_another_has_appended_meanwhile(self, log: WriteAheadLog, opener: Opener) -> None:
+        other = opener()
+        for number in range(3):
+            add(other, b"%d" % number)
+        assert log.known() == 0
+        log.trim(2)
+        assert bodies(log) == [None, None, b"2"]
+        other.close()
+
     def test_settling_takes_a_slot_that_holds_nothing(self, log: WriteAheadLog, opener: Opener) -> None:
         add(log, b"1")
         log.settle()
