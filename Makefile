@@ -1,4 +1,5 @@
 # demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds
+# torture: the layers of trust at the size of a night, TIME minutes long where a layer is bounded by time
 # Everything lives in .venv inside the checkout; a stamp there says what is installed, so that nothing is done twice.
 
 PYTHON ?= python3
@@ -6,15 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
+WORKERS ?= auto
+TIME ?= 60
 
-.PHONY: demo test check bench clean
+.PHONY: demo test torture check bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+torture: $(VENV)/.test
+	METATREE_TORTURE=$(TIME) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m trust --timeout=0 $(PYTEST_ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

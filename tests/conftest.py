@@ -1,3 +1,3 @@
-"""Servers that several rooms of tests share: each is a plugin, and starts only for a test that asks for it."""
+"""What several rooms of tests share: servers, each of which starts only for a test that asks for it, and figures."""
 
-pytest_plugins = ["tests.servers.hdfs", "tests.servers.s3"]
+pytest_plugins = ["tests.figures", "tests.servers.hdfs", "tests.servers.s3"]

@@ -141,6 +141,8 @@ class Torture:
             self._wait_ready(writer)
         time.sleep(choose.uniform(0.005, 0.05))
         for writer in chosen:
+            self._stop_in_flight(writer)
+        for writer in chosen:
             os.kill(writer.pid, signal.SIGKILL)
         for writer in chosen:
             journal = self._bury(writer)
@@ -158,6 +160,16 @@ class Torture:
                 self.summary.findings.append(f"writer {writer.node} could not open the tree within {PATIENCE} s")
                 return
             time.sleep(0.001)
+
+    def _stop_in_flight(self, writer: Writer) -> None:
+        """Stop the writer where it is; if that is between two changes, let it go on a little, up to 20 times."""
+        for _ in range(20):
+            os.kill(writer.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if Journal.read(writer.journal).in_flight:
+                return
+            os.kill(writer.pid, signal.SIGCONT)
+            time.sleep(self._choose.uniform(0, 0.005))
 
     def _bury(self, writer: Writer, *, opening: bool = False) -> Journal:
         os.waitpid(writer.pid, 0)

@@ -19,12 +19,12 @@ from serve_s3 import Server
 from torture_place import Place
 
 from metatree import Metatree
+from tests.figures import TORTURE as TORTURE
 from tests.servers.hdfs import Raw
 from tests.tree.conftest import fast_path as fast_path
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
-TORTURE = os.environ.get("METATREE_TORTURE") == "1"  # sizes for a night, not for every change
 KINDS = ("seaweedfs", "hdfs", "mount")
 
 

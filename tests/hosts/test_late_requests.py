@@ -2,7 +2,7 @@
 
 A proxy holds the k-th request after a commit back, until the other host has undone, or done over again, what the slow
 one was about to put into the files. On HDFS a storage call is many requests, so this looks between those as well. For
-one k in a few; for all of them with METATREE_TORTURE=1.
+one k in a few; for all of them with `METATREE_TORTURE`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A committer sleeps before its k-th storage call, is overtaken, and wakes: for every k, the tree equals the log.
 
-On HDFS, and between calls of the system, for one k in a few; for all of them with METATREE_TORTURE=1.
+On HDFS, and between calls of the system, for one k in a few; for all of them with `METATREE_TORTURE`.
 
 What the other host does meanwhile is the worst that it can do: it undoes, or does over again, what the sleeper was
 about to put into the files.

@@ -508,7 +508,7 @@ def test_a_file_object_that_gives_no_bytes_is_a_type_error(given: Any, tree: Met
     assert records(tree) == []
 
 
-@pytest.mark.parametrize("given", [None, 3, 1.5, ["x"], {"a": 1}, object()], ids=repr)
+@pytest.mark.parametrize("given", [None, 3, 1.5, ["x"], {"a": 1}, object()], ids=lambda given: type(given).__name__)
 def test_what_is_no_source_is_a_type_error(given: Any, tree: Metatree) -> None:
     with pytest.raises(TypeError, match="a source is"):
         tree.put("m", given, name="b")

@@ -16,17 +16,12 @@ from wal.storage.webhdfs_files import CHUNK
 _LOOK = 0.1  # seconds after which a writer that waits looks whether its upload still lives
 
 
-class _Abandoned(Exception):
-    """Ends an upload from within; no OSError, which the HTTP library would take for its own."""
-
-
 class Upload:
     """One request whose content comes in parts, from another thread: HDFS fsyncs only what came in the request that
     created the file, so appending to it is no choice."""
 
     def __init__(self, client: Client, path: str) -> None:
         self._parts: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
-        self._abandoned = False
         self._result: Future[None] = Future()
         # A daemon: an upload that is neither finished nor abandoned must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, args=(client, path), daemon=True)
@@ -42,13 +37,6 @@ class Upload:
         """Wait for the end. Raises the error of the upload."""
         self._put(None)
         self._result.result()
-
-    def abandon(self) -> OSError | None:
-        """Break it off; the error that had ended it before, if any."""
-        self._abandoned = True
-        self._put(None)
-        error = self._result.exception()
-        return error if isinstance(error, OSError) else None
 
     def _put(self, part: bytes | None) -> bool:
         while not self._result.done():
@@ -68,8 +56,6 @@ class Upload:
     def _received(self) -> Iterator[bytes]:
         while (part := self._parts.get()) is not None:
             yield part
-        if self._abandoned:
-            raise _Abandoned
 
 
 class HdfsStagedFile:
@@ -113,10 +99,22 @@ class HdfsStagedFile:
             return
         self._closed = True
         if self._upload is not None:
-            self._created = not isinstance(self._upload.abandon(), FileExistsError)
+            self._created = self._ended(self._upload)
         if self._created:  # else the name may be another's
             with suppress(FileNotFoundError):
                 self._client.delete(self._path)
+
+    @staticmethod
+    def _ended(upload: Upload) -> bool:
+        """End an upload that nobody wants any more; whether its file may exist. A connection that is broken off would
+        leave a data node that creates the file whenever it comes to it, perhaps after the deletion."""
+        try:
+            upload.finish()
+        except FileExistsError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def __enter__(self) -> HdfsStagedFile:
         return self

@@ -1,0 +1,104 @@
+"""What the layers of trust did, in figures: a table at the end of a run, with the floor that each had to reach.
+
+A test that belongs to a layer takes the fixture `layer` and reports what it did; that marks it `trust` as well: so
+`pytest -m trust` runs the layers alone. `METATREE_TORTURE=MINUTES` (`make torture TIME=MINUTES`) makes them larger:
+what is bounded by time shares the minutes, what is bounded by a count takes the size for a night. The floors stay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import NoReturn
+
+import pytest
+
+MINUTES = float(os.environ.get("METATREE_TORTURE", "0"))
+TORTURE = MINUTES > 0
+_PROPERTY = "figure of a layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row; rows of one layer and unit are added up."""
+
+    layer: str
+    unit: str  # what is counted
+    done: int
+    floor: int  # fewer is a failure
+    night: int  # what is aimed at in a night
+    note: str = ""  # a seed, a sum that was not reached, why it did not run
+    ran: bool = True
+
+
+class Layer:
+    """How large this run is, and where its figures go."""
+
+    torture = TORTURE
+
+    def __init__(self, properties: list[tuple[str, object]]) -> None:
+        self._properties = properties
+
+    def seconds(self, share: float) -> float:
+        """How long to go on after the floor: `share` (0 to 1) of the minutes given; 0 in an ordinary run."""
+        return MINUTES * 60 * share
+
+    def size(self, usual: int, night: int) -> int:
+        """One of two sizes."""
+        return night if TORTURE else usual
+
+    def report(self, layer: str, done: int, *, floor: int, night: int, unit: str, note: str = "") -> None:
+        """What was done. Fails below the floor: a layer that did less has shown nothing."""
+        self._properties.append((_PROPERTY, asdict(Figure(layer, unit, done, floor, night, note))))
+        assert done >= floor, f"{layer}: {done} {unit}, at least {floor} are asked for"
+
+    def not_run(self, layer: str, why: str) -> NoReturn:
+        """Here it cannot run; the table says so."""
+        self._properties.append((_PROPERTY, asdict(Figure(layer, "", 0, 0, 0, why, ran=False))))
+        pytest.skip(why)
+
+
+@pytest.fixture
+def layer(request: pytest.FixtureRequest) -> Layer:
+    return Layer(request.node.user_properties)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "layer" in getattr(item, "fixturenames", ()):
+            item.add_marker("trust")
+
+
+_figures: list[tuple[Figure, bool]] = []  # of the tests that ended, and whether they passed
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == _PROPERTY and isinstance(value, dict):
+                _figures.append((Figure(**value), report.outcome != "failed"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("layers of trust")
+        for line in table(_figures):
+            terminalreporter.write_line(line)
+
+
+def table(figures: list[tuple[Figure, bool]]) -> Iterator[str]:
+    """One line a layer and unit."""
+    rows: dict[tuple[str, str], list[tuple[Figure, bool]]] = {}
+    for figure, passed in sorted(figures, key=lambda row: (row[0].layer, row[0].unit)):
+        rows.setdefault((figure.layer, figure.unit if figure.ran else "not run"), []).append((figure, passed))
+    yield f"{'layer':<44} {'done':>12} {'floor':>12} {'night':>14}  unit"
+    for (layer, unit), several in rows.items():
+        notes = "; ".join(dict.fromkeys(figure.note for figure, _ in several if figure.note))
+        if not several[0][0].ran:
+            yield f"{layer:<44} {'not run':>12} {'':>12} {'':>14}  {notes}"
+            continue
+        done = sum(figure.done for figure, _ in several)
+        floor, night = sum(figure.floor for figure, _ in several), sum(figure.night for figure, _ in several)
+        failed = "" if all(passed for _, passed in several) else "  FAILED"
+        yield f"{layer:<44} {done:>12,} {floor:>12,} {night:>14,}  {unit}{failed}{f' ({notes})' if notes else ''}"
