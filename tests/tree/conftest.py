@@ -1,7 +1,8 @@
 """Trees for tests. Whoever uses a tree has it checked at the end: every invariant, in both directions.
 
-The tests of the API (`API`) run on every kind of storage in `ALWAYS`; those marked `everywhere` on real servers too.
-`--storage=KIND` (or `all`) runs all of them on that kind alone. A test that looks at what only files of this machine
+The tests of the API (`API`) run on every kind of storage in `ALWAYS` and on one of `SERVERS`, always the same; those
+marked `everywhere`, and in a night (`METATREE_TORTURE`) all of them, on each server. `--storage=KIND` (or `all`) runs
+all of them on that kind alone. A test that looks at what only files of this machine
 have, or at the append log, is marked `local`, with the reason; one that opens its own folder is local by itself.
 """
 
@@ -17,15 +18,14 @@ from pathlib import Path
 import pytest
 
 from metatree import Metatree
+from tests.figures import TORTURE
 from tests.tree import storages
 from tests.tree.storages import KINDS, Place
 
 LEVELS = ("model", "version")
-ALWAYS = ("local", "memory", "mount", "objects", "moto")
-SERVERS = ("seaweedfs", "hdfs")
-REMOTE = ("moto", *SERVERS)
+ALWAYS = ("local", "memory", "mount", "objects")
+SERVERS = ("moto", "seaweedfs", "hdfs")  # a request costs more than a file: one variant of a test there
 LEASED = ("objects", "moto", "seaweedfs")
-MOST = {"moto": 2, "seaweedfs": 1, "hdfs": 1}  # variants of a test
 API = {
     "test_api_changing",
     "test_api_node",
@@ -55,9 +55,8 @@ def _kinds(metafunc: pytest.Metafunc) -> tuple[str, ...]:
     api = metafunc.module.__name__.rpartition(".")[2] in API
     if not api or definition.get_closest_marker("local"):
         return ("local",)
-    kinds = ALWAYS
-    if definition.get_closest_marker("everywhere"):
-        kinds += SERVERS
+    one = SERVERS[zlib.crc32(definition.name.encode()) % len(SERVERS)]
+    kinds = ALWAYS + (SERVERS if TORTURE or definition.get_closest_marker("everywhere") else (one,))
     chosen = metafunc.config.getoption("--storage")
     if chosen:
         kinds = KINDS if chosen == "all" else (str(chosen),)
@@ -69,17 +68,18 @@ def _kinds(metafunc: pytest.Metafunc) -> tuple[str, ...]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A request costs more than a file: on servers a test runs in some of its variants, always the same."""
+    """On a server a test runs in one of its variants, always the same."""
     variants: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
         params = getattr(item, "callspec", None)
         kind = None if params is None else params.params.get("place")
-        if kind in REMOTE:
+        if kind in SERVERS:
             variants.setdefault((item.nodeid.partition("[")[0], kind), []).append(item)
-    for (_, kind), several in variants.items():
+    dropped = set()
+    for several in variants.values():
         several.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
-        for item in several[MOST[kind] :]:
-            items.remove(item)
+        dropped.update(several[1:])
+    items[:] = [item for item in items if item not in dropped]
 
 
 def assert_clean(root: Path | str) -> None:
