@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import wal
 
+from .asking import Moved
 from .draft import Draft
 from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, SourceError
 from .facts import BlobFact, Inline, Slice, Source
 from .location import Path, check_inner, check_length, check_name, fold_name, join
-from .reader import Moved
 from .staging import CHUNK, Staging
 
 NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content is

@@ -24,7 +24,8 @@ from .errors import (
     TransactionError,
     UnavailableError,
 )
-from .location import Path
+from .location import Path, Segment
+from .nodes import NodeState
 from .opening import Opening
 from .reader import Reader
 from .staging import Staging
@@ -118,6 +119,12 @@ class Engine:
         if active is not None:
             return active.run(question)
         return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
+
+    def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
+        """The node at a location, if it can be told by one look at the log's head; None: ask."""
+        if self.shared or self._closed or self._pid != os.getpid() or self.active.get() is not None:
+            return None
+        return self.reader.warm(segments)
 
     def examine(self, question: Callable[[Draft], object]) -> None:
         """Ask `question` for the sake of what it may raise, before work that a commit will validate anyway."""

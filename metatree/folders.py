@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import wal
 
@@ -35,6 +35,11 @@ class Attribute:
             return Attribute(int(value["lsn"]), str(value["sha256"]))
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def attribute_of(storage: wal.Storage, file: str, handle: BinaryIO) -> Attribute | None:
+    """The attribute of a file that is open: where asking costs a request, the handle has it already."""
+    return Attribute.decode(handle.attribute if hasattr(handle, "attribute") else storage.attribute(file))
 
 
 @dataclass(frozen=True, slots=True)

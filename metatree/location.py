@@ -124,17 +124,22 @@ def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
     From the third on a segment may lie inside a directory blob, so `check_inner` holds; who resolves it knows better.
     """
     if isinstance(location, str):
-        segments = _parse_string(location)
+        return _parse_string(location)
     elif isinstance(location, Mapping):
         segments = _parse_mapping(location, keys)
     elif isinstance(location, Sequence) and not isinstance(location, (bytes, bytearray)):
         segments = _parse_parts(location)
     else:
         raise InvalidLocationError(f"a location is a string, a tuple or a dict, not {type(location).__name__}")
+    return _checked(segments)
+
+
+def _checked(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     check_length(tuple(s for s in segments if isinstance(s, str)))
     return segments
 
 
+@lru_cache(maxsize=1024)
 def _parse_string(location: str) -> tuple[Segment, ...]:
     if location == "":
         return ()
@@ -143,7 +148,7 @@ def _parse_string(location: str) -> tuple[Segment, ...]:
         names = "/".join(name for name in location.split("/") if name)
         hint = f"write {names!r}" if names else "the root is ''"
         raise InvalidLocationError(f"{location!r} {where}: a location is names below the root, so {hint}")
-    return _parse_parts(location.split("/"))
+    return _checked(_parse_parts(location.split("/")))
 
 
 def _parse_parts(parts: Sequence[object]) -> tuple[Segment, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 from .location import Path
-from .reads import ReadSet
+from .reads import Watch
 
 
 class Metadata(Mapping[str, Any]):
@@ -16,37 +16,32 @@ class Metadata(Mapping[str, Any]):
     Inside a transaction each key that is looked at goes into the read set, so that changes of other keys commute.
     """
 
-    __slots__ = ("_keys", "_path", "_reads", "_still")
+    __slots__ = ("_keys", "_path", "_watch")
 
-    def __init__(
-        self, keys: dict[str, Any], reads: ReadSet, path: Path, still: Callable[[ReadSet], None] | None = None
-    ) -> None:
-        """`still`: inside a transaction, raises ConflictError if what is looked at only now has changed since."""
+    def __init__(self, keys: dict[str, Any], path: Path, watch: Watch | None = None) -> None:
+        """`watch`: inside a transaction, is told what is looked at."""
         self._keys = keys
-        self._reads = reads
         self._path = path
-        self._still = still
+        self._watch = watch
 
     def __getitem__(self, key: str) -> Any:
-        self._look(lambda reads: reads.key(self._path, key))
+        if self._watch is not None:
+            self._watch(lambda reads: reads.key(self._path, key))
         value = self._keys[key]
         return deepcopy(value) if isinstance(value, (dict, list)) else value
 
     def __iter__(self) -> Iterator[str]:
-        self._look(lambda reads: reads.all_keys(self._path))
+        self._look_at_all()
         return iter(self._keys)
 
     def __len__(self) -> int:
-        self._look(lambda reads: reads.all_keys(self._path))
+        self._look_at_all()
         return len(self._keys)
 
     def __repr__(self) -> str:
-        self._look(lambda reads: reads.all_keys(self._path))
+        self._look_at_all()
         return repr(self._keys)
 
-    def _look(self, note: Callable[[ReadSet], None]) -> None:
-        note(self._reads)
-        if self._still is not None:
-            looked_at = ReadSet()
-            note(looked_at)
-            self._still(looked_at)
+    def _look_at_all(self) -> None:
+        if self._watch is not None:
+            self._watch(lambda reads: reads.all_keys(self._path))

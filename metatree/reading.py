@@ -192,12 +192,16 @@ class Reading:
 
     def _resolve(self, where: Location) -> Path:
         segments = self._parse(where)
-        return self._read(lambda draft: draft.resolve_node(segments))
+        warm = self._engine.warm(segments)
+        return self._read(lambda draft: draft.resolve_node(segments)) if warm is None else warm[0]
 
     def _node_at(self, path: Path) -> Node:
         return self._handle(self._resolve(path))
 
     def _metadata(self, path: Path) -> Mapping[str, Any]:
+        warm = self._engine.warm(path)
+        if warm is not None:
+            return Metadata(warm[1].keys, path)
         active = self._engine.active.get()
 
         def question(draft: Draft) -> Mapping[str, Any]:
@@ -205,9 +209,9 @@ class Reading:
             keys = draft.view.keys(path)
             if active is None:
                 draft.reads.all_keys(path)  # all of them are handed out; a transaction notes those it looks at
-            else:
-                draft.view.reader.settle_keys(path)
-            return Metadata(keys, draft.reads, path, None if active is None else active.still())
+                return Metadata(keys, path)
+            draft.view.reader.settle_keys(path)
+            return Metadata(keys, path, active.watching(draft))
 
         return self._read(question)
 

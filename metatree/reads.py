@@ -6,7 +6,7 @@ children and blobs (compared folded, so that `Foo` and `foo` are one), or a whol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .facts import Changes
 from .location import Path, fold_name, join, split
@@ -98,6 +98,9 @@ class ReadSet:
                 if any(read[:depth] == dropped for read in group):
                     return f"{_show(dropped)}, which was deleted"
         return None
+
+
+Watch = Callable[[Callable[[ReadSet], None]], None]  # is told what is looked at later: how to note it in a read set
 
 
 def _show(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .commit import conflict
 from .draft import Draft
 from .errors import TransactionError, translated
-from .reads import ReadSet
+from .reads import ReadSet, Watch
 from .view import View
 
 if TYPE_CHECKING:
@@ -156,14 +156,17 @@ class Transaction:
                 self._failure = conflict(found, header)
                 raise self._failure
 
-    def still(self) -> Callable[[ReadSet], None]:
-        """For what a verb hands out and the block looks at later: raises ConflictError if that was changed between the
-        snapshot of now and that of then. What is changed after that one is found by way of the read set."""
+    def watching(self, draft: Draft) -> Watch:
+        """For what a verb hands out and the block looks at later: notes it as read, and raises ConflictError if it was
+        changed between the snapshot of now and that of then. What is changed after that is found by the read set."""
         base = self._base
 
-        def require(looked_at: ReadSet) -> None:
+        def watch(note: Callable[[ReadSet], None]) -> None:
+            note(draft.reads)
+            looked_at = ReadSet()
+            note(looked_at)
             if not self._finished and self._base != base and self._pid == os.getpid():
                 with translated(), self._engine.reader.lock:
                     self._require_unchanged(looked_at, base)
 
-        return require
+        return watch

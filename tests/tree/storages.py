@@ -136,7 +136,9 @@ class LocalFiles:
         return (self._root / name).read_bytes()
 
     def names(self) -> list[str]:
-        return [path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()]
+        # not rglob, which raises if a committer's temporary folder goes while it is listed
+        found = [Path(folder) / name for folder, _, names in os.walk(self._root) for name in names]
+        return [path.relative_to(self._root).as_posix() for path in found if path.is_file()]
 
     def write(self, name: str, data: bytes) -> None:
         file = self._root / name

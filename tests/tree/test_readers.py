@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import pytest
 
 import wal
-from metatree import Metatree, ReadOnlyError
+from metatree import InvalidLocationError, Metatree, NodeNotFoundError, ReadOnlyError
 from metatree.errors import MetatreeError
 from tests.tree.conftest import LEVELS, assert_clean
+from wal.storage.local import LocalStorage
 from wal.testing import ALL_CALLS, Boundary, Call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,6 +136,73 @@ def test_ten_thousand_reads_through_a_flipping_reference_never_fail_and_never_mi
     flips = int(writer.communicate("stop\n")[0])
     assert [process.returncode for process in everybody] == [0] * 5
     assert flips > 50 and min(seen) > 10, f"{flips} flips, of which the readers saw {seen}: too few to mean anything"
+
+
+# --- what is known already ------------------------------------------------------------------------------------------
+
+
+class Looks(Boundary):
+    """Keeps every call that asks the system for something."""
+
+    def __init__(self) -> None:
+        super().__init__(counted=ALL_CALLS)
+        self.calls: list[tuple[str, str]] = []
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        self.calls.append((call.method, Path(call.path).name))
+        return run()
+
+
+def test_a_warm_find_and_its_metadata_cost_one_look_at_the_head_each(root: Path) -> None:
+    looks = Looks()
+    root.mkdir()
+    with Metatree(LocalStorage(str(root), posix=looks), LEVELS) as tree:
+        tree.put("m/v1", b"1", name="b")
+        tree.update("m/v1", auc=0.93)
+        tree.update("m", active="v1")
+        assert tree.find("m/<active>").metadata == {"auc": 0.93}
+        looks.calls.clear()
+        node = tree.find("m/<active>")
+        assert node.path == "m/v1" and looks.calls == [("pread", "head")]
+        assert node.metadata["auc"] == 0.93 and looks.calls == [("pread", "head")] * 2
+
+
+def test_what_is_known_is_forgotten_with_the_commit_that_changes_it(root: Path) -> None:
+    with Metatree(root, LEVELS) as writer, Metatree(root) as other, Metatree(root, read_only=True) as reader:
+        for tree in (writer, other):
+            writer.put("m/v1", b"1", name="b")
+            writer.put("m/v2", b"2", name="b")
+            for version in ("v1", "v2", "v1"):
+                tree.update("m", active=version)
+                tree.update(f"m/{version}", chosen=version)
+                for asked in (writer, other, reader):
+                    assert asked.find("m/<active>").path == f"m/{version}"
+                    assert asked.find("m/<active>").metadata["chosen"] == version
+                    assert asked.find("m/<active>").metadata["chosen"] == version
+            tree.unset("m", "active")
+            for asked in (writer, other, reader):
+                with pytest.raises(InvalidLocationError, match="has no key 'active'"):
+                    asked.find("m/<active>")
+                assert asked.find("m/v1").metadata["chosen"] == "v1"
+            tree.delete("m", recursive=True)
+            for asked in (writer, other, reader):
+                with pytest.raises(NodeNotFoundError):
+                    asked.find("m/v1")
+
+
+def test_a_transaction_finds_its_own_state_and_not_what_is_known_outside(root: Path) -> None:
+    with Metatree(root, LEVELS) as tree:
+        tree.put("m/v1", b"1", name="b")
+        tree.update("m/v1", n=1)
+        assert tree.find("m/v1").metadata["n"] == 1
+        with tree.transaction():
+            tree.update("m/v1", n=2)
+            assert tree.find("m/v1").metadata["n"] == 2
+            tree.delete("m/v1", recursive=True)
+            with pytest.raises(NodeNotFoundError):
+                tree.find("m/v1")
+        tree.put("m/v1", b"1", name="b")
+        assert dict(tree.find("m/v1").metadata) == {}
 
 
 # --- files first, log after (E10) -----------------------------------------------------------------------------------
