@@ -69,8 +69,11 @@ def check(engine: Engine, *, deep: bool) -> Report:
         return _Check(engine, deep=deep).run()
 
     def held(tenure: wal.Tenure) -> Report:
-        behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         checking = _Check(engine, deep=deep)
+        try:
+            behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
+        except (CorruptionError, wal.LogCorruptionError) as error:
+            behind = {layout.LOG: str(error)}
         for path, error in behind.items():
             checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {error}"))
         return checking.run()
@@ -93,8 +96,12 @@ class _Check:
         redo, head = self._log.trimmed(fresh=True), self._log.head(fresh=True)
         self.report.head = head
         shown = self._check_marks(redo, head)
-        self._shown = fold_log(self._log, redo, shown)  # what the files must show
-        self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+        try:
+            self._shown = fold_log(self._log, redo, shown)  # what the files must show
+            self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+        except (CorruptionError, wal.LogCorruptionError) as error:
+            self._problem(layout.LOG, str(error))  # against what is not known, no file can be held
+            return self.report
         self._node((), self._shown)
         self._check_staged()
         for name in recovery.leftovers(self._storage):
