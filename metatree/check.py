@@ -72,10 +72,10 @@ def check(engine: Engine, *, deep: bool) -> Report:
         checking = _Check(engine, deep=deep)
         try:
             behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
-        except (CorruptionError, wal.LogCorruptionError) as error:
-            behind = {layout.LOG: str(error)}
-        for path, error in behind.items():
-            checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {error}"))
+        except (CorruptionError, wal.LogCorruptionError) as damage:
+            behind = {layout.LOG: damage}
+        for path, why in behind.items():
+            checking.report.problems.append(Finding(path, f"cannot be brought up to date with the log: {why}"))
         return checking.run()
 
     return engine.committer.holding(held)

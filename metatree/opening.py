@@ -66,8 +66,8 @@ class Opening:
                 raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}")
             if found is None:
                 raise MetatreeError(
-                    f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or new "
-                    "folder for a new tree"
+                    f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or "
+                    "new folder for a new tree"
                 )
         if found is not None and found.log is not None:
             config.check_same_keys(keys, found, self._storage)

@@ -108,7 +108,7 @@ def fill(tree: Metatree) -> None:
     tree.delete("m/v1", recursive=True)
 
 
-# --- what happens to bytes ---------------------------------------------------------------------------------------------
+# --- what happens to bytes --------------------------------------------------------------------------------------------
 
 Change = Callable[[bytes, int], bytes]
 

@@ -18,6 +18,7 @@ from typing import Any
 from zlib import crc32
 
 import ingest_manifest as manifest
+
 import wal
 from metatree import config, facts, folders, jsontext, layout, location
 from metatree.errors import CorruptionError, FormatError, InvalidLocationError
@@ -60,9 +61,7 @@ class Decoder:
     mend: Callable[[bytes], bytes] | None = None  # None: no checksum covers it
 
 
-
-
-# --- the log: frame, segment, history, slot, head ----------------------------------------------------------------------
+# --- the log: frame, segment, history, slot, head ---------------------------------------------------------------------
 
 
 def run_frame(data: bytes) -> None:
@@ -177,7 +176,7 @@ def run_head(data: bytes) -> None:
     assert head.belongs_to(LOG_ID) and head.state() == (7, 7)
 
 
-# --- small JSON files of the log ---------------------------------------------------------------------------------------
+# --- small JSON files of the log --------------------------------------------------------------------------------------
 
 
 def run_checkpoint(data: bytes) -> None:
@@ -206,7 +205,7 @@ def run_claim(data: bytes) -> None:
         assert Claim.decode(claim.encode()) == claim
 
 
-# --- records of the tree, and its files --------------------------------------------------------------------------------
+# --- records of the tree, and its files -------------------------------------------------------------------------------
 
 
 def run_header(data: bytes) -> None:
@@ -272,7 +271,7 @@ def run_config(data: bytes) -> None:
         location.check_name(key)
 
 
-# --- what people hand in -----------------------------------------------------------------------------------------------
+# --- what people hand in ----------------------------------------------------------------------------------------------
 
 JSONL = manifest.Options("jsonl", manifest.Columns(), False, 3)
 CSV = manifest.Options("csv", manifest.Columns(), True, 3)
@@ -319,7 +318,7 @@ def run_place(value: Any) -> None:
                 inside(segment)
 
 
-# --- the table ---------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------------------------------
 
 _first, _crc = encode_batch(1, first_log_crc(LOG_ID), RECORDS)
 _second, _last = encode_batch(2, _crc, RECORDS[:1])
@@ -366,5 +365,7 @@ DECODERS: dict[str, Decoder] = {
         ),
     ),
     "csv": Decoder(run_csv, (b'\xef\xbb\xbflocation,source,name,auc\r\nm/v1,a.bin,,0.5\r\n"m/v2","b,\n",x,true\r\n',)),
-    "location": Decoder(run_location, (b"m/v1/blob/inner", b"<a>/<b>", b'["m", "<x>"]', b'{"model": {"metadata": "a"}}')),
+    "location": Decoder(
+        run_location, (b"m/v1/blob/inner", b"<a>/<b>", b'["m", "<x>"]', b'{"model": {"metadata": "a"}}')
+    ),
 }

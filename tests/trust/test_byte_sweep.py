@@ -16,8 +16,8 @@ import pytest
 
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, MetatreeError
 from tests.figures import Layer
-from tests.trust.damage import CHANGES, Original, places, written
 from tests.tree.model import State, dump
+from tests.trust.damage import CHANGES, Original, places, written
 
 SEED = int(os.environ.get("METATREE_DAMAGE_SEED", "0")) or random.randrange(1, 2**31)
 KINDS = [(kind, closed) for kind in ("append", "slots", "objects") for closed in (True, False)]

@@ -106,7 +106,7 @@ def test_a_length_field_of_a_gigabyte_allocates_nothing(name: str) -> None:
     tracemalloc.start()
     try:
         for seed in decoder.seeds:
-            for at in range(0, len(seed) - 3):
+            for at in range(len(seed) - 3):
                 for field in huge:
                     changed = seed[:at] + field + seed[at + len(field) :]
                     decoder.run(changed)

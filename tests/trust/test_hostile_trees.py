@@ -19,17 +19,48 @@ import wal
 from metatree import ApplyPendingWarning, Metatree, MetatreeError
 from metatree.facts import Header, encode_header
 from tests.figures import Layer
-from tests.trust.walls import Walls, canary, picture
 from tests.tree.model import BIG, LEVELS
+from tests.trust.walls import Walls, canary, picture
 
 PLACES = (
-    "metadata.json", ".metatree", ".lock", "stray", "m", "m/metadata.json", "m/stray", "m/v1", "m/v1/metadata.json",
-    "m/v1/b", "m/v1/big", "m/v1/dir", "m/v1/dir/inner", "m/v1/dir/stray", "m/v9", ".wal", ".wal/head", ".wal/apply",
-    ".wal/alive", ".wal/opening", ".wal/checkpoint.json", ".wal/00000000000000000001.log", ".wal/tmp", ".wal/tmp/stray",
-    ".wal/staged", ".wal/staged/stray", ".wal/trash", ".wal/trash/7", ".wal/quarantine", ".wal/quarantine/edited",
-    ".wal/history", ".wal/epoch", ".wal/epoch/00000000000000000001", ".wal/epoch/00000000000000000001/owner",
-    ".wal/epoch/00000000000000000001/work", ".wal/00000000000000000001.rec", ".wal/00000000000000000099.rec",
-)  # fmt: skip
+    "metadata.json",
+    ".metatree",
+    ".lock",
+    "stray",
+    "m",
+    "m/metadata.json",
+    "m/stray",
+    "m/v1",
+    "m/v1/metadata.json",
+    "m/v1/b",
+    "m/v1/big",
+    "m/v1/dir",
+    "m/v1/dir/inner",
+    "m/v1/dir/stray",
+    "m/v9",
+    ".wal",
+    ".wal/head",
+    ".wal/apply",
+    ".wal/alive",
+    ".wal/opening",
+    ".wal/checkpoint.json",
+    ".wal/00000000000000000001.log",
+    ".wal/tmp",
+    ".wal/tmp/stray",
+    ".wal/staged",
+    ".wal/staged/stray",
+    ".wal/trash",
+    ".wal/trash/7",
+    ".wal/quarantine",
+    ".wal/quarantine/edited",
+    ".wal/history",
+    ".wal/epoch",
+    ".wal/epoch/00000000000000000001",
+    ".wal/epoch/00000000000000000001/owner",
+    ".wal/epoch/00000000000000000001/work",
+    ".wal/00000000000000000001.rec",
+    ".wal/00000000000000000099.rec",
+)
 
 
 def _socket(path: Path) -> None:
@@ -133,22 +164,63 @@ def test_what_leads_out_of_a_tree_is_never_followed(trap: str, mount: bool, plac
     layer.report("traps in a tree", len(PLACES), floor=len(PLACES), night=len(PLACES), unit="places × kinds × storages")
 
 
-# --- a log that a stranger wrote ---------------------------------------------------------------------------------------
+# --- a log that a stranger wrote --------------------------------------------------------------------------------------
 
-OUT = ("..", "../outside", "/etc", "m/../../outside", "m//v1", "m/\0", "m/v1/..", ".wal", ".wal/tmp", ".metatree",
-       "metadata.json", "m/metadata.json", "a\\b", "CON", "m/x.tmp", "lost+found", "m/.nfs1", "m/ ", "m/v1.")  # fmt: skip
+OUT = (
+    "..",
+    "../outside",
+    "/etc",
+    "m/../../outside",
+    "m//v1",
+    "m/\0",
+    "m/v1/..",
+    ".wal",
+    ".wal/tmp",
+    ".metatree",
+    "metadata.json",
+    "m/metadata.json",
+    "a\\b",
+    "CON",
+    "m/x.tmp",
+    "lost+found",
+    "m/.nfs1",
+    "m/ ",
+    "m/v1.",
+)
 SHA = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of b"foo"
 ROWS: list[list[object]] = [
-    *([kind, path, *rest] for path in OUT for kind, *rest in (
-        ["node", {}, []], ["gone"], ["keys", {"a": 1}, []], ["child", "x", True], ["unblob", "b"],
-        ["blob", "b", 3, SHA, "inline", 0])),
+    *(
+        [kind, path, *rest]
+        for path in OUT
+        for kind, *rest in (
+            ["node", {}, []],
+            ["gone"],
+            ["keys", {"a": 1}, []],
+            ["child", "x", True],
+            ["unblob", "b"],
+            ["blob", "b", 3, SHA, "inline", 0],
+        )
+    ),
     *(["node", "m", {}, [path]] for path in OUT),
     *(["child", "m", path, made] for path in OUT for made in (True, False)),
     *(["unblob", "m/v1", path] for path in OUT if path not in ("m/metadata.json", "m/v1/..")),
     *(["blob", "m/v1", path, 3, SHA, "inline", 0] for path in OUT if path != "m/metadata.json"),
-    *(["blob", "m/v1", "x", 3, SHA, kind, file, *more] for kind, more in (("staged", []), ("pack", [0])) for file in (
-        "../outside/b", "/etc/passwd", ".wal/staged/../../outside/b", ".wal/staged/t/../../../../outside/b",
-        ".wal/staged/t/\0", ".wal/head", "metadata.json", "", ".wal/staged/t", ".wal/staged//1")),
+    *(
+        ["blob", "m/v1", "x", 3, SHA, kind, file, *more]
+        for kind, more in (("staged", []), ("pack", [0]))
+        for file in (
+            "../outside/b",
+            "/etc/passwd",
+            ".wal/staged/../../outside/b",
+            ".wal/staged/t/../../../../outside/b",
+            ".wal/staged/t/\0",
+            ".wal/head",
+            "metadata.json",
+            "",
+            ".wal/staged/t",
+            ".wal/staged//1",
+        )
+    ),
     ["node", "", {}, ["m", "m"]],
     ["gone", ""],
     ["blob", "m", "v1", 3, SHA, "inline", 0],
@@ -156,7 +228,7 @@ ROWS: list[list[object]] = [
     ["blob", "m/v1", "b/c", 3, SHA, "inline", 0],
     ["node", "m/v1/b", {}, []],
     ["node", "a/b/c/d/e/f", {}, []],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("mount", [False, True], ids=["local", "mount"])

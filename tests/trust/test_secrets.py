@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-31c9e07a"
-RUNS_WHAT_IT_READS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "torch"}
+RUNS_WHAT_IT_READS = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+    "yaml",
+    "torch",
+}
 CALLS = {"eval", "exec", "compile", "__import__"}
 
 

@@ -159,7 +159,7 @@ def test_records_that_hold_frames_are_no_frames() -> None:
 @pytest.mark.parametrize("size", [0, 4, 7, 16])
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_seal_of_another_size_with_a_right_checksum_is_corruption(size: int, read_only: bool) -> None:
-    files, whole = made(batches=1)
+    files, _ = made(batches=1)
     (name,) = logs(files)
     end = len(files[name].rstrip(b"\0")) + 7 & ~7
     _, _, _, _, lsn, _ = FRAME_FIELDS.unpack_from(files[name], 56)
