@@ -22,6 +22,9 @@ def commands() -> None:
     """The transactional, file-native tree database: plain folders and metadata.json.
 
     To recover a tree after a crash there is metatree-recover.
+
+    Exit codes: 0 ok, 1 differs or false, 2 usage or no tree that can be opened, 3 not found, 4 conflict,
+    5 lock timeout, 6 corruption, 7 recovery needed.
     """
 
 
