@@ -16,7 +16,6 @@ from typing import Any
 import wal
 
 from . import Metatree
-from .check import Report
 from .errors import (
     ApplyPendingWarning,
     InvalidLocationError,
@@ -25,6 +24,7 @@ from .errors import (
     UnavailableError,
     UnsupportedStorageError,
 )
+from .findings import Report
 from .options import parse_options
 from .recovery import Recovered
 

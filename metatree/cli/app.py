@@ -11,7 +11,9 @@ import click
 
 from metatree import __version__
 
+from .check import check
 from .doctor import doctor
+from .repair import repair
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -28,7 +30,9 @@ def commands() -> None:
     """
 
 
+commands.add_command(check)
 commands.add_command(doctor)
+commands.add_command(repair)
 
 
 def run() -> int:
