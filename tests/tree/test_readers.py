@@ -437,6 +437,18 @@ def test_a_reader_takes_a_file_that_a_power_cut_emptied_from_the_log(root: Path)
         assert reader.children("m") == ["v1", "v2"] and content(reader, "m/v2/blob") == b"two"
 
 
+def test_E18_a_mere_reader_does_not_believe_that_what_was_applied_reached_the_disk(root: Path, tmp_path: Path) -> None:
+    """Nothing but the head file's marks says so, and a power cut may keep these and take the file."""
+    with Metatree(root, LEVELS) as writer:
+        writer.checkpoint()
+        writer.put("m/v1", b"one", name="blob")
+        shutil.copytree(root, tmp_path / "cut")
+    (tmp_path / "cut" / "m" / "metadata.json").write_bytes(b"")
+    (tmp_path / "cut" / "m" / "v1" / "blob").write_bytes(b"")
+    with Metatree(tmp_path / "cut", read_only=True) as reader:
+        assert reader.children("m") == ["v1"] and content(reader, "m/v1/blob") == b"one"
+
+
 def test_a_reader_of_a_tree_at_work_makes_no_verdict_on_its_tail(root: Path) -> None:
     """A frame half written is no torn tail while its writer lives."""
     writer = Metatree(root, LEVELS)

@@ -447,12 +447,14 @@ def test_a_commit_beside_a_running_checkpoint_survives_whatever_the_checkpoint_t
     for chosen in range(1, calls + 1):
         disk = ForgetfulDisk.of(BENCH.disk())
         other: list[Engine] = []
+        returned: list[int] = []
 
-        def commit(call: Call, other: list[Engine] = other) -> None:
+        def commit(call: Call, other: list[Engine] = other, returned: list[int] = returned) -> None:
             # It cannot apply while the checkpoint holds the right, and need not: the commit is what counts.
             with suppress(LockBusyError), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ApplyPendingWarning)
                 other[0].change(lambda draft: draft.update(("m",), {"beside": call.number}))
+                returned.append(call.number)
 
         target = [0]
         posix = At(disk, lambda call, target=target: call.number == target[0], commit)  # type: ignore[misc]
@@ -467,6 +469,7 @@ def test_a_commit_beside_a_running_checkpoint_survives_whatever_the_checkpoint_t
         if expected != before:
             beside += 1
         with noting(f"call {chosen} of the checkpoint"):
+            assert [expected["m"][0].get("beside")] == (returned or [None]), "a commit that returned is not there"
             recovered(disk.cut(), [expected])
             tree.checkpoint()
             recovered(disk.cut(), [expected])
@@ -681,6 +684,7 @@ def test_whoever_takes_over_from_a_dead_committer_writes_the_window_again() -> N
     survivor.update("m", n=5)
     applying = 0
     for call in range(1, 40):
+        survivor.update("other", n=call)  # behind the mark already, and in no record that the victim leaves un-applied
         posix = DyingStorage(Crashing(1 << 40, "before"), disk)
         with suppress(Crash):
             victim = open_tree(posix)

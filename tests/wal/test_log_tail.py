@@ -131,6 +131,18 @@ def test_E4b_a_later_intact_frame_makes_a_bad_one_corruption() -> None:
     assert files_of(MemoryStorage(disk)) == before
 
 
+def test_an_intact_frame_that_follows_another_one_is_not_the_next_batch() -> None:
+    """The CRC before it is that of another chain: an older life of these bytes, or another log."""
+    disk = made()
+    _, offset, previous = frame_after(disk, 3, b"")
+    stranger, _ = encode_batch(4, previous ^ 1, [Record(b"", b"a stranger")])
+    put(disk, ONE, stranger, offset)
+    log = open_log(MemoryStorage(disk))
+    assert log.tail_report.quarantined and not log.tail_report.adopted
+    assert bodies(log) == [b"0", b"1", b"2"]
+    log.close()
+
+
 def test_E5_a_head_word_above_the_last_intact_frame_is_corruption() -> None:
     disk = made()
     _, offset, _ = crc_at(disk, 3)
@@ -183,6 +195,21 @@ def test_E4c_a_successor_with_records_and_no_seal_is_corruption() -> None:
     with pytest.raises(LogCorruptionError) as caught:
         open_log(MemoryStorage(disk))
     assert caught.value.file == ONE
+
+
+def test_E4c_a_whole_segment_that_follows_another_end_is_corruption() -> None:
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, segment_size=200)
+    while NAMES.segment(2) not in files_of(MemoryStorage(disk)):
+        add(log, b"x" * 20)
+    last, log_id = log.head(), bytes.fromhex(log.id)
+    log.close()
+    stranger, _ = encode_batch(last, 999, [Record(b"h", b"a stranger")])
+    put(disk, NAMES.segment(2), SegmentHeader(log_id, 2, last, 999).encode() + stranger, 0)
+    for read_only in (True, False):
+        with pytest.raises(LogCorruptionError, match="does not follow the one before") as caught:
+            open_log(MemoryStorage(disk), read_only=read_only)
+        assert caught.value.file == NAMES.segment(2)
 
 
 def test_E4c_a_segment_missing_in_the_middle_is_corruption() -> None:

@@ -9,11 +9,13 @@ The seventh mutating call then "kills the process": `Crash` is raised, every lat
 raises it again, and its descriptors are closed, so that locks are free as after a real death. To find every crash
 point, run once with `Recorder()` and count its `calls`, then once for each number and each `when`.
 
+`PowerPosix` is a disk in memory whose power may be cut: its `platter` knows what is sure, and all that may be left.
+
 `Mounted` makes a local folder look like a mount that other hosts may share.
 
 `wal.testing.storage_suite` (needs pytest) is the conformance suite for implementations of `Storage`.
 
-What these do not show: power loss. A crash here keeps all that was written, synced or not.
+A crash of `CrashStorage` keeps all that was written, synced or not: it shows nothing about power loss.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 from wal.testing.boundary import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.mounted import Mounted
+from wal.testing.power_posix import PowerPosix
 
 __all__ = [
     "ALL_CALLS",
@@ -33,5 +36,6 @@ __all__ = [
     "Failing",
     "FaultyStorage",
     "Mounted",
+    "PowerPosix",
     "Recorder",
 ]

@@ -1,0 +1,212 @@
+"""Power cuts: after every call that changes the disk, the states that the model of `wal.testing.power` allows.
+
+Each is recovered and checked, one in four also read before and opened again. What was acknowledged is there, what was
+in flight is there whole or not at all. `METATREE_POWER_SEED` repeats a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from metatree import Metatree, MetatreeError
+from tests.figures import Layer
+from tests.tree.model import BIG, OPERATIONS, OTHER_BIG, ROOT, dump, populate
+from tests.trust.power import Life, acts, created, open_tree
+from wal.testing import PowerPosix
+
+SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
+NIGHT = 500_000  # distinct states, of all tests together
+TESTS = 2 * len(OPERATIONS) + 60
+
+Act = Callable[[Metatree], object]
+
+
+def a_life(layer: Layer, disk: PowerPosix, bound: int, **more: object) -> Life:
+    return Life(disk, SEED, layer.size(6, 60), layer.size(bound, 20 * bound), **more)  # type: ignore[arg-type]
+
+
+def live(life: Life, tree: Metatree, *several: Act) -> None:
+    """From here on with the power cut again and again."""
+    life.allow(dump(tree))
+    life.start()
+    try:
+        acts(life, tree, several)
+    finally:
+        life.stop()
+
+
+def report(layer: Layer, life: Life, floor: int) -> None:
+    layer.report(
+        "power cuts", len(life.known), floor=floor, night=NIGHT // TESTS, unit="distinct states", note=f"seed {SEED}"
+    )
+    layer.report("power cuts", life.cuts, floor=1, night=0, unit="cuts")
+
+
+@pytest.mark.parametrize("apply", ["sync", "background"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_power_cut_in_an_operation_leaves_the_state_before_or_after(layer: Layer, name: str, apply: str) -> None:
+    operation = OPERATIONS[name]
+    life = a_life(layer, PowerPosix(), 10)
+    with open_tree(life.disk) as tree:
+        populate(tree)
+    with open_tree(life.disk, apply=apply) as tree:
+        if operation.before is not None:
+            operation.before(tree)
+        live(life, tree, operation.act, Metatree.flush if name != "close" else Metatree.close)
+    report(layer, life, 10)
+
+
+def test_a_power_cut_while_a_tree_is_created_leaves_nothing_or_the_tree(layer: Layer) -> None:
+    disk = PowerPosix()
+    disk.mkdir(ROOT)
+    life = a_life(layer, disk, 60, recover=created)
+    life.allow({"": ({}, (), {})})
+    life.start()
+    open_tree(disk).close()
+    life.stop()
+    report(layer, life, 10)
+
+
+# --- many commits ---------------------------------------------------------------------------------------------------
+
+
+def changes(choose: random.Random) -> Iterator[Act]:
+    """Changes of every kind; those that cannot be made where the tree stands change nothing."""
+    nodes = ["a", "a/v", "a/w", "b/v", "c"]
+    while True:
+        where, other, number = choose.choice(nodes), choose.choice(nodes), choose.randrange(100)
+        content = choose.choice([b"", b"small", BIG[: 66_000 + number], OTHER_BIG[: 70_000 + number]])
+        yield from choose.sample(
+            [
+                lambda tree, w=where, c=content: tree.put(w, c, name="x", force=True),
+                lambda tree, w=where, n=number: tree.update(w, n=n, text="t" * 40 * n),
+                lambda tree, w=where: tree.unset(w, "n"),
+                lambda tree, w=where: tree.delete(w, recursive=True),
+                lambda tree, w=where, o=other: tree.move(w, o),
+                lambda tree, w=where, o=other: tree.copy(w, o),
+                lambda tree, w=where, o=other: several(tree, w, o),
+                lambda tree: tree.checkpoint(),
+            ],
+            2,
+        )
+
+
+def several(tree: Metatree, where: str, other: str) -> None:
+    with tree.transaction():
+        tree.put(where, b"of a transaction", name="y", force=True)
+        tree.update(where, both=1)
+        tree.put(other, BIG[:66_000], name="x", force=True)
+        tree.update(other, both=1)
+
+
+def tried(change: Act) -> Act:
+    def act(tree: Metatree) -> None:
+        with suppress(MetatreeError):
+            change(tree)
+
+    return act
+
+
+@pytest.mark.parametrize("apply", ["sync", "background"])
+@pytest.mark.parametrize("number", range(10))
+def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Layer, number: int, apply: str) -> None:
+    """Commit after commit, with checkpoints and full segments between them, nothing made sure by hand."""
+    end = time.monotonic() + layer.seconds(0.01)
+    for again in itertools.count():
+        row = changes(random.Random(f"{SEED} {number} {again}"))
+        life = a_life(layer, PowerPosix(), 5)
+        with open_tree(life.disk, apply=apply) as tree:
+            live(life, tree, *(tried(next(row)) for _ in range(20)))
+        report(layer, life, 500)
+        if time.monotonic() >= end:
+            break
+
+
+def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
+    life = a_life(layer, PowerPosix(), 20)
+    with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
+        populate(one)
+        live(life, one, lambda _: two.update("m", by="two"), lambda tree: tree.put("m/v8", BIG, name="x"))
+        live(life, two, lambda tree: tree.delete("m/v1", recursive=True), lambda _: one.put("m/v1", b"", name="x"))
+        live(life, one, lambda tree: tree.checkpoint(), lambda _: two.update("m", by="two again"))
+    report(layer, life, 100)
+
+
+def test_a_power_cut_in_the_recovery_after_a_power_cut_loses_nothing_either(layer: Layer) -> None:
+    choose = random.Random(SEED)
+    first = a_life(layer, PowerPosix(), 3)
+    left: list[PowerPosix] = []
+    first.recover = lambda disk, *, closely: left.append(PowerPosix(disk)) or {}  # type: ignore[func-returns-value]
+    with open_tree(first.disk) as tree:
+        populate(tree)
+        first.allow({})
+        first.start()
+        for name in ("transaction of 20", "checkpoint", "put of a staged blob", "delete of a model"):
+            OPERATIONS[name].act(tree)
+        first.stop()
+    for disk in choose.sample(left, min(len(left), layer.size(40, 2_000))):
+        life = a_life(layer, disk, 20)
+        with open_tree(disk, read_only=True) as reader:
+            life.allow(dump(reader))
+        life.start()
+        open_tree(disk).close()
+        life.stop()
+        report(layer, life, 1)
+
+
+# --- that it would be noticed -----------------------------------------------------------------------------------------
+
+
+class Forgetful(PowerPosix):
+    """A disk whose user believes that he has synced what he has not."""
+
+    def __init__(self, forgotten: str, kind: str) -> None:
+        super().__init__()
+        self._forgotten, self._kind = forgotten, kind
+        self._paths: dict[int, str] = {}
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        fd = super().open(path, flags, mode)
+        self._paths[fd] = path
+        return fd
+
+    def _sync(self, fd: int, *, attributes: bool) -> None:
+        kind = "folder" if self._opened(fd).folder else "file"
+        if self.cut is None or not (self._forgotten in self._paths[fd] and kind == self._kind):
+            super()._sync(fd, attributes=attributes)
+
+    def syncfs(self, fd: int) -> None:
+        if self.cut is None or self._kind != "filesystem":
+            super().syncfs(fd)
+
+
+FORGOTTEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "the flush of the log": (".log", "file", ("update",)),
+    "the staged blob": ("/staged/", "file", ("put of a staged blob",)),
+    "the folder of the staged blob": ("/staged/", "folder", ("put of a staged blob",)),
+    "the folder of staging folders": ("/staged", "folder", ("put of a staged blob",)),
+    "the filesystem, at a checkpoint": ("", "filesystem", ("put of a staged blob", "checkpoint")),
+    "a new segment": ("/tmp/", "file", ()),
+    "the folder of the log": ("/.wal", "folder", ()),
+}
+
+
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_a_sync_that_is_forgotten_is_noticed(what: str) -> None:
+    forgotten, kind, names = FORGOTTEN[what]
+    life = Life(Forgetful(forgotten, kind), SEED, 6, 20)
+    tree = open_tree(life.disk)
+    if names:
+        populate(tree)
+    full: list[Act] = [lambda tree, n=n: tree.update((), text="t" * 3_000, n=n) for n in range(8)]
+    row = [OPERATIONS[name].act for name in names] or full
+    with pytest.raises((AssertionError, MetatreeError)):
+        live(life, tree, *row)
+    tree.close()

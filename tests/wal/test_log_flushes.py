@@ -1,0 +1,103 @@
+"""In which order the log writes, flushes and renames. No crash of a process shows a flush that is missing: the order
+itself has to be looked at."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from wal import MemoryPosix, MemoryStorage, PoisonedError, WriteAheadLog, open_log
+from wal.testing.boundary import Boundary, Call, Recorder
+from wal.testing.log_tools import add
+
+T = TypeVar("T")
+
+SEGMENT_SIZE = 256
+
+
+def opened(posix: Boundary) -> WriteAheadLog:
+    return open_log(MemoryStorage(posix), create=True, segment_size=SEGMENT_SIZE)
+
+
+def steps(recorder: Recorder) -> list[str]:
+    """The calls, with names relative to the log's folder; temporary names become "tmp", the head file is left out."""
+    lines = []
+    for method, path in recorder.trace():
+        name = path.partition(".wal")[2].strip("/")
+        if name != "head":
+            lines.append(f"{method} {'tmp' if name.startswith('tmp/') else name.lstrip('0') or '.'}")
+    return lines
+
+
+def until_rotation(log: WriteAheadLog, recorder: Recorder) -> None:
+    """Appends until a second segment is there; the recorder holds the calls of that last append."""
+    while not any(call.method == "rename" for call in recorder.calls):
+        recorder.calls.clear()
+        add(log, b"x" * 40)
+
+
+def test_a_rotation_makes_the_successor_and_its_name_durable_then_the_seal_then_goes_on() -> None:
+    recorder = Recorder(MemoryPosix())
+    log = opened(recorder)
+    recorder.calls.clear()
+    until_rotation(log, recorder)
+    assert steps(recorder) == [
+        "open tmp", "pwrite tmp", "setxattr tmp", "fdatasync tmp", "rename 2.log", "fsync .", "fsync .",
+        "pwrite 1.log", "fdatasync 1.log", "pwrite 2.log", "fdatasync 2.log",
+    ]  # fmt: skip
+    log.close()
+
+
+def test_a_trim_makes_the_mark_durable_then_the_headers_then_frees_the_segment() -> None:
+    recorder = Recorder(MemoryPosix())
+    log = opened(recorder)
+    recorder.calls.clear()
+    until_rotation(log, recorder)
+    recorder.calls.clear()
+    log.trim(log.head())
+    found = steps(recorder)
+    assert found[: found.index("fsync .") + 1] == [
+        "open tmp", "pwrite tmp", "setxattr tmp", "fdatasync tmp", "rename checkpoint.json", "fsync .",
+    ]  # fmt: skip
+    kept = found.index(f"link history/{1:020d}.hdr")
+    assert found[kept - 1] == "fdatasync tmp"
+    assert found.index("fsync history", kept) < found.index("unlink 1.log")
+    log.close()
+
+
+class FailingFolder(Boundary):
+    """The next flush of the log's folder fails, once."""
+
+    armed = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.armed and call.method == "fsync" and call.path.endswith(".wal"):
+            self.armed = False
+            raise OSError(errno.EIO, "Input/output error", call.path)
+        return run()
+
+
+@pytest.mark.parametrize("step", ["rotation", "trim"])
+def test_after_a_failed_flush_of_the_folder_the_handle_appends_nothing_more(step: str) -> None:
+    """The system may call the next one a success though the name is lost."""
+    disk = FailingFolder(MemoryPosix())
+    log = opened(disk)
+    add(log, b"x" * 40)
+    disk.armed = True
+    with pytest.raises(OSError, match="Input/output"):
+        if step == "trim":
+            log.trim(1)
+        while disk.armed or step == "rotation":
+            add(log, b"x" * 40)
+    head = log.head()
+    with pytest.raises(PoisonedError, match="open the log again"):
+        add(log, b"more")
+    log.close()
+    log = open_log(MemoryStorage(disk), segment_size=SEGMENT_SIZE)
+    assert log.head() == head
+    add(log, b"more")
+    assert not log.verify().problems
+    log.close()
