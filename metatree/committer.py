@@ -175,13 +175,21 @@ class Committer:
                 tenure.check(now=True)
         return outcome
 
-    def rewrite_held(self, tenure: wal.Tenure, redo: int, applied: int) -> Outcome:
+    def rewrite_held(
+        self, tenure: wal.Tenure, redo: int, applied: int, choose: Callable[[Effect], Effect] | None = None
+    ) -> Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8) or may have
-        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile."""
+        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile. `choose`: of
+        their effect only a part."""
+
+        def effect_to(upto: int) -> Effect:
+            effect = self._effect(redo, upto)
+            return effect if choose is None else choose(effect)
+
         if self._objects is not None:
-            outcome, _ = self._objects.apply(lambda upto: self._effect(redo, upto), applied, tenure)
+            outcome, _ = self._objects.apply(effect_to, applied, tenure)
         else:
-            effect = self._effect(redo, applied)
+            effect = effect_to(applied)
             outcome = apply.apply(tenure.storage, effect, redo, applied, mode=Mode.REWRITE, check=tenure.check)
         if self._ours(tenure, outcome).failed:
             self._failed(outcome)
