@@ -39,11 +39,14 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
         return _standing(engine, deep=deep, progress=progress)
 
     def held(tenure: wal.Tenure) -> Report:
-        behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         checking = _Check(engine, deep=deep, progress=progress)
+        try:
+            behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
+        except (CorruptionError, wal.LogCorruptionError) as damage:
+            behind = {layout.LOG: str(damage)}
         for path, error in behind.items():
             why = f"cannot be brought up to date with the log: {error}"
-            checking.report.problems.append(Finding(path, why, "not-applied"))
+            checking.report.problems.append(Finding(path, why, "log" if path == layout.LOG else "not-applied"))
         return checking.run()
 
     return engine.committer.holding(held)
@@ -86,8 +89,12 @@ class _Check:
         redo, head = self._log.trimmed(fresh=True), self._log.head(fresh=True)
         self.report.head = head
         shown = self._check_marks(redo, head)
-        self._shown = fold_log(self._log, redo, shown)  # what the files must show
-        self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+        try:
+            self._shown = fold_log(self._log, redo, shown)  # what the files must show
+            self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+        except (CorruptionError, wal.LogCorruptionError) as error:
+            self._problem("log", layout.LOG, str(error))  # against what is not known, no file can be held
+            return self.report
         self._node((), self._shown, 1.0)
         self._check_staged()
         for name in recovery.leftovers(self._storage):

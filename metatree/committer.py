@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import wal
 
-from . import apply, marks
+from . import apply, layout, marks
 from .clock import Clock
-from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
+from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
 from .facts import Fact, decode_facts
 from .fold import Effect, fold
 from .objects import Objects
@@ -144,7 +144,7 @@ class Committer:
     def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
-        head = self._log.known()
+        head = self._known(applied)
         if self._objects is not None:
             if self._objects.unsure:
                 applied = self._log.trimmed()
@@ -163,6 +163,14 @@ class Committer:
         if applied >= head:
             return Outcome()
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
+
+    def _known(self, applied: int) -> int:
+        """The log's head. Raises CorruptionError if it ends before what was applied: the next records would take the
+        numbers of lost ones, and count as applied before they are."""
+        head = self._log.known()
+        if applied > head and applied > (head := self._log.head(fresh=True)):
+            raise CorruptionError(f"the log in {layout.LOG} ends at {head}, and the files show it up to {applied}")
+        return head
 
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
         outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
