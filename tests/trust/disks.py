@@ -21,8 +21,9 @@ MAKE: dict[str, tuple[int, tuple[str, ...]]] = {  # bytes of the disk, and the c
     "xfs": (300 << 20, ("mkfs.xfs", "-q", "-f")),
     "btrfs": (112 << 20, ("mkfs.btrfs", "-q", "-f", "-m", "single")),
 }
-SECTOR = 512
+BLOCK = 4096  # a filesystem counts on its blocks to be written whole; btrfs has but one copy of a super block
 _SET_FD, _CLEAR_FD, _GET_FREE = 0x4C00, 0x4C01, 0x4C82
+_NOATIME = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,7 +59,7 @@ def mounted(kind: str, image: str, folder: str) -> Iterator[None]:
     """The filesystem in a file, mounted on a folder."""
     device, loop = _attach(image)
     try:
-        _checked(_libc.mount(device.encode(), folder.encode(), kind.encode(), 0, None), f"mount of {image}")
+        _checked(_libc.mount(device.encode(), folder.encode(), kind.encode(), _NOATIME, None), f"mount of {image}")
         try:
             yield
         finally:
@@ -119,7 +120,7 @@ def write(fd: int, written: Sequence[Entry]) -> None:
 
 def cut(choose: random.Random, history: Sequence[Entry], upto: int) -> list[Entry]:
     """What is on the disk when the power fails before the write `upto`: all that was flushed; of the rest all, a
-    part, in half of the cases with one write torn at a sector."""
+    part, in half of these cases with one write torn."""
     flushed = max((index for index in range(upto) if history[index].data is None), default=-1) + 1
     sure, rest = list(history[:flushed]), list(history[flushed:upto])
     kind = choose.randrange(3)
@@ -130,6 +131,6 @@ def cut(choose: random.Random, history: Sequence[Entry], upto: int) -> list[Entr
     if rest and choose.random() < 0.5:
         index = choose.randrange(len(rest))
         data = rest[index].data or b""
-        sectors = choose.randrange(len(data) // SECTOR + 1)
-        rest[index] = Entry(rest[index].end, rest[index].offset, data[: sectors * SECTOR])
+        blocks = choose.randrange(len(data) // BLOCK + 1)
+        rest[index] = Entry(rest[index].end, rest[index].offset, data[: blocks * BLOCK])
     return [*sure, *rest]

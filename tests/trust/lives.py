@@ -228,12 +228,13 @@ def wrong(known: Sequence[State], notes: Notes, root: str) -> str | None:
         allowed = more if ending.more == "done" else [*allowed, *more]
     told = ending.raised if ending is not None else "killed"
     try:
-        return _wrong_left(allowed, root, f"{acknowledged} acknowledged, {begun} begun, {told}")
+        return wrong_left(allowed, root, f"{acknowledged} acknowledged, {begun} begun, {told}")
     except (MetatreeError, OSError):
         return f"{told}\ncannot be opened afterwards: {traceback.format_exc()}"
 
 
-def _wrong_left(allowed: list[State], root: str, told: str) -> str | None:
+def wrong_left(allowed: list[State], root: str, told: str) -> str | None:
+    """The same of a tree alone. Raises what opening it raises."""
     for attempt in ("first", "second"):
         with Metatree(root, LEVELS) as tree:
             found = dump(tree)
