@@ -43,7 +43,7 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
         try:
             behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         except (CorruptionError, wal.LogCorruptionError) as damage:
-            behind = {layout.LOG: str(damage)}
+            behind = {layout.LOG: damage}
         for path, error in behind.items():
             why = f"cannot be brought up to date with the log: {error}"
             checking.report.problems.append(Finding(path, why, "log" if path == layout.LOG else "not-applied"))

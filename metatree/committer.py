@@ -18,7 +18,7 @@ import wal
 from . import apply, layout, marks
 from .clock import Clock
 from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
-from .facts import Fact, decode_facts
+from .facts import decode_facts
 from .fold import Effect, fold
 from .objects import Objects
 from .outcome import Mode, Outcome
@@ -290,15 +290,6 @@ class Committer:
 
 def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
     """The net effect of the records (after, head] of a log."""
-    return fold(_facts(log, after, head))
-
-
-def _facts(log: wal.WriteAheadLog, after: int, head: int) -> list[Fact]:
-    return [
-        fact
-        for batch in log.read(after)
-        if batch.lsn <= head
-        for record in batch.records
-        if record.body is not None
-        for fact in decode_facts(record.body)
-    ]
+    batches = (batch for batch in log.read(after) if batch.lsn <= head)
+    bodies = (record.body for batch in batches for record in batch.records if record.body is not None)
+    return fold(fact for body in bodies for fact in decode_facts(body))

@@ -93,7 +93,8 @@ def _open(root: Path, walls: Walls, **options: object) -> Metatree:
 
 
 def _original(place: Path, *, mount: bool) -> Path:
-    """As a killed process leaves it, so that opening recovers: nodes, blobs of each kind, staged files, trash."""
+    """Nodes and blobs of each kind, staged files, trash. On a local disk as a killed process leaves it, so that opening
+    recovers; on a mount closed, since there a successor waits for the sign of life of a holder that died."""
     root, copied = place / "original", place / "killed"
     root.mkdir()
     (place / "source").mkdir()
@@ -108,8 +109,9 @@ def _original(place: Path, *, mount: bool) -> Path:
         tree.put("m/v1", place / "source", name="dir", recursive=True)
         tree.delete("m/v0", recursive=True)
         tree.update("m", active="v1")
-        shutil.copytree(root, copied)
-    return copied
+        if not mount:
+            shutil.copytree(root, copied)
+    return root if mount else copied
 
 
 def _use(root: Path, walls: Walls) -> None:
@@ -147,7 +149,8 @@ def _use(root: Path, walls: Walls) -> None:
 def test_what_leads_out_of_a_tree_is_never_followed(trap: str, mount: bool, place: Path, layer: Layer) -> None:
     original, outside = _original(place, mount=mount), canary(place)
     before = picture(outside)
-    for name in PLACES:
+    places = [name for name in PLACES if not (mount and name.startswith((".wal/tmp", ".wal/epoch/")))]  # there it waits
+    for name in places:
         root = place / "tree"
         shutil.copytree(original, root)
         target = root / name
@@ -161,7 +164,7 @@ def test_what_leads_out_of_a_tree_is_never_followed(trap: str, mount: bool, plac
         assert not walls.escapes, f"{trap} at {name}: {walls.escapes[:5]}"
         assert picture(outside) == before, f"{trap} at {name}"
         shutil.rmtree(root)
-    layer.report("traps in a tree", len(PLACES), floor=len(PLACES), night=len(PLACES), unit="places × kinds × storages")
+    layer.report("traps in a tree", len(places), floor=len(places), night=len(places), unit="places × kinds × storages")
 
 
 # --- a log that a stranger wrote --------------------------------------------------------------------------------------
