@@ -95,7 +95,7 @@ def recover(kind: str, folder: Path, history: History, choose: random.Random) ->
         return f"{words}: {type(error).__name__}: {error}"
 
 
-def possible(layer: Layer, kind: str) -> None:
+def possible(layer: Layer, kind: str, folder: Path) -> None:
     """Everything that it takes is here."""
     if sys.platform != "linux" or os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         layer.not_run(f"{NAME}: {kind}", "needs Linux, root and /dev/fuse")
@@ -106,11 +106,20 @@ def possible(layer: Layer, kind: str) -> None:
     subprocess.run(["modprobe", "-q", kind], check=False) if Path("/sbin/modprobe").exists() else None
     if f"\t{kind}\n" not in Path("/proc/filesystems").read_text():
         layer.not_run(f"{NAME}: {kind}", "not in this kernel")
+    image, fuse, mount = (folder / f"trial{ending}" for ending in ("", ".fuse", ".mount"))
+    fuse.mkdir()
+    mount.mkdir()
+    disks.make_image(kind, str(image))
+    try:
+        with disks.noted(str(image), f"{image}.log", str(fuse)) as disk, disks.mounted(kind, disk, str(mount)):
+            pass
+    except OSError as error:
+        layer.not_run(f"{NAME}: {kind}", f"cannot be mounted here: {error}")
 
 
 @pytest.mark.parametrize("kind", disks.MAKE)
 def test_what_was_acknowledged_is_there_after_a_power_cut(layer: Layer, fast_path: Path, kind: str) -> None:
-    possible(layer, kind)
+    possible(layer, kind, fast_path)
     end, done, lives = time.monotonic() + layer.seconds(0.06), 0, 0
     while done < CUTS[kind] or time.monotonic() < end:
         folder = fast_path / str(lives)
