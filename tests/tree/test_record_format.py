@@ -150,8 +150,8 @@ def test_the_body_is_a_length_json_and_the_inline_content_end_to_end() -> None:
 
 
 def test_a_newer_format_or_an_unknown_fact_is_refused_and_never_skipped() -> None:
-    with pytest.raises(FormatError, match="format 2"):
-        decode_header(golden("header").replace(b'"v":1', b'"v":2'))
+    with pytest.raises(FormatError, match="format 3"):
+        decode_header(golden("header").replace(b'"v":1', b'"v":3'))
     for rows in ([["rename", "a", "b"]], [["blob", "a", "b", 1, "0" * 64, "elsewhere", 0]]):
         text = jsontext.dump(rows)
         with pytest.raises(FormatError, match="unknown kind"):

@@ -1,0 +1,42 @@
+"""A transaction that was aborted from elsewhere is never committed; one that is committed is never aborted (E17)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from metatree import ConflictError, Metatree
+from metatree.facts import Header, decode_header, encode_header
+
+LARGE = b"x" * (65 << 10)
+
+
+def test_a_transaction_that_was_aborted_meanwhile_conflicts_and_nothing_of_it_is_there(
+    make_tree: Callable[..., Metatree],
+) -> None:
+    tree, other = make_tree(), make_tree(keys=None)
+    with pytest.raises(ConflictError, match="was aborted"), tree.transaction() as txn:
+        tree.put("m/v1", LARGE, name="b")
+        assert other._engine.committing.abort([txn.txid]) == (txn.txid,)
+        other.checkpoint()  # its body is trimmed, its header is not
+    assert not tree.exists("m")
+    assert tree.status(txn.txid) is None
+    assert other._engine.committing.abort([txn.txid]) == (txn.txid,)
+    assert tree.lsn == other.lsn == 1  # an abort is recorded once
+
+
+def test_a_committed_transaction_is_not_aborted(make_tree: Callable[..., Metatree]) -> None:
+    tree = make_tree()
+    with tree.transaction() as txn:
+        tree.put("m/v1", LARGE, name="b")
+    lsn = tree.lsn
+    assert tree._engine.committing.abort([txn.txid]) == ()
+    assert tree.lsn == lsn
+    assert b"".join(tree.get("m/v1/b")) == LARGE
+
+
+def test_a_record_that_aborts_has_a_format_that_older_versions_refuse() -> None:
+    header = Header("0-0000000000000000", "2025-01-02T03:04:05.678901+00:00", "ana@lab:1", aborts=("1-aa",))
+    assert encode_header(header).startswith(b'{"v":2,')
+    assert decode_header(encode_header(header)) == header
