@@ -12,6 +12,7 @@ from metatree.facts import Header, decode_header, encode_header
 LARGE = b"x" * (65 << 10)
 
 
+@pytest.mark.everywhere
 def test_a_transaction_that_was_aborted_meanwhile_conflicts_and_nothing_of_it_is_there(
     make_tree: Callable[..., Metatree],
 ) -> None:
@@ -22,10 +23,12 @@ def test_a_transaction_that_was_aborted_meanwhile_conflicts_and_nothing_of_it_is
         other.checkpoint()  # its body is trimmed, its header is not
     assert not tree.exists("m")
     assert tree.status(txn.txid) is None
+    lsn = tree.lsn
     assert other._engine.committing.abort([txn.txid]) == (txn.txid,)
-    assert tree.lsn == other.lsn == 1  # an abort is recorded once
+    assert tree.lsn == lsn  # an abort is recorded once
 
 
+@pytest.mark.everywhere
 def test_a_committed_transaction_is_not_aborted(make_tree: Callable[..., Metatree]) -> None:
     tree = make_tree()
     with tree.transaction() as txn:
