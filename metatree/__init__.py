@@ -4,7 +4,6 @@ database, on a storage without a server. `Metatree` is the way in; errors are de
 
 from __future__ import annotations
 
-from .check import Finding, Report
 from .errors import (
     ApplyPendingWarning,
     BlobExistsError,
@@ -25,8 +24,10 @@ from .errors import (
     UnavailableError,
     UnsupportedStorageError,
 )
+from .findings import Finding, Report
 from .node import Node
 from .recovery import Recovered
+from .repair import Repaired, Step
 from .transaction import Transaction
 from .tree import Metatree
 
@@ -52,7 +53,9 @@ __all__ = [
     "NodeNotFoundError",
     "ReadOnlyError",
     "Recovered",
+    "Repaired",
     "Report",
+    "Step",
     "Transaction",
     "TransactionError",
     "UnavailableError",

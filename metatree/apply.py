@@ -163,7 +163,8 @@ class _Application:
             keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
         data = folders.render(keys, children)
         if old is not None:
-            if old.data == data and self._mode is Mode.FOLLOW and not folders.is_unmarked(self._storage, old):
+            ours = not folders.is_unmarked(self._storage, old) and not folders.is_edited(old)
+            if old.data == data and self._mode is Mode.FOLLOW and ours:
                 return
             self._keep_edited(name, old, data)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)

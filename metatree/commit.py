@@ -18,7 +18,7 @@ from .committer import Committer
 from .derive import derive
 from .draft import Draft
 from .errors import CommitUnknownError, ConflictError, MetatreeError
-from .facts import Header, decode_facts, decode_header, encode
+from .facts import Changes, Fact, Header, decode_facts, decode_header, encode
 from .fold import Effect, fold
 from .reader import Reader
 from .staging import Staging
@@ -55,10 +55,10 @@ class Committing:
         """Commit what `change` does to a draft at the record's own position. Raises what `change` raises."""
         value: list[T] = []
 
-        def make(view: View) -> Effect:
+        def make(view: View) -> tuple[Sequence[Fact], Changes]:
             draft = Draft(view, self._levels)
             value[:] = [change(draft)]
-            return draft.delta
+            return derive(draft.delta, view)
 
         position, replayed = self._append(make, staging, None, None, None)
         return Outcome(position, replayed, value[0])
@@ -68,16 +68,29 @@ class Committing:
     ) -> Outcome[None]:
         """Commit a draft made at `base`. Raises ConflictError if what it read was changed since."""
 
-        def make(_: View) -> Effect:
+        def make(view: View) -> tuple[Sequence[Fact], Changes]:
             self._validate(draft, base)
-            return draft.delta
+            return derive(draft.delta, view)
 
         position, replayed = self._append(make, staging, draft, message, key)
         return Outcome(position, replayed, None)
 
+    def adopt(
+        self, facts: Sequence[Fact], changes: Changes, draft: Draft, base: int, staging: Staging, message: str
+    ) -> Outcome[None]:
+        """Commit what was found in the files at `base`, in spite of what the log says of them. Raises ConflictError if
+        what `draft` read was changed since."""
+
+        def make(_: View) -> tuple[Sequence[Fact], Changes]:
+            self._validate(draft, base)
+            return facts, changes
+
+        position, replayed = self._append(make, staging, draft, message, None)
+        return Outcome(position, replayed, None)
+
     def _append(
         self,
-        make: Callable[[View], Effect],
+        make: Callable[[View], tuple[Sequence[Fact], Changes]],
         staging: Staging,
         draft: Draft | None,
         message: str | None,
@@ -96,7 +109,7 @@ class Committing:
                 if draft is not None and mates:
                     self._check_mates(draft, mates)
                 view = View(self._reader, layers)
-                facts, changes = derive(make(view), view)
+                facts, changes = make(view)
             if not facts and key is None:
                 return None
             header = Header(staging.txid, self._clock.now(), wal.whoami(), changes, message, key, staging.used)

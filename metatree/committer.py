@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import wal
 
-from . import apply, marks
+from . import apply, layout, marks
 from .clock import Clock
-from .errors import ApplyPendingWarning, MetatreeError, UnavailableError
-from .facts import Fact, decode_facts
+from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
+from .facts import decode_facts
 from .fold import Effect, fold
 from .objects import Objects
 from .outcome import Mode, Outcome
@@ -144,7 +144,7 @@ class Committer:
     def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
         applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
-        head = self._log.known()
+        head = self._known(applied)
         if self._objects is not None:
             if self._objects.unsure:
                 applied = self._log.trimmed()
@@ -164,6 +164,14 @@ class Committer:
             return Outcome()
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
 
+    def _known(self, applied: int) -> int:
+        """The log's head. Raises CorruptionError if it ends before what was applied: the next records would take the
+        numbers of lost ones, and count as applied before they are."""
+        head = self._log.known()
+        if applied > head and applied > (head := self._log.head(fresh=True)):
+            raise CorruptionError(f"the log in {layout.LOG} ends at {head}, and the files show it up to {applied}")
+        return head
+
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
         outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
         return self._ours(tenure, outcome)
@@ -175,13 +183,21 @@ class Committer:
                 tenure.check(now=True)
         return outcome
 
-    def rewrite_held(self, tenure: wal.Tenure, redo: int, applied: int) -> Outcome:
+    def rewrite_held(
+        self, tenure: wal.Tenure, redo: int, applied: int, choose: Callable[[Effect], Effect] | None = None
+    ) -> Outcome:
         """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8) or may have
-        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile."""
+        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile. `choose`: of
+        their effect only a part."""
+
+        def effect_to(upto: int) -> Effect:
+            effect = self._effect(redo, upto)
+            return effect if choose is None else choose(effect)
+
         if self._objects is not None:
-            outcome, _ = self._objects.apply(lambda upto: self._effect(redo, upto), applied, tenure)
+            outcome, _ = self._objects.apply(effect_to, applied, tenure)
         else:
-            effect = self._effect(redo, applied)
+            effect = effect_to(applied)
             outcome = apply.apply(tenure.storage, effect, redo, applied, mode=Mode.REWRITE, check=tenure.check)
         if self._ours(tenure, outcome).failed:
             self._failed(outcome)
@@ -274,15 +290,6 @@ class Committer:
 
 def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
     """The net effect of the records (after, head] of a log."""
-    return fold(_facts(log, after, head))
-
-
-def _facts(log: wal.WriteAheadLog, after: int, head: int) -> list[Fact]:
-    return [
-        fact
-        for batch in log.read(after)
-        if batch.lsn <= head
-        for record in batch.records
-        if record.body is not None
-        for fact in decode_facts(record.body)
-    ]
+    batches = (batch for batch in log.read(after) if batch.lsn <= head)
+    bodies = (record.body for batch in batches for record in batch.records if record.body is not None)
+    return fold(fact for body in bodies for fact in decode_facts(body))

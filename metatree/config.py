@@ -80,10 +80,12 @@ def _parse(value: dict[str, Any]) -> Config:
         return Config(keys, None)
     if value["format"] != FORMAT or value["min_reader"] > FORMAT or value["min_writer"] > FORMAT:
         raise FormatError(
-            f"the tree has format {value['format']}, which this version does not know: upgrade metatreedb to read it"
+            f"{layout.CONFIG} is of format {value['format']}, unknown to this version: upgrade metatreedb to read it"
         )
     if value["log"] not in LOGS:
-        raise FormatError(f"the tree has a log of kind {value['log']!r}, which this version does not know: upgrade")
+        raise FormatError(
+            f"{layout.CONFIG} names a log of kind {value['log']!r}, which this version does not know: upgrade"
+        )
     if not isinstance(value["id"], str):
         raise ValueError("'id' is no string")
     return Config(keys, value["id"], value["log"], value.get("adopted") is True)

@@ -66,7 +66,8 @@ class Opening:
                 raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}")
             if found is None:
                 raise MetatreeError(
-                    f"{self._storage.url} is neither a tree nor empty; choose an empty or new folder for a new tree"
+                    f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or "
+                    "new folder for a new tree"
                 )
         if found is not None and found.log is not None:
             config.check_same_keys(keys, found, self._storage)
@@ -89,8 +90,8 @@ class Opening:
         if log.id != found.log_id:
             log.close()
             raise CorruptionError(
-                f"the log in {self._storage.url}/{layout.LOG} is that of another tree (log {log.id}, tree "
-                f"{found.log_id}): the folders of two trees were mixed; restore one of them whole"
+                f"the log in {self._storage.url}/{layout.LOG} is that of another tree (log {log.id}, "
+                f"{layout.CONFIG} says {found.log_id}): the folders of two trees were mixed; restore one of them whole"
             )
         return log
 

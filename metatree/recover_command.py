@@ -1,6 +1,6 @@
 """The command `metatree-recover`: argparse and the engine only, so that it starts when all else is broken.
 
-Exit codes: 0 clean or recovered, 1 damage remains, 2 usage.
+Exit codes: 0 clean or recovered, 1 damage remains, 2 usage, or a server that is not reached.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import wal
 
 from . import Metatree
-from .check import Report
 from .errors import (
     ApplyPendingWarning,
     InvalidLocationError,
@@ -25,6 +24,8 @@ from .errors import (
     UnavailableError,
     UnsupportedStorageError,
 )
+from .findings import Report
+from .options import parse_options
 from .recovery import Recovered
 
 # no tree there or none that has a log, not a root, not one that can be opened here, options it does not take
@@ -35,12 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    options = {}
-    for option in arguments.option:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            parser.error(f"-o takes key=value, not {option!r}")
-        options[key] = value
+    try:
+        options = parse_options(arguments.option)
+    except ValueError as error:
+        parser.error(f"-o: {error}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ApplyPendingWarning)  # the report says the same
@@ -90,6 +89,8 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
     print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
+    if isinstance(error.__cause__, ConnectionError):
+        return 2  # a server that does not answer says nothing of damage
     return 2 if type(error) in _USAGE and not isinstance(error.__cause__, wal.UnsafePathError) else 1
 
 

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import wal
 
-from . import check as checking
-from . import content, recovery
+from . import content
 from .clock import base_of
 from .copying import Copying
 from .draft import Draft
@@ -18,15 +17,15 @@ from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
 from .location import Location
 from .opening import parse_consistency
-from .reading import Reading
 from .root import open_root
 from .transaction import Transaction
+from .upkeep import Upkeep
 from .values import check_key, check_value, merge
 
 T = TypeVar("T")
 
 
-class Metatree(Reading):
+class Metatree(Upkeep):
     """A tree of nodes, each a folder with a metadata.json and blobs; changed in transactions, on plain files.
 
     Safe for threads; correct after a fork; picklable (the pickle carries `storage_options`, secrets included: the
@@ -244,32 +243,7 @@ class Metatree(Reading):
             position = self._engine.committing.find(txid, base)
         return None if position is None else position.lsn
 
-    # --- upkeep -------------------------------------------------------------------------------------------------------
-
-    def check(self, *, deep: bool = False) -> checking.Report:
-        """Verify every invariant, log against folders and folders against log; `deep` reads every blob as well."""
-        with translated():
-            self._engine.require_usable()
-            return checking.check(self._engine, deep=deep)
-
-    def recover(self, dry_run: bool = False) -> recovery.Recovered:
-        """What recovery did when this tree was opened, if it was the first to open it; where hosts share the storage,
-        and nobody can tell who is the first, it replays now. The files are up to date but for what its `failed` names.
-        `dry_run`: what a replay from the redo mark would do; nothing is changed."""
-        with translated():
-            return self._engine.recover(dry_run=dry_run)
-
-    def flush(self) -> None:
-        """Wait until the files show every commit. Raises UnavailableError saying which cannot."""
-        with translated():
-            self._engine.require_writable()
-            self._engine.committer.flush()
-
-    def checkpoint(self) -> int:
-        """Make the files durable and trim the log; the LSN up to which that is done."""
-        with translated():
-            self._engine.require_writable()
-            return self._engine.checkpointer.run()
+    # --- its end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Bring the files up to date, make a checkpoint, release everything. A closed tree raises ClosedError."""

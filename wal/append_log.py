@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import NoReturn
 
 from wal.chain import Chain
@@ -83,6 +83,22 @@ class AppendLog:
     def known(self) -> LSN:
         """As `head`, which costs nothing here."""
         return self.head()
+
+    def attended(self) -> bool | None:
+        """Whether a writer has the log open. Asked in the turn of an opener: one that met this lock would take it for a
+        living writer's, and recover nothing."""
+        if self.alive is not None:
+            return True
+        storage, names = self.settings.storage, self.names
+        try:
+            if storage.entry(names.alive) is None or storage.entry(names.opening) is None:
+                return False if storage.capabilities.append_log else None
+            with closing(storage.lock(names.opening)) as opening, closing(storage.lock(names.alive)) as alive:
+                if not opening.acquire(timeout=self.settings.lock_timeout):
+                    return True  # somebody is still at its recovery
+                return not alive.acquire(timeout=0)
+        except (OSError, UnsupportedError):
+            return None
 
     def settle(self) -> None:
         """Decide what is at the log's end: whoever gets the right to append does that first."""

@@ -143,7 +143,7 @@ class Chain:
         number = self.tail.number
         reader = self.shelf.reader(number)
         for found in scan(reader, self.shelf.size(number), self.tail):
-            following = successor(found)
+            following = successor(found, self.shelf.names.segment(number))
             if following is not None:
                 self.enter(self._enter(following, found), self.tail)
                 return True

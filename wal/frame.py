@@ -135,8 +135,10 @@ def _record(buffer: bytes, at: int, kind: int, bodies: bool) -> tuple[Record, in
     return Record(buffer[at:middle], buffer[middle : middle + body] if bodies else None), middle + body
 
 
-def decode_seal(buffer: bytes, at: int) -> int:
-    """The successor that an intact seal frame names."""
+def decode_seal(buffer: bytes, at: int, header: FrameHeader) -> int:
+    """The successor that the intact seal frame at `at` names. Raises ValueError if the payload is no such number."""
+    if header.length != SUCCESSOR.size:
+        raise ValueError(f"a seal of {header.length} bytes")
     (successor,) = SUCCESSOR.unpack_from(buffer, at + FRAME_HEADER)
     return int(successor)
 

@@ -117,7 +117,7 @@ class History:
         header = self._shelf.check(number, data, self._log_id)
         parts, crc = [header.encode(HISTORY_MAGIC)], header.previous
         for found in frames(header, data, name):
-            following = successor(found)
+            following = successor(found, name)
             if following is not None:
                 return b"".join([*parts, encode_seal(found.header.lsn, crc, following)[0]])
             frame, crc = encode_headers(found.header.lsn, crc, records(found, name, bodies=False))

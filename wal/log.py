@@ -130,6 +130,10 @@ class WriteAheadLog(Protocol):
         nothing. `fresh`: as of now, whatever staleness was allowed."""
         ...
 
+    def attended(self) -> bool | None:
+        """Whether a writer has the log open, on one machine; None: that cannot be told, here or by this user."""
+        ...
+
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """All bodies up to here may be gone; replay begins after it. A durable lower bound, as of the last look.
 

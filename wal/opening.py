@@ -2,7 +2,8 @@
 
 A writer's first question is whether any other writer lives. If none does (it gets `alive` exclusively), nothing
 volatile is believed: it scans from the redo mark, settles the tail, rebuilds the head file and lets the log's
-consumer replay. All others wait for that, and trust the head word. Readers touch no lock and change nothing.
+consumer replay. All others wait for that, and trust the head word. Readers touch no lock and change nothing; one that
+asks `attended` takes an opener's turn for a moment, if it may.
 """
 
 from __future__ import annotations

@@ -124,9 +124,14 @@ def records(found: Found, file: str, *, bodies: bool = True) -> tuple[Record, ..
         raise LogCorruptionError(f"batch {found.header.lsn}: {error}", file=file, offset=found.offset) from error
 
 
-def successor(found: Found) -> int | None:
-    """The segment that a seal frame names; None for another frame."""
-    return decode_seal(found.buffer, found.at) if found.header.kind == SEAL else None
+def successor(found: Found, file: str) -> int | None:
+    """The segment that a seal frame names; None for another frame. Raises LogCorruptionError."""
+    if found.header.kind != SEAL:
+        return None
+    try:
+        return decode_seal(found.buffer, found.at, found.header)
+    except ValueError as error:
+        raise LogCorruptionError(str(error), file=file, offset=found.offset) from error
 
 
 def chunk_for(segment_size: int) -> int:

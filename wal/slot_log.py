@@ -171,6 +171,10 @@ class SlotLog:
         with DeferredInterrupt():
             return self._group.submit(prepare)
 
+    def attended(self) -> bool | None:
+        """None: a host knows nothing of the others."""
+        return None
+
     def settle(self) -> None:
         """Take the next slot, so that nothing that is still on its way can be committed."""
         self._require_writable()

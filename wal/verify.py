@@ -72,7 +72,7 @@ def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: b
     end = tail.offset
     for found in frames(header, data, name):
         end = found.offset + found.header.size
-        following = successor(found)
+        following = successor(found, name)
         if following is not None:
             tail = Tail(following, SEGMENT_HEADER, found.header.crc, found.header.lsn)
             break

@@ -11,7 +11,9 @@ import click
 
 from metatree import __version__
 
+from .check import check
 from .doctor import doctor
+from .repair import repair
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -22,10 +24,15 @@ def commands() -> None:
     """The transactional, file-native tree database: plain folders and metadata.json.
 
     To recover a tree after a crash there is metatree-recover.
+
+    Exit codes: 0 ok, 1 differs or false, 2 usage or no tree that can be opened, 3 not found, 4 conflict,
+    5 lock timeout, 6 corruption, 7 recovery needed.
     """
 
 
+commands.add_command(check)
 commands.add_command(doctor)
+commands.add_command(repair)
 
 
 def run() -> int:

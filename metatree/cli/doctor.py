@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import click
 import wal
 from metatree.doctor import Fit, Report, Status, examine, failure
 
+from .progress import Progress
 from .storage_options import storage_options
 
 _FIT = {
@@ -40,9 +40,9 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
 
     Exit codes: 0 fit for writing, 1 not fit, 2 usage.
     """
-    progress = _Progress()
+    progress = Progress()
     try:
-        report = examine(url, options, progress)
+        report = examine(url, options, lambda what: progress(f"trying: {what}"))
     except (OSError, wal.WalError) as error:
         progress.clear()
         usage = isinstance(error, FileNotFoundError | NotADirectoryError)
@@ -53,22 +53,6 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
     progress.clear()
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _text(report))
     context.exit(0 if report.writable else 1)
-
-
-class _Progress:
-    """One line that says what is tried now: on a terminal, else nothing."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-
-    def __call__(self, what: str) -> None:
-        if self._shown:
-            self.clear()
-            click.echo(f"  trying: {what[:68]} …", err=True, nl=False)
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _fail(url: str, error: Exception, *, as_json: bool, code: int) -> int:

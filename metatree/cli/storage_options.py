@@ -1,38 +1,22 @@
-"""`-o key=value`: the options of the storage, as `Metatree(url, storage_options=...)` takes them."""
+"""`-o key=value` as an option of click; what it means: metatree/options.py."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from metatree.options import parse_options
+
 F = TypeVar("F", bound=Callable[..., Any])
-_WORDS = {"true": True, "false": False, "null": None}
 
 
 def _parse(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    options = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            # What was given is not repeated: it may be a secret.
-            raise click.BadParameter("key=value is expected, as in -o endpoint_url=http://host:9000")
-        options[key] = _value(key, value)
-    return options
-
-
-def _value(key: str, text: str) -> Any:
-    """JSON for what cannot be a text: true, false, null, {…}, […]. Numbers stay text, since keys can look like one."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[:1] not in ("{", "["):
-        return text
     try:
-        return json.loads(text)
+        return parse_options(values)
     except ValueError as error:
-        raise click.BadParameter(f"the value of {key} is no JSON") from error
+        raise click.BadParameter(str(error)) from None
 
 
 def storage_options(command: F) -> F:

@@ -32,6 +32,7 @@ API = {
     "test_api_node",
     "test_api_put",
     "test_api_reading",
+    "test_api_repair",
     "test_api_tree",
     "test_isolation",
     "test_locations",

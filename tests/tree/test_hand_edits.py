@@ -82,6 +82,15 @@ def test_an_edit_in_place_stops_a_commit_or_is_kept_if_the_node_was_known(tree: 
     assert notes(tree) == []
 
 
+def test_a_commit_that_says_what_an_edit_in_place_says_makes_it_official(tree: Metatree) -> None:
+    tree.find("m/v1").metadata  # noqa: B018  (so that the commit does not look at the file)
+    file = Path(tree.root) / "m/v1/metadata.json"
+    write_into(file, file.read_bytes().replace(b"0.9", b"0.5"))
+    tree.update("m/v1", auc=0.5)
+    tree.flush()
+    assert tree.check(deep=True).clean
+
+
 def test_check_notes_each_file_without_a_mark_until_a_commit_writes_it(tree: Metatree) -> None:
     assert notes(tree) == []
     root = Path(tree.root)

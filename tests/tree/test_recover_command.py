@@ -352,6 +352,39 @@ def test_options_go_to_the_storage_the_first_equals_sign_divides(
     assert seen == [{"endpoint_url": "http://h:1/?a=b", "empty": ""}] * 2
 
 
+def test_options_mean_the_same_as_those_of_the_other_command(
+    root: Path, recover: Recover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def record(root: str, **arguments: Any) -> Metatree:
+        seen.append(arguments["storage_options"])
+        raise TypeError("enough")
+
+    monkeypatch.setattr(recover_command, "Metatree", record)
+    words = ["anon=true", "token=null", 'client_kwargs={"region_name": "eu"}', "list=[1]", "key=0123", "text=True"]
+    assert recover(root, *(part for word in words for part in ("-o", word)))[0] == 2
+    assert seen == [
+        {
+            "anon": True,
+            "token": None,
+            "client_kwargs": {"region_name": "eu"},
+            "list": [1],
+            "key": "0123",
+            "text": "True",
+        }
+    ]
+    code, _, err = recover(root, "-o", "secret={hunter2")
+    assert code == 2 and "the value of secret is no JSON" in err and "hunter2" not in err
+
+
+@pytest.mark.parametrize("server", ["webhdfs://127.0.0.1:9/x"])
+def test_a_server_that_is_not_reached_is_no_damage(server: str, recover: Recover) -> None:
+    code, _, err = recover(server)
+    assert code == 2
+    assert "UnavailableError" in err and "refused" in err
+
+
 def test_an_option_that_a_local_root_does_not_have_is_refused_without_its_value(root: Path, recover: Recover) -> None:
     before = everything(root)
     code, out, err = recover(root, "-o", "secret=hunter2")

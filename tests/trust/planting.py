@@ -34,13 +34,7 @@ class Planted:
     old: str
     new: str
     caught_by: tuple[str, ...]  # node ids
-    first: bool = False  # of the twelve that were asked for by name
-    night: bool = False  # takes its tests more than a few seconds
-
-    @property
-    def in_every_run(self) -> bool:
-        """Whether an ordinary run tries it, not only a night."""
-        return not self.night
+    first: bool = False  # of the twelve that must never be missing here
 
     def plant(self, folder: Path) -> None:
         """Break the copy in `folder`. Raises LookupError: the text is not there exactly once, the entry is stale."""

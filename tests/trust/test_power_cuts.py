@@ -133,9 +133,19 @@ def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
     life = a_life(layer, PowerPosix(), 20)
     with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
         populate(one)
-        live(life, one, lambda _: two.update("m", by="two"), lambda tree: tree.put("m/v8", BIG, name="x"))
-        live(life, two, lambda tree: tree.delete("m/v1", recursive=True), lambda _: one.put("m/v1", b"", name="x"))
-        live(life, one, lambda tree: tree.checkpoint(), lambda _: two.update("m", by="two again"))
+        in_turn: list[tuple[Metatree, Act]] = [
+            (two, lambda tree: tree.update("m", by="two")),
+            (one, lambda tree: tree.put("m/v8", BIG, name="x")),
+            (two, lambda tree: tree.delete("m/v1", recursive=True)),
+            (one, lambda tree: tree.put("m/v1", b"", name="x")),
+            (one, Metatree.checkpoint),
+            (two, lambda tree: tree.update("m", by="two again")),
+        ]
+        life.allow(dump(one))
+        life.start()
+        for tree, act in in_turn:
+            acts(life, tree, [act])
+        life.stop()
     report(layer, life, 100)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
 
 from wal import LogCorruptionError, LogMissingError, Record, open_log
+from wal.format import CRC, FRAME_FIELDS, FRAME_MAGIC, RESERVED, SEAL
 from wal.storage.memory import MemoryStorage
 from wal.testing.log_tools import FixedClock, State, add, disk_of, files_of, state
 
@@ -151,3 +154,18 @@ def test_records_that_hold_frames_are_no_frames() -> None:
     assert [body[2][0] for body in state(again)] == [files[name] for name in logs(files)]
     again.close()
     log.close()
+
+
+@pytest.mark.parametrize("size", [0, 4, 7, 16])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_seal_of_another_size_with_a_right_checksum_is_corruption(size: int, read_only: bool) -> None:
+    files, _ = made(batches=1)
+    (name,) = logs(files)
+    end = len(files[name].rstrip(b"\0")) + 7 & ~7
+    _, _, _, _, lsn, _ = FRAME_FIELDS.unpack_from(files[name], 56)
+    (crc,) = CRC.unpack_from(files[name], 56 + FRAME_FIELDS.size)
+    fields = FRAME_FIELDS.pack(FRAME_MAGIC, SEAL, RESERVED, size, lsn, crc)
+    seal = fields + CRC.pack(crc32(bytes(size), crc32(fields))) + bytes(size)
+    found = outcome({**files, name: files[name][:end] + seal + bytes(-len(seal) % 8)}, read_only=read_only)
+    assert isinstance(found, LogCorruptionError)
+    assert (found.file, found.offset) == (name, end)

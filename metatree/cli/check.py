@@ -1,0 +1,98 @@
+"""`metatree check`: does everything hold, and if not, what, why, and what can be done."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from metatree import Finding, Report
+from metatree.findings import Weight
+
+from .ending import Code, ending
+from .progress import Progress
+from .trees import opened, tree_command
+
+_SHOWN = {
+    Weight.DAMAGE: ("DAMAGE", "red"),
+    Weight.EDIT: ("by hand", "yellow"),
+    Weight.RECOVERY: ("recover", "yellow"),
+    Weight.LEFTOVER: ("left", "cyan"),
+}
+_ADVICE = {
+    Weight.DAMAGE: "damage: `metatree repair {root}` says what it can rebuild and what it cannot",
+    Weight.EDIT: "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do",
+    Weight.RECOVERY: "commits wait for a replay: `metatree-recover {root}` does it in the open",
+    Weight.LEFTOVER: "leftovers harm nobody",
+}
+
+
+@click.command()
+@tree_command
+@click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
+@click.pass_context
+def check(context: click.Context, root: str, options: dict[str, Any], as_json: bool, deep: bool) -> None:
+    """Verify the tree at ROOT: log against folders, and folders against log.
+
+    It changes nothing, needs no permission to write, and may run while programs work. Each deviation is named by its
+    path, with the reason, a stable kind, and what `metatree repair` could do about it.
+
+    Exit codes: 0 clean, 1 something was changed by hand, 2 usage, 6 damage, 7 commits wait for a recovery.
+    """
+    with (
+        ending(context, root, as_json=as_json),
+        opened(root, options, read_only=True) as tree,
+        Progress() as progress,
+    ):
+        report = tree.check(deep=deep, progress=telling(progress))
+    code = code_of(report)
+    if as_json:
+        click.echo(json.dumps({"root": root, **report.as_dict(), "exit": int(code)}, indent=2))
+    else:
+        click.echo("\n".join(_text(root, report)))
+    context.exit(code)
+
+
+def telling(progress: Progress) -> Any:
+    """A check's progress as a bar."""
+    return lambda report, done: progress(counted(report), done)
+
+
+def counted(report: Report) -> str:
+    """What was looked at."""
+    read = f", {size(report.bytes)} read" if report.deep else ""
+    return f"{report.nodes:,} nodes, {report.blobs:,} blobs{read}"
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def code_of(report: Report) -> Code:
+    """The worst that was found decides."""
+    if report.has(Weight.DAMAGE):
+        return Code.CORRUPTION
+    if report.has(Weight.RECOVERY):
+        return Code.RECOVERY_NEEDED
+    return Code.OK if report.clean else Code.DIFFERS
+
+
+def line(finding: Finding) -> str:
+    """A finding for people."""
+    word, colour = _SHOWN[finding.weight]
+    return f"  {click.style(f'{word:8}', fg=colour)} {finding.path}: {finding.reason}"
+
+
+def _text(root: str, report: Report) -> list[str]:
+    verdict = click.style("clean", fg="green") if report.clean else click.style("deviates", fg="red")
+    lines = [f"{root}: {verdict}: {counted(report)}, log to {report.head}"]
+    findings = sorted((*report.problems, *report.notes), key=lambda each: list(Weight).index(each.weight))
+    lines += [line(finding) for finding in findings]
+    lines += [_ADVICE[weight].format(root=root) for weight in Weight if report.has(weight)]
+    return lines

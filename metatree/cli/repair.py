@@ -1,0 +1,129 @@
+"""`metatree repair`: what would be done about each deviation, and with --yes, doing it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from metatree import Finding, Repaired, Report, Step
+from metatree.findings import ADOPT, ASIDE, REBUILD, REVERT
+from metatree.repair import CANNOT, CHOOSE, RECOVER
+
+from .check import code_of, line
+from .ending import Code, ending
+from .progress import Progress
+from .trees import opened, tree_command
+
+_COLOURS = {ADOPT: "green", REVERT: "green", REBUILD: "green", ASIDE: "green", RECOVER: "green", CHOOSE: "yellow"}
+
+
+@click.command()
+@tree_command
+@click.option("--adopt", "edits", flag_value=ADOPT, help="Make official, by a commit, what was changed by hand.")
+@click.option("--revert", "edits", flag_value=REVERT, help="Undo what was changed by hand; a copy is kept.")
+@click.option("--path", "paths", multiple=True, help="Only this file or folder, and what is below. May be repeated.")
+@click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
+@click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
+@click.pass_context
+def repair(
+    context: click.Context,
+    root: str,
+    options: dict[str, Any],
+    as_json: bool,
+    edits: str | None,
+    paths: tuple[str, ...],
+    deep: bool,
+    yes: bool,
+) -> None:
+    """Mend what `metatree check` finds in the tree at ROOT; without --yes, print the plan.
+
+    What the log since the last checkpoint holds is written again. What was changed by hand is left alone unless
+    --adopt or --revert says what becomes of it. What cannot be mended is named. Nothing is deleted: what has to make
+    room goes to .wal/quarantine/. A second run says "clean".
+
+    Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
+    hand, 2 usage, 4 another commit came in between (run it again), 6 damage, 7 commits wait for a recovery.
+    """
+    with ending(context, root, as_json=as_json), Progress() as progress:
+        progress("looking at the tree")
+        done, code = _repair(root, options, edits, paths, deep=deep, yes=yes)
+    if as_json:
+        click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
+    else:
+        click.echo("\n".join(_text(root, done)))
+    context.exit(code)
+
+
+def _repair(
+    root: str, options: dict[str, Any], edits: str | None, paths: tuple[str, ...], *, deep: bool, yes: bool
+) -> tuple[Repaired, Code]:
+    with opened(root, options, read_only=True) as tree:
+        plan = tree.repair(edits=edits, paths=paths, deep=deep, dry_run=True)
+    if not yes or not plan.steps:
+        return plan, _code(plan)
+    with opened(root, options, read_only=False) as tree:
+        done = tree.repair(edits=edits, paths=paths, deep=deep)
+        known = {(step.path, step.kind) for step in done.steps}
+        recovered = tree.recover()
+    # What opening the tree has done already: a recovery writes again all that the log holds.
+    done.steps += [step for step in plan.steps if (step.path, step.kind) not in known and not _again(step, done)]
+    done.kept += [kept for kept in recovered.edited if kept not in done.kept]
+    return done, _code(done)
+
+
+def _again(step: Step, done: Repaired) -> bool:
+    return any(other.path == step.path for other in done.steps)
+
+
+def _code(done: Repaired) -> Code:
+    if done.failed:
+        return Code.CORRUPTION
+    if done.remains is not None:
+        return code_of(done.remains)
+    return _worst(done.steps)
+
+
+def _worst(steps: list[Step]) -> Code:
+    """The exit code of a plan: that of a check which found the same."""
+    return code_of(Report(problems=[Finding(step.path, step.reason, step.kind) for step in steps]))
+
+
+def _text(root: str, done: Repaired) -> list[str]:
+    if not done.steps and done.clean:
+        return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
+    lines = [f"{root}: {'repaired' if done.done else 'plan, nothing is changed yet'}"]
+    for step in done.steps:
+        word = f"FAILED {step.action}" if step.path in done.failed else step.action
+        colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
+        lines.append(f"  {click.style(f'{word:9}', fg=colour)} {step.path}: {step.reason}")
+        lines += [f"            {text}" for text in (done.failed.get(step.path) or step.detail).split("; ") if text]
+    lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in _paths(done)]
+    if done.lsn is not None:
+        lines.append(f"  adopted by commit {done.lsn}")
+    lines += [f"  kept      {name}" for name in done.kept]
+    return lines + _ending(root, done)
+
+
+def _paths(done: Repaired) -> set[str]:
+    return {step.path for step in done.steps}
+
+
+def _ending(root: str, done: Repaired) -> list[str]:
+    if done.remains is not None:
+        if done.clean:
+            return [f"{click.style('clean', fg='green')}: nothing deviates any more"]
+        left = [*done.remains.problems, *done.remains.notes]
+        return ["what remains:", *(line(finding) for finding in left)]
+    actions = {step.action for step in done.steps}
+    lines = []
+    if actions & {ADOPT, REVERT, REBUILD, ASIDE, RECOVER}:
+        lines.append("run it again with --yes to do this")
+    if CHOOSE in actions:
+        lines.append(
+            "changed by hand: add --adopt or --revert (and --path, for some of them); else they stay as they are"
+        )
+    if CANNOT in actions:
+        lines.append("what cannot be repaired stays as it is")
+    return lines

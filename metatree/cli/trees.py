@@ -1,0 +1,35 @@
+"""A tree named on the command line: its arguments, and opening it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import click
+
+from metatree import ApplyPendingWarning, Metatree, UnavailableError
+
+from .storage_options import storage_options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tree_command(command: F) -> F:
+    """ROOT, -o and --json, for a command that works on one tree: its parameters `root`, `options`, `as_json`."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; its keys are stable.")
+    return click.argument("root")(storage_options(as_json(command)))
+
+
+@contextmanager
+def opened(root: str, options: Mapping[str, Any], *, read_only: bool) -> Iterator[Metatree]:
+    """The tree at ROOT, for a `with` block. A writer that is the first to open it recovers, as any does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ApplyPendingWarning)  # the command's report says the same
+        tree = Metatree(root, read_only=read_only, storage_options=options)
+        try:
+            yield tree
+        finally:
+            with suppress(UnavailableError):
+                tree.close()

@@ -1,0 +1,187 @@
+"""Carrying a repair's plan out. Each part may be cut short and done again.
+
+What the log supplies is written again under the right to apply, as a recovery does. What goes is renamed into the
+quarantine. What is adopted becomes one commit, so that log, files and all readers agree; its files follow as any do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import wal
+
+from . import folders, layout
+from .check import check
+from .draft import Draft
+from .errors import CorruptionError
+from .facts import BlobFact, Changes, Fact, NodeFact
+from .findings import ADOPT, ASIDE, REBUILD, REVERT
+from .fold import Effect
+from .location import Path, join
+from .repair import DOING, Planner, Repaired, Step, is_node, node_of, supplies
+from .staging import Staging
+from .values import check_size
+from .view import View
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_ROUNDS = 10  # a rebuilt node may show what is wrong below it
+
+
+def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: bool, dry_run: bool) -> Repaired:
+    """See `Metatree.repair`."""
+    report = check(engine, deep=deep)
+    result = Repaired(engine.log.known(), steps=Planner(engine, report, edits, paths).steps())
+    if dry_run:
+        return result
+    engine.require_writable()
+    result.done = True
+    steps = result.steps
+    for _ in range(_ROUNDS):
+        _Mending(engine, result).run(steps)
+        result.remains = report = check(engine, deep=deep)
+        before = {(step.path, step.kind) for step in result.steps}
+        steps = [s for s in Planner(engine, report, edits, paths).steps() if (s.path, s.kind) not in before]
+        if not any(step.action in DOING for step in steps):
+            break
+        result.steps += steps
+    return result
+
+
+class _Mending:
+    def __init__(self, engine: Engine, result: Repaired) -> None:
+        self._engine = engine
+        self._storage = engine.storage
+        self._result = result
+
+    def run(self, steps: Sequence[Step]) -> None:
+        doing = [step for step in steps if step.action in DOING]
+        back = [step for step in doing if step.action in (REBUILD, REVERT, ASIDE)]
+        if back:
+            self._engine.committer.holding(lambda tenure: self._bring_back(tenure, back))
+            self._engine.reader.restart()
+        adopted = [step for step in doing if step.action == ADOPT]
+        if adopted:
+            self._adopt(adopted)
+
+    # --- from the log, or out of the way ------------------------------------------------------------------------------
+
+    def _bring_back(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
+        committer, log = self._engine.committer, self._engine.log
+        committer.pass_held(tenure)
+        supplied: list[Step] = []
+
+        def choose(window: Effect) -> Effect:
+            supplied[:] = [step for step in steps if supplies(window, step) is not None]
+            return _only(window, supplied)
+
+        outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
+        self._result.kept += outcome.edited
+        self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
+        for step in steps:
+            if step not in supplied and step.action in (REVERT, ASIDE):
+                went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
+                self._result.kept += [went] if went is not None else []
+
+    # --- by a commit --------------------------------------------------------------------------------------------------
+
+    def _adopt(self, steps: Sequence[Step]) -> None:
+        engine = self._engine
+        staging = engine.staging()
+        with engine.reader.lock:
+            engine.reader.refresh()
+            base = engine.reader.head
+        draft = Draft(View(engine.reader), engine.levels)
+        facts: list[Fact] = []
+        changes: Changes = {}
+        try:
+            for step in steps:
+                try:
+                    facts.append(self._fact(step, draft, staging, changes))
+                except (CorruptionError, FileNotFoundError, ValueError) as error:
+                    self._result.failed[step.path] = str(error)
+        except BaseException:
+            staging.discard()
+            raise
+        if not facts:
+            staging.discard()
+            return
+        outcome = engine.committing.adopt(facts, changes, draft, base, staging, "repair: adopt edits by hand")
+        engine.committed(outcome.position)
+        engine.committer.flush()
+        self._result.lsn = None if outcome.position is None else outcome.position.lsn
+
+    def _fact(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> Fact:
+        """What makes an edit official; noted in `changes`, and in what the commit relies on."""
+        source = step.source or step.path
+        if is_node(step):
+            return self._node(
+                node_of(step.path), folders.parse_node(source, self._storage.read(source)), draft, changes
+            )
+        segments = step.path.split("/")
+        path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
+        if not name:
+            raise CorruptionError(f"{step.path} is a node by now")
+        draft.reads.name(path, name)
+        size, sha256, place = staging.add_existing(source, share=False)
+        changes.setdefault(join(path), {}).setdefault("put", []).append(name)
+        return BlobFact(path, name, size, sha256, place)
+
+    def _node(self, path: Path, file: folders.NodeFile, draft: Draft, changes: Changes) -> NodeFact:
+        """The keys as the file has them; of children those that are there, since a list makes no node."""
+        check_size(file.keys)
+        keys, listed = self._engine.reader.ask(lambda _: (dict(draft.view.keys(path)), list(draft.view.children(path))))
+        draft.reads.all_keys(path)
+        draft.reads.names(path)
+        children = self._children(path, file.children)
+        change = changes.setdefault(join(path), {})
+        for word, names in (
+            ("set", list(file.keys)),
+            ("unset", [key for key in keys if key not in file.keys]),
+            ("new", [name for name in children if name not in listed]),
+            ("gone", [name for name in listed if name not in children]),
+        ):
+            if names:
+                change[word] = names
+        return NodeFact(path, file.keys, children)
+
+    def _children(self, path: Path, listed: Sequence[str]) -> tuple[str, ...]:
+        if len(path) >= len(self._engine.levels):
+            return ()
+        there = {}
+        for entry in self._storage.list(layout.folder(path)):
+            name = layout.metadata((*path, entry.name))
+            if entry.kind is wal.Kind.FOLDER and self._storage.entry(name) is not None:
+                there[entry.name] = folders.Attribute.decode(self._storage.attribute(name)) is not None
+        ours = [name for name, marked in sorted(there.items()) if marked and name not in listed]
+        return (*(name for name in listed if name in there), *ours)
+
+
+def _only(window: Effect, steps: Sequence[Step]) -> Effect:
+    """Of a window's effect that on what the steps name; a node that is missing comes back with all below it."""
+    chosen = Effect()
+    for step in steps:
+        path, name = supplies(window, step) or ((), "")
+        effect, _ = window.find(path)
+        if effect is None:
+            continue
+        if name:
+            fact = effect.blobs[name]
+            assert fact is not None  # noqa: S101  it is supplied
+            chosen.at(path).put_blob(fact)
+        elif step.kind == "node-missing" and path:
+            chosen.at(path[:-1]).below[path[-1]] = effect
+        else:
+            _copy_metadata(effect, chosen.at(path))
+    return chosen
+
+
+def _copy_metadata(effect: Effect, chosen: Effect) -> None:
+    if effect.whole:
+        chosen.set_whole(effect.keys, effect.children)
+        return
+    chosen.set_keys(effect.keys)
+    chosen.unset_keys(effect.unset)
+    chosen.children.update(effect.children)

@@ -1,0 +1,191 @@
+"""`repair`: what would be done about each deviation that `check` finds. Doing it: mending.py.
+
+Nothing is guessed. What the log since the redo mark holds is rebuilt from it; what somebody changed by hand is adopted
+by a commit or reverted, as the caller says, and left alone if he says nothing; what neither log nor hand can supply is
+named. Nothing is deleted: what has to make room goes to the quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import layout
+from .committer import fold_log
+from .errors import InvalidLocationError
+from .findings import ADOPT, ASIDE, REBUILD, REVERT, Finding, Report, Weight
+from .fold import Effect
+from .location import Path, check_blob_name, fold_name
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+CHOOSE, CANNOT, RECOVER = "choose", "cannot", "recover"
+DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
+_NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One deviation and what is done about it."""
+
+    path: str  # of the file or folder, below the root
+    kind: str  # see findings.KINDS
+    reason: str
+    action: str  # adopt, revert, rebuild, set aside, recover: is done; choose, cannot: is left as it is
+    detail: str = ""  # what that means for this one
+    source: str = ""  # where the edit lies by now, if a recovery moved it into the quarantine
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair found, and did or would do."""
+
+    head: int = 0  # the log's, when the plan was made
+    done: bool = False  # False: a plan only
+    steps: list[Step] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)  # what was set aside or replaced, in the quarantine
+    failed: dict[str, str] = field(default_factory=dict)  # path -> why its step could not be done
+    lsn: int | None = None  # of the commit that adopted
+    remains: Report | None = None  # what `check` finds afterwards
+
+    @property
+    def clean(self) -> bool:
+        """Nothing deviated; or, when it is done, nothing does any more."""
+        return not self.failed and (self.remains.clean if self.remains is not None else not self.steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the names are stable."""
+        steps = [asdict(step) for step in self.steps]
+        found = {"clean": self.clean, "done": self.done, "head": self.head, "steps": steps, "kept": self.kept}
+        remains = None if self.remains is None else self.remains.as_dict()
+        return {**found, "failed": self.failed, "lsn": self.lsn, "remains": remains}
+
+
+class Planner:
+    """Makes the plan for one tree."""
+
+    def __init__(self, engine: Engine, report: Report, edits: str | None, paths: Sequence[str]) -> None:
+        """`edits`: adopt, revert or None; `paths`: only what is there or below, if any are given."""
+        self._engine = engine
+        self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
+        self._edits = edits
+        self._paths = [path.strip("/") for path in paths]
+        redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
+        self._window = fold_log(engine.log, redo, self._head)
+        self._recovering = any(each.kind == "not-recovered" for each in self._findings)
+        self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
+
+    def steps(self) -> list[Step]:
+        """What is done about each finding, in its order."""
+        steps = self._recovered()
+        known = {step.path for step in steps}
+        return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
+
+    def _selected(self, path: str, known: set[str]) -> bool:
+        if path in known:
+            return False
+        return not self._paths or any(path == each or path.startswith(each + "/") for each in self._paths)
+
+    def _step(self, finding: Finding) -> Step:
+        action, detail = self._decide(finding)
+        return Step(finding.path, finding.kind, finding.reason, action, detail)
+
+    def _decide(self, finding: Finding) -> tuple[str, str]:
+        remedies = finding.remedies
+        if RECOVER in remedies:
+            return RECOVER, "opening the tree for writing replays them"
+        if REBUILD in remedies:
+            if supplies(self._window, finding) is not None:
+                return REBUILD, "the log since the last checkpoint holds it"
+            return CANNOT, "the log holds no content of it since the last checkpoint: restore it from a backup"
+        if ASIDE in remedies:
+            return ASIDE, f"goes to {layout.QUARANTINE}"
+        if REVERT not in remedies:
+            return CANNOT, "only by hand"
+        reverting, adopting = self._reverting(finding), self._adopting(finding)
+        if self._edits == ADOPT:
+            return (CANNOT, adopting[1]) if not adopting[0] else (ADOPT, adopting[1])
+        if self._edits == REVERT or (self._recovering and supplies(self._window, finding) is not None):
+            return (CANNOT, reverting[1]) if not reverting[0] else (REVERT, reverting[1])
+        ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
+        return CHOOSE, "; ".join(ways)
+
+    def _reverting(self, finding: Finding) -> tuple[bool, str]:
+        if supplies(self._window, finding) is not None:
+            return True, "what the log holds comes back, the edit is kept in the quarantine"
+        if finding.kind in ("blob-extra", "folder-extra"):
+            return True, f"goes to {layout.QUARANTINE}"
+        return False, "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
+
+    def _adopting(self, finding: Finding) -> tuple[bool, str]:
+        if ADOPT not in finding.remedies:
+            return False, "a folder that is no node and no blob cannot be adopted: put it, or leave it alone"
+        if finding.kind == "blob-changed" and not self._paths:
+            return False, "rot and an edit look the same: adopt it by name, with --path"
+        if finding.kind in _NODE_KINDS:
+            return True, "a commit makes what the file says the node's keys"
+        if _folded(finding.path) in self._twins:
+            return False, "another name differs from it only in case or form: rename one"
+        try:
+            check_blob_name(finding.path.rpartition("/")[2])
+        except InvalidLocationError as error:
+            return False, f"cannot be a blob: {error}"
+        return True, "a commit makes it a blob"
+
+    def _recovered(self) -> list[Step]:
+        """Edits that the recovery of this very handle has moved out of the way, if nothing was committed since."""
+        found = self._engine.recovered
+        if found is None or self._edits != ADOPT or found.head != self._head:
+            return []
+        steps = []
+        for kept in found.edited:
+            path = self._edited(kept)
+            if path is not None and self._selected(path, set()):
+                kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
+                why = f"was edited by hand; the recovery kept the edit as {kept}"
+                steps.append(Step(path, kind, why, ADOPT, "a commit makes the edit official", kept))
+        return steps
+
+    def _edited(self, kept: str) -> str | None:
+        """The path of a file that is kept under this name: it is one that the log holds."""
+        name = kept.removeprefix(layout.quarantine("edited", "")).partition("/")[2]
+        for path in (name, name.rpartition(".")[0]):
+            kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
+            if path and supplies(self._window, Finding(path, "", kind)) is not None:
+                return path
+        return None
+
+
+def is_node(step: Step | Finding) -> bool:
+    """Whether it is about a metadata.json."""
+    return step.kind in _NODE_KINDS
+
+
+def node_of(path: str) -> Path:
+    """The node of a metadata.json."""
+    return tuple(path.split("/")[:-1])
+
+
+def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None:
+    """The node, and the blob if it is one, whose content the records of the window hold; None: they do not."""
+    if is_node(finding):
+        path = node_of(finding.path)
+        effect, _ = window.find(path)
+        enough = effect is not None and (effect.whole or finding.kind == "node-wrong")
+        return (path, "") if enough else None
+    parts = finding.path.split("/")
+    for depth in range(len(parts)):
+        effect, _ = window.find(tuple(parts[:depth]))
+        if effect is None:
+            return None
+        name = "/".join(parts[depth:])
+        if effect.blobs.get(name) is not None:
+            return tuple(parts[:depth]), name
+    return None
+
+
+def _folded(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, fold_name(name)

@@ -1,0 +1,61 @@
+"""What an operator does with an open tree: check it, repair it, recover it, bring its files up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import check as checking
+from . import mending, recovery
+from .errors import TransactionError, translated
+from .findings import ADOPT, REVERT, Report
+from .reading import Reading
+from .repair import Repaired
+
+
+class Upkeep(Reading):
+    """The part of a tree that is for its upkeep."""
+
+    def check(self, *, deep: bool = False, progress: checking.Progress | None = None) -> Report:
+        """Verify every invariant, log against folders and folders against log; `deep` reads every blob as well.
+
+        `progress(report, done)` is called now and then with what is found so far and the part that is done, 0 to 1.
+        """
+        with translated():
+            self._engine.require_usable()
+            return checking.check(self._engine, deep=deep, progress=progress)
+
+    def repair(
+        self, *, edits: str | None = None, paths: Sequence[str] = (), deep: bool = False, dry_run: bool = False
+    ) -> Repaired:
+        """Mend what `check(deep=deep)` finds: write again what the log since the last checkpoint holds, and with
+        `edits` "adopt" what was changed by hand, in one commit, or "revert" it; without, edits are left alone.
+
+        `paths`: only these files and folders, and what is below them. `dry_run`: the plan, also of a tree that is open
+        for reading. Nothing is deleted, and what cannot be mended is named. Raises ConflictError (try again).
+        """
+        if edits not in (None, ADOPT, REVERT):
+            raise ValueError(f"edits is 'adopt', 'revert' or None, not {edits!r}")
+        with translated():
+            self._engine.require_usable()
+            if self._engine.active.get() is not None:
+                raise TransactionError("a repair makes a commit of its own: call it outside of the transaction")
+            return mending.repair(self._engine, edits=edits, paths=paths, deep=deep, dry_run=dry_run)
+
+    def recover(self, dry_run: bool = False) -> recovery.Recovered:
+        """What recovery did when this tree was opened, if it was the first to open it; where hosts share the storage,
+        and nobody can tell who is the first, it replays now. The files are up to date but for what its `failed` names.
+        `dry_run`: what a replay from the redo mark would do; nothing is changed."""
+        with translated():
+            return self._engine.recover(dry_run=dry_run)
+
+    def flush(self) -> None:
+        """Wait until the files show every commit. Raises UnavailableError saying which cannot."""
+        with translated():
+            self._engine.require_writable()
+            self._engine.committer.flush()
+
+    def checkpoint(self) -> int:
+        """Make the files durable and trim the log; the LSN up to which that is done."""
+        with translated():
+            self._engine.require_writable()
+            return self._engine.checkpointer.run()

@@ -1,0 +1,177 @@
+"""`repair`, on every storage: what the log holds comes back, edits by hand are adopted or reverted, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from metatree import Metatree, TransactionError
+from tests.tree.storages import again, at, records, storage_of
+
+Make = Callable[..., Metatree]
+
+EDIT = b'{"auc": 0.5, "by hand": true}'
+WHOLE = b'{"children": ["v1", "v2"], "by hand": 1}'
+LARGE = bytes(range(256)) * 400  # staged
+
+
+@pytest.fixture
+def tree(make_tree: Make) -> Metatree:
+    """m/v1 is in no record since the last checkpoint, m/v2 is."""
+    with make_tree() as tree:
+        tree.put("m/v1", b"weights", name="w")
+        tree.update("m/v1", auc=0.9)
+    tree = make_tree(keys=None)
+    tree.put("m/v2", b"second", name="w")
+    tree.put("m/v2", LARGE, name="large")
+    tree.update("m/v2", auc=0.8)
+    tree.flush()
+    return tree
+
+
+def lose(tree: Metatree, name: str) -> None:
+    """As `rm` does."""
+    storage = storage_of(tree)
+    storage.erase(name)
+    assert storage.entry(name) is None
+
+
+def actions(tree: Metatree, **options: object) -> dict[str, str]:
+    """The plan: what is done about which file."""
+    done = tree.repair(dry_run=True, **options)  # type: ignore[arg-type]
+    assert not done.done and done.remains is None
+    return {step.path: step.action for step in done.steps}
+
+
+def kept(tree: Metatree) -> list[bytes]:
+    return sorted(at(tree, ".wal/quarantine").files().values())
+
+
+def assert_clean(tree: Metatree) -> None:
+    """Also to a second run, and to somebody who opens the tree now."""
+    for handle in (tree, again(tree, read_only=True)):
+        report = handle.check(deep=True)
+        assert report.clean, str(report)
+        assert handle.repair(dry_run=True, edits="revert").steps == []
+    before = tree.lsn
+    assert tree.repair(edits="adopt").steps == [] and tree.lsn == before
+
+
+def test_edits_by_hand_are_adopted_by_one_commit(tree: Metatree) -> None:
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v2/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v1/notes.txt").write_bytes(b"mine")
+    at(tree, "m/v2/w").write_bytes(b"replaced")
+    at(tree, "m/v2/folder/inner.txt").write_bytes(b"inner")
+    before = tree.lsn
+    done = tree.repair(edits="adopt")
+    assert done.clean, str(done.remains)
+    assert (tree.lsn, done.lsn) == (before + 1, before + 1)
+    assert records(tree)[-1].message == "repair: adopt edits by hand"
+    for handle in (tree, again(tree, read_only=True)):
+        for version in ("v1", "v2"):
+            assert dict(handle.find(f"m/{version}").metadata) == {"auc": 0.5, "by hand": True}
+        assert b"".join(handle.get("m/v1/notes.txt")) == b"mine"
+        assert b"".join(handle.get("m/v2/w")) == b"replaced"
+        assert b"".join(handle.get("m/v2/folder/inner.txt")) == b"inner"
+    assert_clean(tree)
+
+
+def test_adopted_children_are_those_that_are_there(tree: Metatree) -> None:
+    at(tree, "m/metadata.json").write_bytes(b'{"children": ["v2", "v9"], "owner": "ann"}')
+    assert tree.repair(edits="adopt").clean
+    assert again(tree, read_only=True).find("m").children == ["v2", "v1"]  # a list makes no node, and drops none
+    assert tree.find("m").metadata["owner"] == "ann"
+    assert_clean(tree)
+
+
+def test_edits_by_hand_are_reverted_as_far_as_the_log_holds_what_was_there(tree: Metatree) -> None:
+    good = at(tree, "m/v2/metadata.json").read_bytes()
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v2/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v2/w").write_bytes(b"replaced")
+    at(tree, "m/v1/notes.txt").write_bytes(b"mine")
+    done = tree.repair(edits="revert")
+    assert {step.path: step.action for step in done.steps} == {
+        "m/v1/metadata.json": "cannot",
+        "m/v2/metadata.json": "revert",
+        "m/v2/w": "revert",
+        "m/v1/notes.txt": "revert",
+    }
+    assert at(tree, "m/v2/metadata.json").read_bytes() == good
+    assert at(tree, "m/v2/w").read_bytes() == b"second"
+    assert not at(tree, "m/v1/notes.txt").exists() and tree.find("m/v1").list() == ["w"]
+    assert kept(tree) == sorted([EDIT, b"replaced", b"mine"])
+    assert set(done.kept) <= {f".wal/quarantine/{name}" for name in at(tree, ".wal/quarantine").files()}
+    assert done.remains is not None and not done.clean
+    assert [note.path for note in done.remains.notes] == ["m/v1/metadata.json"]
+    assert tree.repair(edits="adopt").clean
+    assert_clean(tree)
+
+
+def test_what_the_log_holds_is_rebuilt_and_edits_are_left_alone_if_nothing_is_said(tree: Metatree) -> None:
+    files = {name: data for name, data in at(tree).files().items() if not name.startswith(".wal")}
+    lose(tree, "m/v2")
+    at(tree, "m/v1/notes.txt").write_bytes(b"mine")
+    assert actions(tree) == {"m/v2/metadata.json": "rebuild", "m/v1/notes.txt": "choose"}
+    done = tree.repair()
+    assert [step.action for step in done.steps] == ["rebuild", "choose"]
+    assert not done.clean and at(tree, "m/v1/notes.txt").read_bytes() == b"mine"
+    lose(tree, "m/v2/large")
+    lose(tree, "m/v2/w")
+    assert set(actions(tree).values()) == {"rebuild", "choose"}
+    tree.repair(paths=["m/v2/large"])
+    assert actions(tree)["m/v2/w"] == "rebuild" and "m/v2/large" not in actions(tree)
+    assert tree.repair(edits="revert").clean
+    assert {name: data for name, data in at(tree).files().items() if not name.startswith(".wal")} == files
+    assert_clean(tree)
+
+
+def test_a_file_that_cannot_be_read_is_rebuilt_or_named(tree: Metatree) -> None:
+    good = {name: at(tree, f"m/{name}/metadata.json").read_bytes() for name in ("v1", "v2")}
+    for name in good:
+        at(tree, f"m/{name}/metadata.json").write_bytes(b'{"cut')
+    done = tree.repair()
+    assert {step.path: step.action for step in done.steps} == {
+        "m/v1/metadata.json": "cannot",
+        "m/v2/metadata.json": "rebuild",
+    }
+    assert at(tree, "m/v2/metadata.json").read_bytes() == good["v2"]
+    assert kept(tree) == [b'{"cut']
+    assert done.remains is not None and [each.kind for each in done.remains.problems] == ["node-unreadable"]
+    at(tree, "m/v1/metadata.json").write_bytes(good["v1"])
+    assert tree.repair(edits="adopt").clean
+
+
+def test_a_plan_changes_nothing_and_needs_only_a_reader(tree: Metatree) -> None:
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v1/notes.txt").write_bytes(b"mine")
+    before = at(tree).files()
+    reader = again(tree, read_only=True)
+    assert actions(reader) == {"m/v1/metadata.json": "choose", "m/v1/notes.txt": "choose"}
+    assert actions(reader, edits="adopt", paths=["m/v1/notes.txt"]) == {"m/v1/notes.txt": "adopt"}
+    assert actions(reader, paths=["m/v", "other"]) == {}
+    assert at(tree).files() == before
+    plan = reader.repair(edits="adopt", dry_run=True).as_dict()
+    assert list(plan) == ["clean", "done", "head", "steps", "kept", "failed", "lsn", "remains"]
+    assert list(plan["steps"][0]) == ["path", "kind", "reason", "action", "detail", "source"]
+    assert json.loads(json.dumps(plan)) == plan
+    assert tree.repair(edits="adopt").clean
+
+
+def test_a_name_that_no_blob_can_have_is_not_adopted(tree: Metatree) -> None:
+    name = "trailing."
+    at(tree, "m/v1", name).write_bytes(b"mine")
+    before = tree.lsn
+    assert actions(tree, edits="adopt") == {f"m/v1/{name}": "cannot"}
+    assert not tree.repair(edits="adopt").clean and tree.lsn == before
+    assert tree.repair(edits="revert").clean
+
+
+def test_wrong_words_are_refused(tree: Metatree) -> None:
+    with pytest.raises(ValueError, match="'adopt', 'revert' or None"):
+        tree.repair(edits="both")
+    with tree.transaction(), pytest.raises(TransactionError, match="outside of the transaction"):
+        tree.repair()
