@@ -153,6 +153,12 @@ class Committing:
                     "that died; nothing was applied, run it again"
                 )
 
+    def require_not_aborted(self, txid: str) -> None:
+        """For when staged files are missing. Raises ConflictError."""
+        with self._reader.lock:
+            self._reader.refresh()
+            self._refuse_aborted(txid, ())
+
     def abort(self, txids: Sequence[str]) -> tuple[str, ...]:
         """Make sure that these transactions are never committed; those that are not: the others are committed.
 

@@ -29,6 +29,7 @@ LEASED = ("objects", "moto", "seaweedfs")
 API = {
     "test_aborts",
     "test_api_changing",
+    "test_api_gc",
     "test_api_node",
     "test_api_put",
     "test_api_reading",
