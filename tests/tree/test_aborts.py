@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from metatree import ConflictError, Metatree
+from metatree import ConflictError, CorruptionError, Metatree
 from metatree.facts import Header, decode_header, encode_header
 
 LARGE = b"x" * (65 << 10)
@@ -43,3 +44,13 @@ def test_a_record_that_aborts_has_a_format_that_older_versions_refuse() -> None:
     header = Header("0-0000000000000000", "2025-01-02T03:04:05.678901+00:00", "ana@lab:1", aborts=("1-aa",))
     assert encode_header(header).startswith(b'{"v":2,')
     assert decode_header(encode_header(header)) == header
+
+
+@pytest.mark.parametrize("aborts", [None, "0-00112233445566aa", [1], [None], {}, 1, [["x"]]])
+def test_an_abort_that_names_no_transactions_is_damage(aborts: object) -> None:
+    value = {"v": 2, "txid": "t", "at": "now", "who": "me", "changes": {}, "aborts": aborts}
+    with pytest.raises(CorruptionError):
+        decode_header(json.dumps(value).encode())
+    del value["aborts"]
+    with pytest.raises(CorruptionError):
+        decode_header(json.dumps(value).encode())

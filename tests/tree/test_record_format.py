@@ -85,6 +85,12 @@ FACTS: list[Fact] = [
     ChildFact((), "fräulein", True),
     ChildFact((), "old", False),
 ]
+ABORTING = Header(
+    txid="2b-0000000000000000",
+    at="2025-01-02T03:04:05.678901+00:00",
+    who="ana@lab:4711",
+    aborts=("0-00112233445566aa", "2a-00112233445566aa"),
+)
 NAMES = {"header": encode_header(HEADER), "header-bare": encode_header(BARE), "body": encode(HEADER, FACTS).body}
 
 
@@ -107,11 +113,13 @@ def test_a_fixed_transaction_has_the_bytes_it_always_had(codec: str) -> None:
     assert record.header == golden("header")
     assert record.body == golden("body")
     assert encode_header(BARE) == golden("header-bare")
+    assert encode_header(ABORTING) == golden("header-aborting")
 
 
 def test_bytes_written_by_either_codec_are_read_by_the_other(codec: str) -> None:
     assert decode_header(golden("header")) == HEADER
     assert decode_header(golden("header-bare")) == BARE
+    assert decode_header(golden("header-aborting")) == ABORTING
     assert_same(decode_facts(golden("body")), FACTS)
 
 
