@@ -182,7 +182,7 @@ def left_by_the_dead() -> MemoryPosix:
     return disk
 
 
-def test_a_collection_that_dies_anywhere_is_finished_by_the_next() -> None:
+def test_a_collection_that_dies_anywhere_leaves_a_tree_that_the_next_opener_cleans() -> None:
     camera = Camera(left_by_the_dead())
     tree = open_tree(camera)
     state = plain(camera._disk)
