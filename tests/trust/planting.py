@@ -68,7 +68,7 @@ def copy_product(folder: Path) -> None:
 def run(folder: Path, node_ids: Sequence[str]) -> Outcome:
     """Run tests of this checkout on the product in `folder`, up to the first failure."""
     results = folder / "results.xml"
-    options = f"-x -q -p pytest_timeout -p no:cacheprovider --no-header -o pythonpath={folder} --timeout=120"
+    options = f"-x -q -p pytest_timeout -p no:cacheprovider --no-header -o pythonpath={folder} --timeout=900"
     command = [sys.executable, "-P", "-m", "pytest", *options.split(), f"--junitxml={results}", *node_ids]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     paths = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tools")))
