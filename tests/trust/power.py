@@ -149,4 +149,4 @@ def after(life: Life, act: Callable[[Metatree], object]) -> State:
         copied = life.disk.platter.disk(life.disk.platter.newest())
     with open_tree(copied) as other:
         act(other)
-        return dump(other)
+    return plain(copied)
