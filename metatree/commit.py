@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import wal
 
-from .clock import Clock
+from .clock import Clock, base_of
 from .committer import Committer
 from .derive import derive
 from .draft import Draft
@@ -101,6 +101,8 @@ class Committing:
         def prepare(_: int, mates: Sequence[wal.Record]) -> wal.Record | None:
             with self._reader.lock:
                 self._reader.refresh()
+                if staging.used:
+                    self._refuse_aborted(staging.txid, mates)
                 if key is not None and self._used(key, mates, replay):
                     return None
                 layers = (self._fold_mates(mates),) if mates else ()
@@ -141,6 +143,45 @@ class Committing:
             found = draft.reads.conflict(header.changes)
             if found:
                 raise conflict(found, header)
+
+    def _refuse_aborted(self, txid: str, mates: Sequence[wal.Record]) -> None:
+        headers = [header for _, header in self._reader.since(base_of(txid))]
+        for header in headers + [decode_header(mate.header) for mate in mates]:
+            if txid in header.aborts:
+                raise ConflictError(
+                    f"transaction {txid} was aborted by {header.who}, who took its staged blobs for those of a process "
+                    "that died; nothing was applied, run it again"
+                )
+
+    def require_not_aborted(self, txid: str) -> None:
+        """For when staged files are missing. Raises ConflictError."""
+        with self._reader.lock:
+            self._reader.refresh()
+            self._refuse_aborted(txid, ())
+
+    def abort(self, txids: Sequence[str]) -> tuple[str, ...]:
+        """Make sure that these transactions are never committed; those that are not: the others are committed.
+
+        Their staged files may be taken away when this has returned. Raises what an append raises.
+        """
+        aborted: tuple[str, ...] = ()
+        own = self._clock.txid(self._log.known())
+
+        def prepare(_: int, mates: Sequence[wal.Record]) -> wal.Record | None:
+            nonlocal aborted
+            if mates:  # what is not durable yet settles nothing
+                raise wal.Deferred
+            with self._reader.lock:
+                self._reader.refresh()
+                headers = [header for _, header in self._reader.since(min(map(base_of, txids), default=0))]
+            committed = {header.txid for header in headers}
+            known = {txid for header in headers for txid in header.aborts}
+            aborted = tuple(txid for txid in txids if txid not in committed)
+            new = tuple(txid for txid in aborted if txid not in known)
+            return encode(Header(own, self._clock.now(), wal.whoami(), aborts=new), []) if new else None
+
+        self._log.append(prepare)
+        return aborted
 
     def _check_mates(self, draft: Draft, mates: Sequence[wal.Record]) -> None:
         for mate in mates:

@@ -132,7 +132,12 @@ class Committer:
         for _ in range(_OVERTAKEN):
             try:
                 with self.hold() as tenure:
-                    return work(tenure)
+                    try:
+                        return work(tenure)
+                    except OSError:  # what it misses its successor may have taken away
+                        with suppress(OSError):
+                            tenure.check(now=True)
+                        raise
             except wal.RightLostError:
                 continue
         raise UnavailableError("other hosts keep taking over the right to apply: is this one paused again and again?")

@@ -185,7 +185,8 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.staging
-        return Staging(self.storage, lambda: self.clock.txid(self.log.known()))
+        make_txid = lambda: self.clock.txid(self.log.known())  # noqa: E731
+        return Staging(self.storage, make_txid, self.committing.require_not_aborted)
 
     def let_read(self) -> None:
         """Before a blob is opened: what the running transaction staged must be there to be read."""

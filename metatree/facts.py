@@ -19,6 +19,7 @@ from .location import Path, check_name, join
 from .values import MAX_DEPTH
 
 FORMAT = 1
+ABORTING = 2  # the format of a record that aborts: a version that would commit all the same must refuse the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Header:
     message: str | None = None
     key: str | None = None  # idempotency key
     staged: bool = False  # has files in the staging area
+    aborts: tuple[str, ...] = ()  # ids of transactions that can never be committed any more
 
 
 _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follows it
@@ -131,8 +133,13 @@ def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
 
 def encode_header(header: Header) -> bytes:
     """A header's JSON; empty fields are left out."""
-    value: dict[str, Any] = {"v": FORMAT, "txid": header.txid, "at": header.at, "who": header.who}
-    for name in ("message", "key", "staged"):
+    value: dict[str, Any] = {
+        "v": ABORTING if header.aborts else FORMAT,
+        "txid": header.txid,
+        "at": header.at,
+        "who": header.who,
+    }
+    for name in ("message", "key", "staged", "aborts"):
         if getattr(header, name):
             value[name] = getattr(header, name)
     value["changes"] = header.changes
@@ -169,8 +176,9 @@ def decode_header(data: bytes) -> Header:
         value = jsontext.load(data)
         if type(value["v"]) is not int:
             raise ValueError("the format is no number")
-        if value["v"] != FORMAT:
-            raise FormatError(f"the log holds a record of format {value['v']}; this version knows {FORMAT}: upgrade")
+        if value["v"] not in (FORMAT, ABORTING):
+            raise FormatError(f"the log holds a record of format {value['v']}; this version knows {ABORTING}: upgrade")
+        aborts = tuple(parts.texts(value["aborts"])) if value["v"] == ABORTING else ()
         txid, at, who, staged = value["txid"], value["at"], value["who"], value.get("staged", False)
         message, key = value.get("message"), value.get("key")
         parts.join_texts((txid, at, who, "" if message is None else message, "" if key is None else key))
@@ -182,7 +190,7 @@ def decode_header(data: bytes) -> Header:
                 if kind not in _TOUCHED or type(names) is not list:
                     raise ValueError(f"nothing is touched as {kind!r}")
                 parts.join_texts(names)
-        return Header(txid, at, who, changes, message, key, staged)
+        return Header(txid, at, who, changes, message, key, staged, aborts)
     except parts.MALFORMED as error:
         raise CorruptionError(f"a record's header in the log does not parse: {error!r}") from error
 

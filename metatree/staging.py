@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import wal
@@ -34,10 +34,14 @@ class Readable(Protocol):
 class Staging:
     """The staged files of one transaction. Not safe for threads."""
 
-    def __init__(self, storage: wal.Storage, txid: Callable[[], str]) -> None:
-        """`txid` is asked once, when the first file is staged."""
+    def __init__(
+        self, storage: wal.Storage, txid: Callable[[], str], missing: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`txid` is asked once, when the first file is staged; `missing` is called with it when staged files are gone,
+        and raises what that means."""
         self._storage = storage
         self._make_txid = txid
+        self._missing = missing
         self._txid: str | None = None
         self._inline = 0
         self._inline_limit = INLINE_RECORD if storage.capabilities.folders else INLINE_OBJECT
@@ -55,6 +59,16 @@ class Staging:
         if self._txid is None:
             self._txid = self._make_txid()
         return self._txid
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Around what needs the staging folder: whoever took it away has aborted the transaction before."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self.used:
+                self._missing(self.txid)
+            raise
 
     def add(self, source: Readable) -> Content:
         """Take a blob in, chunk by chunk. Raises what `source` raises, and OSError of the storage."""
@@ -76,21 +90,23 @@ class Staging:
         if self._inline + len(data) <= self._inline_limit:
             self._inline += len(data)
             return len(data), sha256, Inline(data)
-        if self._pack is None:
-            self.used = True
-            with wal.DeferredInterrupt():
-                self._pack = self._storage.stage(layout.pack(self.txid, self._packs))
         offset = self._pack_size
-        self._pack.write(data)
+        with self._there():
+            if self._pack is None:
+                self.used = True
+                with wal.DeferredInterrupt():
+                    self._pack = self._storage.stage(layout.pack(self.txid, self._packs))
+            self._pack.write(data)
         self._pack_size += len(data)
         return len(data), sha256, Slice(layout.pack(self.txid, self._packs), offset)
 
     def add_existing(self, file: str, *, share: bool) -> Content:
         """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
         name = self._next()
-        self._storage.stage_existing(file, name, share=share)
         hasher, size = hashlib.sha256(), 0
-        with self._storage.open(name) as stream:
+        with self._there():
+            self._storage.stage_existing(file, name, share=share)
+        with self._there(), self._storage.open(name) as stream:
             while chunk := stream.read(CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)
@@ -98,15 +114,17 @@ class Staging:
 
     def seal(self) -> None:
         """Make everything staged durable; to be called before the commit."""
-        self._finish_pack()
-        if self.used:
-            self._storage.sync_folder(layout.staged_folder(self.txid))
+        with self._there():
+            self._finish_pack()
+            if self.used:
+                self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def let_read(self) -> None:
         """To be called before the transaction reads a blob: an object, or a file on HDFS, cannot be read while it is
         being written."""
         if not self._is_local:
-            self._finish_pack()
+            with self._there():
+                self._finish_pack()
 
     def _finish_pack(self) -> None:
         if self._pack is not None:
@@ -140,15 +158,17 @@ class Staging:
         size = 0
         file: wal.StagedFile | None = None
         try:
-            with wal.DeferredInterrupt():  # an interrupt is raised when `file` is known
+            with self._there(), wal.DeferredInterrupt():  # an interrupt is raised when `file` is known
                 file = self._storage.stage(name)
             chunk = head
             while chunk:
-                file.write(chunk)
+                with self._there():
+                    file.write(chunk)
                 hasher.update(chunk)
                 size += len(chunk)
                 chunk = source.read(CHUNK) if source is not None else b""
-            file.finish(Attribute(0, hasher.hexdigest()).encode())
+            with self._there():
+                file.finish(Attribute(0, hasher.hexdigest()).encode())
         finally:
             if file is not None:
                 file.abandon()  # does nothing to a finished one

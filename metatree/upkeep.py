@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import check as checking
+from . import gc as collecting
 from . import mending, recovery
 from .errors import TransactionError, translated
 from .findings import ADOPT, REVERT, Report
@@ -40,6 +41,17 @@ class Upkeep(Reading):
             if self._engine.active.get() is not None:
                 raise TransactionError("a repair makes a commit of its own: call it outside of the transaction")
             return mending.repair(self._engine, edits=edits, paths=paths, deep=deep, dry_run=dry_run)
+
+    def gc(self, older_than: float = collecting.GRACE, *, dry_run: bool = True) -> collecting.Collected:
+        """Take away staged blobs of transactions that never committed and show no sign of life for `older_than`
+        seconds, by the storage's clock. Each is aborted first: a writer that was only slow gets ConflictError.
+
+        They go to the quarantine; in a bucket they are deleted. `dry_run`: the plan, by this machine's clock, also of
+        a tree that is open for reading. 0 means all. What does not tell its age stays otherwise.
+        """
+        with translated():
+            self._engine.require_usable()
+            return collecting.collect(self._engine, older_than=older_than, dry_run=dry_run)
 
     def recover(self, dry_run: bool = False) -> recovery.Recovered:
         """What recovery did when this tree was opened, if it was the first to open it; where hosts share the storage,

@@ -16,6 +16,7 @@ import pytest
 
 MINUTES = float(os.environ.get("METATREE_TORTURE", "0"))
 TORTURE = MINUTES > 0
+PATIENCE = 1200  # seconds that one test of a layer may take on a busy machine
 _PROPERTY = "figure of a layer"
 
 
@@ -68,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "layer" in getattr(item, "fixturenames", ()):
             item.add_marker("trust")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(0 if TORTURE else PATIENCE))
 
 
 _figures: list[tuple[Figure, bool]] = []  # of the tests that ended, and whether they passed

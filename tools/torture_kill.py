@@ -139,7 +139,7 @@ class Torture:
         chosen = list(self._running) if together else [choose.choice(self._running)]
         for writer in chosen:
             self._wait_ready(writer)
-        time.sleep(choose.uniform(0.005, 0.05))
+        time.sleep(choose.uniform(0, 0.01))
         for writer in chosen:
             self._stop_in_flight(writer)
         for writer in chosen:

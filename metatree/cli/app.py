@@ -13,6 +13,7 @@ from metatree import __version__
 
 from .check import check
 from .doctor import doctor
+from .gc import gc
 from .repair import repair
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -32,6 +33,7 @@ def commands() -> None:
 
 commands.add_command(check)
 commands.add_command(doctor)
+commands.add_command(gc)
 commands.add_command(repair)
 
 

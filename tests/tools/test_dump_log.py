@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wal
+from metatree import Metatree
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "dump_log.py"
 
@@ -34,6 +35,13 @@ def test_each_record_is_a_line_with_its_header_in_json_or_hex(root: Path) -> Non
         (number, 0, 6, [1, 2]) for number in (1, 2, 3)
     ]
     assert [line["header"] for line in printed] == [{"who": "me"}, {"hex": "ff00"}, {"hex": ""}]
+
+
+def test_an_abort_is_shown_with_the_ids_that_it_aborts(tmp_path: Path) -> None:
+    with Metatree(tmp_path, ("model", "version")) as tree:
+        tree._engine.committing.abort(["0-00112233445566aa"])
+    headers = [json.loads(line)["header"] for line in dump(tmp_path).stdout.splitlines()]
+    assert [(header["v"], header["aborts"]) for header in headers] == [(2, ["0-00112233445566aa"])]
 
 
 def test_dumping_changes_no_byte(root: Path) -> None:

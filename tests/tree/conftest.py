@@ -27,7 +27,9 @@ ALWAYS = ("local", "memory", "mount", "objects")
 SERVERS = ("moto", "seaweedfs", "hdfs")  # a request costs more than a file: one variant of a test there
 LEASED = ("objects", "moto", "seaweedfs")
 API = {
+    "test_aborts",
     "test_api_changing",
+    "test_api_gc",
     "test_api_node",
     "test_api_put",
     "test_api_reading",

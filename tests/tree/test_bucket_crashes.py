@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from metatree import Metatree
+from metatree.facts import decode_header
 from tests.tree.storages import NamedObjects, TextBucket
 from tests.tree.test_overtaken import VICTIM, Host, in_order, opened, prepared, shown
 from wal.testing.faults import Crash
@@ -83,3 +85,36 @@ def test_a_change_that_died_at_any_call_is_whole_or_absent_and_the_next_writer_f
         if not died:
             break
     assert dies_at > 4 and True in seen
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_collection_that_died_at_any_call_is_finished_by_the_next(after: bool) -> None:
+    dead = "0-00112233445566aa"
+    ends, dies_at = set(), 0
+    while True:
+        dies_at += 1
+        bucket = TextBucket()
+        prepared(bucket)
+        before = shown(bucket)
+        host = Mortal(bucket, dies_at, after=after)
+        tree = opened(host)
+        with tree._engine.storage.stage(f".wal/staged/{dead}/1") as file:
+            file.write(b"dead")
+            file.finish(b"")
+        host.armed = True
+        with suppress(Crash):
+            tree.gc(older_than=0, dry_run=False)
+        died, host.dead = host.dead, True
+        tree._engine.abandon()
+        with opened(Host(bucket)) as other:  # no recovery takes it away where hosts share the storage
+            done = other.gc(older_than=0, dry_run=False)
+            ends.add(tuple(done.old))
+            left = [note.path for note in other.check(deep=True).notes]  # the clock's probe: goes after a day
+            assert all(path.startswith(".wal/tmp/gc-") for path in left), f"died at call {dies_at}: {left}"
+            headers = [decode_header(record.header) for batch in other._engine.log.read(0) for record in batch.records]
+            assert [txid for header in headers for txid in header.aborts] == [dead], f"died at call {dies_at}"
+            assert other.gc(older_than=0, dry_run=False).clean
+            assert shown(bucket) == before
+        if not died:
+            break
+    assert dies_at > 3 and ends == {(), (f".wal/staged/{dead}",)}

@@ -11,14 +11,9 @@ import json
 import os
 import queue
 import random
-import subprocess
-import sys
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any, TypeVar
 
 import pytest
@@ -35,9 +30,9 @@ from metatree import (
     UnavailableError,
 )
 from metatree.engine import Engine
-from tests.tree.conftest import LEVELS
 from tests.tree.storages import again
 from tests.tree.test_readers import Meanwhile
+from tests.trust.histories import NEVER, Done, Graph, assert_serializable, draw, final_lists, one_transaction
 from wal.testing import Call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -703,107 +698,38 @@ def test_a_mate_with_the_same_idempotency_key_is_replayed(t1: Metatree) -> None:
     assert sorted(outcomes) == [(before + 1, False)] + [(before + 1, True)] * 3
 
 
-# --- serializability of whole histories -----------------------------------------------------------------------------
-#
-# Transactions append unique values to lists and read others (Elle's list-append). A list read shows every append
-# before it in order, so all dependencies follow: ww (the next append), wr (the read of it), rw (the append that a read
-# did not see); and real time: who returned before another began comes first. A cycle is an anomaly.
-
-Op = tuple[str, str, Any]  # ("append", list, value) or ("read", list, (values…))
-Done = tuple[int, int, list[Op]]  # began and returned, in nanoseconds of the machine's monotonic clock; operations
-
-
-def one_transaction(tree: Metatree, choose: random.Random, value: str) -> Done | None:
-    """A transaction of two to four operations on four lists; None if it was refused."""
-    began = monotonic_ns()
-    operations: list[Op] = []
-    try:
-        with tree.transaction():
-            for step in range(choose.randrange(2, 5)):
-                name = f"l{choose.randrange(4)}"
-                node = choose.choice(("m", "m/v1"))
-                seen = tuple(tree.find(node).metadata.get(name, ()))
-                if choose.random() < 0.5:
-                    tree.update(node, {name: [*seen, f"{value}.{step}"]})
-                    operations.append(("append", f"{node}:{name}", f"{value}.{step}"))
-                else:
-                    operations.append(("read", f"{node}:{name}", seen))
-    except ConflictError:
-        return None
-    return began, monotonic_ns(), operations
-
-
-def dependencies(history: list[Done], final: dict[str, list[str]]) -> dict[int, set[int]]:
-    """Who must come before whom: number of a transaction -> numbers of those after it."""
-    author = {value: i for i, (_, _, ops) in enumerate(history) for kind, _, value in ops if kind == "append"}
-    after: dict[int, set[int]] = defaultdict(set)
-    place = {value: (name, at) for name, values in final.items() for at, value in enumerate(values)}
-    assert set(author) == set(place), f"lost or never committed: {set(author) ^ set(place)}"
-    for values in final.values():
-        for one, other in pairwise(values):
-            after[author[one]].add(author[other])  # ww
-    for i, (_, _, operations) in enumerate(history):
-        for kind, name, seen in operations:
-            if kind != "read":
-                continue
-            assert list(seen) == final[name][: len(seen)], f"{seen} is no prefix of {name}: {final[name]}"
-            if seen:
-                after[author[seen[-1]]].add(i)  # wr
-            if len(seen) < len(final[name]):
-                after[i].add(author[final[name][len(seen)]])  # rw
-    in_order = sorted(range(len(history)), key=lambda i: history[i][0])
-    for i, (_, returned, _) in enumerate(history):  # real time: an edge to each that began later is implied by a few
-        later = [j for j in in_order if history[j][0] > returned]
-        if later:
-            horizon = min(history[j][1] for j in later)
-            after[i].update(j for j in later if history[j][0] <= horizon)
-    return {i: others - {i} for i, others in after.items()}
-
-
-def cycle(after: dict[int, set[int]]) -> list[int] | None:
-    """A cycle in the graph, if there is one."""
-    state: dict[int, int] = {}
-    for start in list(after):
-        if start in state:
-            continue
-        path: list[int] = []
-        stack: list[tuple[int, Iterator[int]]] = [(start, iter(after.get(start, ())))]
-        state[start] = 1
-        path.append(start)
-        while stack:
-            _, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                stack.pop()
-                state[path.pop()] = 2
-            elif state.get(following) == 1:
-                return path[path.index(following) :]
-            elif following not in state:
-                state[following] = 1
-                path.append(following)
-                stack.append((following, iter(after.get(following, ()))))
-    return None
-
-
-def final_lists(tree: Metatree) -> dict[str, list[str]]:
-    lists = {f"{node}:l{n}": [] for node in ("m", "m/v1") for n in range(4)}  # type: ignore[var-annotated]
-    for node in ("m", "m/v1"):
-        lists.update({f"{node}:{name}": values for name, values in keys(tree, node).items() if name.startswith("l")})
-    return lists
+# --- serializability of whole histories: see tests/trust/histories.py -------------------------------------------------
 
 
 def test_the_search_for_cycles_finds_write_skew_lost_reads_and_stale_reads() -> None:
+    def cycle(history: list[Done], final: dict[str, list[str]]) -> object:
+        return Graph(history, final).cycle()
+
     skew = [
-        (0, 10, [("read", "y", ()), ("append", "x", "a")]),
-        (0, 10, [("read", "x", ()), ("append", "y", "b")]),
+        Done(0, 10, [("read", "y", ()), ("append", "x", "a")]),
+        Done(0, 10, [("read", "x", ()), ("append", "y", "b")]),
     ]
-    assert cycle(dependencies(skew, {"x": ["a"], "y": ["b"]}))
-    stale = [(0, 1, [("append", "x", "a")]), (2, 3, [("read", "x", ())])]
-    assert cycle(dependencies(stale, {"x": ["a"]}))
-    good = [(0, 5, [("append", "x", "a")]), (2, 3, [("read", "x", ())]), (6, 7, [("read", "x", ("a",))])]
-    assert cycle(dependencies(good, {"x": ["a"]})) is None
+    assert cycle(skew, {"x": ["a"], "y": ["b"]})
+    stale = [Done(0, 1, [("append", "x", "a")]), Done(2, 3, [("read", "x", ())])]
+    assert cycle(stale, {"x": ["a"]})
+    late = [Done(0, 1, []), Done(2, 30, []), Done(3, 4, [("read", "x", ("a",))]), Done(5, 6, [("append", "x", "a")])]
+    assert cycle(late, {"x": ["a"]}), "it read what was appended after it had returned"
+    good = [
+        Done(0, 5, [("append", "x", "a")]),
+        Done(2, 3, [("read", "x", ())]),
+        Done(6, 7, [("read", "x", ("a",))]),
+    ]
+    assert cycle(good, {"x": ["a"]}) is None
     with pytest.raises(AssertionError, match="lost"):
-        dependencies([(0, 1, [("append", "x", "a")])], {"x": []})
+        cycle([Done(0, 1, [("append", "x", "a")])], {"x": []})
+    with pytest.raises(AssertionError, match="half a transaction"):
+        cycle([Done(0, NEVER, [("append", "x", "a"), ("append", "y", "b")])], {"x": ["a"]})
+    with pytest.raises(AssertionError, match="nobody appended"):
+        cycle([], {"x": ["a"]})
+    with pytest.raises(AssertionError, match="no prefix"):
+        cycle([Done(0, 1, [("append", "x", "a"), ("read", "x", ("b",))])], {"x": ["a"]})
+    with pytest.raises(AssertionError, match="at LSN 2, x shows 0 values of 1 to 1"):
+        cycle([Done(0, 1, [("append", "x", "a")], 1), Done(0, 1, [("read", "x", ())], 2)], {"x": ["a"]})
 
 
 @pytest.mark.everywhere
@@ -814,7 +740,7 @@ def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None
     def work(number: int) -> None:
         choose = random.Random(seed * 10 + number)
         for count in range(60):
-            done = one_transaction(t1, choose, f"{number}-{count}")
+            done = one_transaction(t1, draw(choose, ("m", "m/v1")), f"{number}-{count}")
             if done is not None:
                 history.append(done)
 
@@ -824,53 +750,4 @@ def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None
     for thread in threads:
         thread.join()
     assert len(history) > 60, "almost everything was refused"
-    found = cycle(dependencies(history, final_lists(t1)))
-    assert found is None, [history[i] for i in found]
-
-
-SCRIPT = """
-import json, random, sys
-from metatree import Metatree
-from tests.tree.test_isolation import one_transaction
-root, seed, number, apply = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-tree = Metatree(root, apply=apply)
-choose = random.Random(seed * 10 + number)
-print("ready", flush=True)
-sys.stdin.readline()
-done = [one_transaction(tree, choose, f"{number}-{count}") for count in range(80)]
-tree.close()
-print(json.dumps([d for d in done if d is not None]))
-"""
-
-
-@pytest.mark.local("its processes open the tree by path; those on servers have tests of their own")
-def test_a_history_of_processes_is_serializable_in_real_time(t1: Metatree, apply: str) -> None:
-    seed = random.randrange(10**6)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, t1.root, str(seed), str(number), apply],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for number in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4
-    history = [
-        (began, returned, [tuple(op) for op in ops])
-        for output in outputs
-        for began, returned, ops in json.loads(output)
-    ]
-    assert len(history) > 80, "almost everything was refused"
-    found = cycle(dependencies(history, final_lists(t1)))
-    assert found is None, [history[i] for i in found]
-    assert t1.keys == LEVELS
+    assert_serializable(history, final_lists(t1))

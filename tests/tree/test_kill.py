@@ -1,10 +1,12 @@
-"""SIGKILL, two hundred times: nothing acknowledged is lost, nothing half done is seen. See tools/torture_kill.py."""
+"""SIGKILL, a thousand times: nothing acknowledged is lost, nothing half done is seen. See tools/torture_kill.py."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from torture_verify import Journal, differences, expected, on_disk, shown, wante
 from torture_work import LEVELS, State, make, plan
 
 from metatree import Metatree
+from tests.figures import Layer
 from tests.tree.conftest import assert_clean
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "torture_kill.py"
-KILLS = 200
+KILLS = 200  # of each number of writers
 
 
 def torture(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -24,17 +27,26 @@ def torture(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_of_four_writers_lose_nothing_and_leave_nothing_half_done(fast_path: Path) -> None:
-    done = torture(fast_path / "tree", "--kills", str(KILLS), "--writers", "4", "--json")
-    assert done.returncode == 0, done.stderr[-6000:]
-    summary = json.loads(done.stdout)
-    print(done.stdout)
-    assert summary["findings"] == []
-    assert summary["kills"] >= KILLS
-    assert summary["in_flight"] >= 0.8 * summary["kills"], "too many of the kills hit idle writers"
-    assert summary["acknowledged"] > summary["kills"]
-    assert summary["rounds"] > 0, "never were all killed at once, so that somebody had to recover"
-    assert_clean(fast_path / "tree")
+@pytest.mark.parametrize("writers", [1, 2, 3, 4, 5])
+def test_a_thousand_kills_of_writers_lose_nothing_and_leave_nothing_half_done(
+    layer: Layer, fast_path: Path, writers: int
+) -> None:
+    end, kills, in_flight, seeds = time.monotonic() + layer.seconds(0.02), 0, 0, []
+    while not kills or time.monotonic() < end:
+        root = fast_path / f"tree{kills}"
+        done = torture(root, "--kills", str(KILLS), "--writers", str(writers), "--check-every", "100", "--json")
+        assert done.returncode == 0, done.stderr[-6000:]
+        summary = json.loads(done.stdout)
+        assert summary["findings"] == []
+        assert summary["acknowledged"] > summary["kills"]
+        assert summary["rounds"] > 0, "never were all killed at once, so that somebody had to recover"
+        assert_clean(root)
+        shutil.rmtree(root)
+        kills, in_flight = kills + summary["kills"], in_flight + summary["in_flight"]
+        seeds.append(summary["seed"])
+    assert in_flight >= 0.8 * kills, "too many of the kills hit idle writers"
+    note = f"{100 * in_flight // kills} % of {writers} writers in flight, seed {seeds[0]}"
+    layer.report("kill -9", kills, floor=KILLS, night=4_000, unit="kills", note=note)
 
 
 # --- that it would be noticed ---------------------------------------------------------------------------------------

@@ -85,6 +85,12 @@ FACTS: list[Fact] = [
     ChildFact((), "fräulein", True),
     ChildFact((), "old", False),
 ]
+ABORTING = Header(
+    txid="2b-0000000000000000",
+    at="2025-01-02T03:04:05.678901+00:00",
+    who="ana@lab:4711",
+    aborts=("0-00112233445566aa", "2a-00112233445566aa"),
+)
 NAMES = {"header": encode_header(HEADER), "header-bare": encode_header(BARE), "body": encode(HEADER, FACTS).body}
 
 
@@ -107,11 +113,13 @@ def test_a_fixed_transaction_has_the_bytes_it_always_had(codec: str) -> None:
     assert record.header == golden("header")
     assert record.body == golden("body")
     assert encode_header(BARE) == golden("header-bare")
+    assert encode_header(ABORTING) == golden("header-aborting")
 
 
 def test_bytes_written_by_either_codec_are_read_by_the_other(codec: str) -> None:
     assert decode_header(golden("header")) == HEADER
     assert decode_header(golden("header-bare")) == BARE
+    assert decode_header(golden("header-aborting")) == ABORTING
     assert_same(decode_facts(golden("body")), FACTS)
 
 
@@ -150,8 +158,8 @@ def test_the_body_is_a_length_json_and_the_inline_content_end_to_end() -> None:
 
 
 def test_a_newer_format_or_an_unknown_fact_is_refused_and_never_skipped() -> None:
-    with pytest.raises(FormatError, match="format 2"):
-        decode_header(golden("header").replace(b'"v":1', b'"v":2'))
+    with pytest.raises(FormatError, match="format 3"):
+        decode_header(golden("header").replace(b'"v":1', b'"v":3'))
     for rows in ([["rename", "a", "b"]], [["blob", "a", "b", 1, "0" * 64, "elsewhere", 0]]):
         text = jsontext.dump(rows)
         with pytest.raises(FormatError, match="unknown kind"):

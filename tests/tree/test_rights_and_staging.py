@@ -6,10 +6,13 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torture_place import Place
 
 from metatree import Metatree, UnavailableError
+from wal.testing.hosts import watched
 
 LARGE = b"x" * 100_000  # staged, not inline
 
@@ -79,3 +82,22 @@ def test_a_commit_whose_staged_blobs_are_gone_is_refused_and_nothing_of_it_is_th
         shutil.rmtree(Path(tree.root, ".wal", "staged", txn.txid))
     assert tree.lsn == lsn
     assert not tree.exists("m")
+
+
+def test_a_checkpoint_that_is_overtaken_while_it_empties_the_trash_is_made_again(fast_path: Path) -> None:
+    place, overtaken = Place(str(fast_path / "tree"), mount=True), []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read" and arguments[0].startswith(".wal/trash/") and not overtaken:
+            overtaken.append(arguments[0])
+            with Place(place.root, mount=True, ttl=0.05).open() as other:
+                other.checkpoint()
+        return run()
+
+    with place.open_on(watched(place.storage(), around), ("model", "version")) as tree:
+        tree.put("m/v1", b"1", name="b")
+        tree.put("m/v2", b"2", name="b")
+        tree.delete("m/v1", recursive=True)
+        assert tree.checkpoint() == tree.lsn
+        assert overtaken
+        assert tree.check(deep=True).ok

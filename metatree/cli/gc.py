@@ -1,0 +1,64 @@
+"""`metatree gc`: what dead writers left behind, and with --yes, taking it away."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import click
+
+from metatree.gc import Collected
+
+from .ending import Code, ending
+from .trees import opened, tree_command
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Duration(click.ParamType[float]):
+    """12h, 2d, 30m, 45s."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([0-9]{1,9})([smhd])", value)
+        if found is None:
+            self.fail(f"{value!r} is no duration: it looks like 12h, 2d or 30m", param, ctx)
+        return float(int(found[1]) * _UNITS[found[2]])
+
+
+@click.command()
+@tree_command
+@click.option("--older-than", type=_Duration(), default="1d", show_default=True, help="30m, 12h, 2d: leave younger.")
+@click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
+@click.pass_context
+def gc(context: click.Context, root: str, options: dict[str, Any], as_json: bool, older_than: float, yes: bool) -> None:
+    """Take away what writers that died left in the tree at ROOT; without --yes, print the plan.
+
+    Staged blobs of transactions that never committed go to .wal/quarantine/, in a bucket they are deleted. Each
+    transaction is aborted before: should its writer be alive after all, its commit is refused as a conflict.
+
+    Exit codes: 0 nothing (more) to take away, 1 there is something, 2 usage, 6 damage, 7 recovery needed.
+    """
+    with ending(context, root, as_json=as_json), opened(root, options, read_only=not yes) as tree:
+        done = tree.gc(older_than=older_than, dry_run=not yes)
+    code = Code.OK if done.done or done.clean else Code.DIFFERS
+    if as_json:
+        click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
+    else:
+        click.echo("\n".join(_text(root, done)))
+    context.exit(code)
+
+
+def _text(root: str, done: Collected) -> list[str]:
+    if done.clean:
+        lines = [f"{root}: {click.style('clean', fg='green')}: nothing to take away"]
+    else:
+        lines = [f"{root}: {'taken away' if done.done else 'plan, nothing is changed yet'}: {done.bytes} bytes"]
+    lines += [f"  old       {name}" for name in (*done.old, *done.scratch)]
+    lines += [f"  young     {name}: its writer may be at work" for name in done.young]
+    lines += [f"  foreign   {name}: not the engine's, never touched" for name in done.foreign]
+    lines += [f"  kept      {name}" for name in done.kept]
+    lines += [f"  erased    {name}" for name in done.erased]
+    return lines if done.done or done.clean else [*lines, "run it again with --yes to do this"]

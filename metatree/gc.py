@@ -1,0 +1,144 @@
+"""Collecting what dead writers left in the engine's folders (docs/decisions/0036).
+
+A folder's age only chooses: a writer may be slow instead of dead. So each transaction chosen is aborted first, by a
+record, and only what the log says can never be committed is taken away. A collection that dies is finished by the next.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import wal
+
+from . import layout, recovery
+from .errors import TransactionError
+from .staging import names_in
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+GRACE = 24 * 3600.0  # seconds
+_TXID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{16}").fullmatch  # as `Clock.txid` makes them
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a collection found, and did or would do. Names are relative to the root."""
+
+    done: bool = False  # not only a plan
+    old: list[str] = field(default_factory=list)  # to be taken away: staged blobs that were never committed, and ...
+    scratch: list[str] = field(default_factory=list)  # ... unfinished files
+    young: list[str] = field(default_factory=list)  # left alone: their writers may be at work, or nobody told their age
+    foreign: list[str] = field(default_factory=list)  # in the staging area, but not the engine's: never touched
+    bytes: int = 0  # in `old` and `scratch`
+    kept: list[str] = field(default_factory=list)  # in the quarantine
+    erased: list[str] = field(default_factory=list)  # where there are no folders to move
+
+    @property
+    def clean(self) -> bool:
+        """There was nothing to take away."""
+        return not (self.old or self.scratch)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the names are stable."""
+        return {"clean": self.clean, **asdict(self)}
+
+
+def collect(engine: Engine, *, older_than: float, dry_run: bool) -> Collected:
+    """See `Metatree.gc`."""
+    if older_than < 0:
+        raise ValueError(f"older_than is a number of seconds, not {older_than!r}")
+    if engine.active.get() is not None:
+        raise TransactionError("a collection makes a commit of its own: call it outside of the transaction")
+    if not dry_run:
+        engine.require_writable()
+    found = Collected()
+    orphans = recovery.orphans(engine.storage, engine.log)
+    leftovers = recovery.leftovers(engine.storage)
+    if not (orphans or leftovers):
+        found.done = not dry_run
+        return found
+    now = datetime.fromisoformat(engine.clock.now()).timestamp() if dry_run else _time_there(engine)
+    _choose(engine.storage, found, orphans, leftovers, now, older_than)
+    if not dry_run:
+        _take_away(engine, found)
+    return found
+
+
+def _time_there(engine: Engine) -> float | None:
+    """The time by the clock that the ages are told by: that of the storage. None if it tells none."""
+    name = f"{layout.SCRATCH}/gc-{engine.clock.token(8).hex()}"
+    engine.storage.publish(name, b"", b"", durable=False)
+    try:
+        return wal.written_at(engine.storage, name)
+    finally:
+        with suppress(OSError):  # an old one is collected as any unfinished file
+            engine.storage.erase(name)
+
+
+def _choose(
+    storage: wal.Storage,
+    found: Collected,
+    orphans: list[str],
+    leftovers: list[str],
+    now: float | None,
+    older_than: float,
+) -> None:
+    for folder in orphans:
+        entry = storage.entry(folder)
+        if entry is None:
+            continue  # its transaction has ended
+        if entry.kind is not wal.Kind.FOLDER or not _TXID(entry.name):
+            found.foreign.append(folder)
+            continue
+        names = [f"{folder}/{name}" for name in names_in(storage, folder)]
+        # Whoever says 0 means all: also where nobody tells the time.
+        if older_than == 0 or _age(storage, [folder, *names], now) >= older_than:
+            found.old.append(folder)
+            found.bytes += sum(_size(storage, name) for name in names)
+        else:
+            found.young.append(folder)
+    for name in leftovers:
+        # No record makes these safe: never younger ones, and no folders, which a committer may hold for long.
+        entry = storage.entry(name)
+        if entry is None or entry.kind is not wal.Kind.FILE:
+            continue
+        if _age(storage, [name], now) >= max(older_than, GRACE):
+            found.scratch.append(name)
+            found.bytes += entry.size
+
+
+def _age(storage: wal.Storage, names: list[str], now: float | None) -> float:
+    """Seconds since the last sign of life in these; less than none if one does not tell."""
+    if now is None:
+        return -1.0
+    ages = []
+    for name in names:
+        with suppress(FileNotFoundError, IsADirectoryError):  # gone; a folder in a bucket has no time of its own
+            written = wal.written_at(storage, name)
+            ages.append(-1.0 if written is None else now - written)
+    return min(ages, default=-1.0)
+
+
+def _size(storage: wal.Storage, name: str) -> int:
+    entry = storage.entry(name)
+    return 0 if entry is None else entry.size
+
+
+def _take_away(engine: Engine, found: Collected) -> None:
+    txids = [folder.rpartition("/")[2] for folder in found.old]
+    aborted = engine.committing.abort(txids) if txids else ()
+    found.old = [layout.staged_folder(txid) for txid in aborted]  # the others were committed meanwhile
+    for name in (*found.old, *found.scratch):
+        if engine.storage.capabilities.folders:
+            aside = layout.quarantine(name.split("/")[1], name.rpartition("/")[2])
+            kept = engine.storage.set_aside(name, aside)
+            found.kept += [kept] if kept is not None else []  # None: another collection was faster
+        else:  # a move would be a copy of every byte, and nobody can commit them any more
+            engine.storage.erase(name)
+            found.erased.append(name)
+    found.done = True

@@ -1,0 +1,90 @@
+"""Histories of real processes: serializable, in real time, in the order of the log; nothing lost, half done or twice.
+
+Writers are killed and stopped while they work. `METATREE_HISTORY_SEED` repeats the choices of a run, not its timing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torture_place import Place
+
+from tests.figures import Layer
+from tests.hosts.conftest import KINDS, Shared, shared
+from tests.tree.conftest import LEVELS
+from tests.tree.conftest import fast_path as fast_path
+from tests.trust.historian import Trouble, history, start
+from tests.trust.histories import assert_serializable, final_lists
+
+SEED = int(os.environ.get("METATREE_HISTORY_SEED", str(random.randrange(1 << 32))))
+
+
+@pytest.fixture(params=["local", *KINDS])
+def somewhere(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[Shared]:
+    if request.param == "local":
+        yield Shared("local", Place(str(fast_path / "local")), None)  # type: ignore[arg-type]
+    else:
+        yield from shared(request.param, request)
+
+
+def live(place: Place, folder: Path, writers: int, readers: int, count: int, apply: str, pause: float) -> Trouble:
+    """So many writers make so many transactions each, though they are killed and stopped again and again."""
+    with place.open(LEVELS):
+        pass
+    folder.mkdir()
+    choose = random.Random(SEED)
+    trouble = Trouble(choose, place, SEED, apply, folder)
+    others = [start(place, "read", SEED, f"r{number}", folder / f"r{number}") for number in range(readers)]
+    others.append(start(place, "keep house"))
+    working = [trouble.writer(count) for _ in range(writers)]
+    try:
+        while any(writer.poll() is None for writer in working):
+            time.sleep(choose.uniform(pause / 2, pause))
+            if trouble.killed < 2 * writers:  # then they may come to an end
+                trouble.make(working, count)
+        assert [writer.returncode for writer in working] == [0] * writers
+        assert [other.poll() for other in others] == [None] * len(others), "a reader, or who keeps house, has failed"
+    finally:
+        for process in (*working, *others):
+            process.kill()
+            process.wait()
+    return trouble
+
+
+SIZES = {  # writers, readers, transactions of each, seconds between two troubles; of a night
+    "local": (8, 4, 500, 0.5, 20_000),
+    "mount": (4, 1, 60, 1.0, 2_000),
+    "seaweedfs": (4, 1, 40, 1.0, 2_000),
+    "hdfs": (4, 1, 30, 1.0, 1_000),
+}
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("apply", ["sync", "background"])
+def test_what_processes_do_at_once_is_serializable_though_some_are_killed_or_stopped(
+    layer: Layer, somewhere: Shared, fast_path: Path, apply: str
+) -> None:
+    writers, readers, count, pause, night = SIZES[somewhere.kind]
+    count = layer.size(count, night)
+    place = Place(**{**vars(somewhere.place), "ttl": 2.0})
+    trouble = live(place, fast_path / "journals", writers, readers, count, apply, pause)
+    with place.open() as tree:
+        final = final_lists(tree)
+        report = tree.check(deep=True)
+    done, unknown = history(sorted((fast_path / "journals").iterdir()), final)
+    print(
+        f"{somewhere.kind}: {len(done)} transactions, {unknown} of unknown outcome, {trouble.killed} kills, "
+        f"{trouble.stopped} stops; METATREE_HISTORY_SEED={SEED}"
+    )
+    assert_serializable(done, final)
+    assert report.ok, str(report)
+    assert trouble.killed and trouble.stopped and unknown, "nobody was killed or stopped at work"
+    layer.report(
+        f"histories of processes, {somewhere.kind}", len(done), floor=writers * count, night=writers * night,
+        unit="transactions", note=f"METATREE_HISTORY_SEED={SEED}",
+    )  # fmt: skip
