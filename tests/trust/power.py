@@ -65,6 +65,11 @@ def created(disk: MemoryPosix, *, closely: bool) -> State:
     return recovered(disk, closely=closely)
 
 
+def existing(disk: MemoryPosix, *, closely: bool) -> State:
+    """As `recovered`, never making a tree where none is: a reader, who comes first, refuses that."""
+    return recovered(disk, closely=True)
+
+
 @dataclass
 class Life:
     """One process on one disk, from a state in which everything is sure."""
@@ -86,6 +91,13 @@ class Life:
         self.disk.settle()
         self._choose = Random(self.seed)
         self.disk.cut = self._cut
+
+    def returned(self) -> None:
+        """A cut now that a call has returned, whatever it did last: every object in each of its states."""
+        with self.disk._changed:
+            self.disk.platter.unsettled()
+            if self.disk.cut is not None:
+                self._cut("which was the last one of an act that has returned")
 
     def stop(self) -> None:
         """No more cuts. Raises what was found wrong."""
@@ -126,13 +138,15 @@ def acts(life: Life, tree: Metatree, several: Iterable[Callable[[Metatree], obje
         act(tree)
         state = to_come
         life.allow(state)
+        life.returned()
         if life.failure is not None:
             return
 
 
 def after(life: Life, act: Callable[[Metatree], object]) -> State:
     """The state that an act leads to: tried on a copy of the disk as it is now, everything written."""
-    platter = life.disk.platter
-    with open_tree(platter.disk(platter.newest())) as other:
+    with life.disk._changed:  # a committer in the background goes on meanwhile
+        copied = life.disk.platter.disk(life.disk.platter.newest())
+    with open_tree(copied) as other:
         act(other)
-        return dump(other)
+    return plain(copied)

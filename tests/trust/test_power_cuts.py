@@ -11,14 +11,15 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
 from metatree import Metatree, MetatreeError
 from tests.figures import Layer
-from tests.tree.model import BIG, OPERATIONS, OTHER_BIG, ROOT, dump, populate
-from tests.trust.power import Life, acts, created, open_tree
+from tests.tree.model import BIG, OPERATIONS, OTHER_BIG, ROOT, State, dump, populate
+from tests.trust.power import Life, acts, created, existing, open_tree
 from wal.testing import PowerPosix
 
 SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
@@ -69,9 +70,13 @@ def test_a_power_cut_while_a_tree_is_created_leaves_nothing_or_the_tree(layer: L
     life = a_life(layer, disk, 60, recover=created)
     life.allow({"": ({}, (), {})})
     life.start()
-    open_tree(disk).close()
-    life.stop()
+    tree = open_tree(disk)
     report(layer, life, 10)
+    life.known.clear()
+    life.recover = existing  # from here on, since it was acknowledged
+    life.returned()
+    tree.close()
+    life.stop()
 
 
 # --- many commits ---------------------------------------------------------------------------------------------------
@@ -149,6 +154,49 @@ def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
     report(layer, life, 100)
 
 
+WRITERS = ("m", "m/v1", "other/v1")
+
+
+def test_writers_at_once_and_a_power_cut_at_any_moment(layer: Layer) -> None:
+    """Two threads of one handle and another handle, at once: each counts in a node of its own."""
+    life = a_life(layer, PowerPosix(), 8)
+    with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
+        populate(one)
+        for writer in WRITERS:
+            one.update(writer, count=0)
+        base = dump(one)
+        told = dict.fromkeys(WRITERS, (0,))
+
+        def tell(writer: str, *numbers: int) -> None:
+            with life.disk._changed:
+                told[writer] = numbers
+                life.allow(*(counted(base, chosen) for chosen in itertools.product(*told.values())))
+
+        def count(tree: Metatree, writer: str) -> None:
+            for number in range(1, layer.size(6, 60)):
+                tell(writer, number - 1, number)
+                tree.update(writer, count=number)
+                tell(writer, number)
+
+        tell(WRITERS[0], 0)
+        life.start()
+        with ThreadPoolExecutor() as pool:
+            several = [pool.submit(count, *who) for who in zip((one, one, two), WRITERS, strict=True)]
+        life.returned()
+        life.stop()
+        for writer in several:
+            writer.result()
+    report(layer, life, 100)
+
+
+def counted(base: State, numbers: tuple[int, ...]) -> State:
+    state = dict(base)
+    for writer, number in zip(WRITERS, numbers, strict=True):
+        keys, children, blobs = base[writer]
+        state[writer] = {**keys, "count": number}, children, blobs
+    return state
+
+
 def test_a_power_cut_in_the_recovery_after_a_power_cut_loses_nothing_either(layer: Layer) -> None:
     choose = random.Random(SEED)
     first = a_life(layer, PowerPosix(), 3)
@@ -197,6 +245,10 @@ class Forgetful(PowerPosix):
             super().syncfs(fd)
 
 
+LARGE: dict[str, Act] = {  # a node whose file is changed in place of being written anew from the log
+    "a large node": lambda tree: tree.update("m", text="t" * 20_000),
+    "a key of it": lambda tree: tree.update("m", n=2),
+}
 FORGOTTEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "the flush of the log": (".log", "file", ("update",)),
     "the staged blob": ("/staged/", "file", ("put of a staged blob",)),
@@ -205,6 +257,12 @@ FORGOTTEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "the filesystem, at a checkpoint": ("", "filesystem", ("put of a staged blob", "checkpoint")),
     "a new segment": ("/tmp/", "file", ()),
     "the folder of the log": ("/.wal", "folder", ()),
+    "the file of a large node": (
+        "/tmp/",
+        "file",
+        ("a large node", "checkpoint", "a key of it", "checkpoint", "a key of it"),
+    ),
+    "what a checkpoint writes": ("/tmp/", "file", ("update", "checkpoint", "update", "checkpoint")),
 }
 
 
@@ -216,7 +274,8 @@ def test_a_sync_that_is_forgotten_is_noticed(what: str) -> None:
     if names:
         populate(tree)
     full: list[Act] = [lambda tree, n=n: tree.update((), text="t" * 3_000, n=n) for n in range(8)]
-    row = [OPERATIONS[name].act for name in names] or full
+    row = [LARGE[name] if name in LARGE else OPERATIONS[name].act for name in names] or full
     with pytest.raises((AssertionError, MetatreeError)):
         live(life, tree, *row)
+    assert life.failure is not None, "an error, but not of a state that a cut left"
     tree.close()

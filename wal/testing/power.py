@@ -156,6 +156,10 @@ class Platter:
         for rest, chosen in choose.sample(found, min(most, len(found))):
             yield self._lawful({**rest, **chosen})
 
+    def unsettled(self) -> None:
+        """Let `legal` go through all choices of each object of which anything is not sure, however old."""
+        self._changed |= self.objects.keys()
+
     def newest(self) -> Choice:
         """Everything as it is without a cut."""
         return {key: len(history) - 1 for parts in self._uncertain().values() for key, history in parts.items()}
