@@ -15,7 +15,7 @@ import pytest
 from torture_place import Place
 
 from tests.figures import Layer
-from tests.hosts.conftest import KINDS, Shared, shared
+from tests.hosts.conftest import Shared, shared
 from tests.tree.conftest import LEVELS
 from tests.tree.conftest import fast_path as fast_path
 from tests.trust.historian import Trouble, history, start
@@ -24,7 +24,7 @@ from tests.trust.histories import assert_serializable, final_lists
 SEED = int(os.environ.get("METATREE_HISTORY_SEED", str(random.randrange(1 << 32))))
 
 
-@pytest.fixture(params=["local", *KINDS])
+@pytest.fixture
 def somewhere(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[Shared]:
     if request.param == "local":
         yield Shared("local", Place(str(fast_path / "local")), None)  # type: ignore[arg-type]
@@ -65,7 +65,11 @@ SIZES = {  # writers, readers, transactions of each, seconds between two trouble
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("apply", ["sync", "background"])
+@pytest.mark.parametrize(
+    ("somewhere", "apply"),
+    [("local", "sync"), ("local", "background"), ("mount", "sync"), ("seaweedfs", "sync"), ("hdfs", "background")],
+    indirect=["somewhere"],
+)
 def test_what_processes_do_at_once_is_serializable_though_some_are_killed_or_stopped(
     layer: Layer, somewhere: Shared, fast_path: Path, apply: str
 ) -> None:
