@@ -102,7 +102,7 @@ IN_THE_TREE = (
         "metatree/fold.py",
         "        self.children.pop(name, None)\n        self.children[name] = True",
         "        self.children[name] = True",
-        (f"{REPLAY}test_any_window_over_any_file_inside_it_gives_the_state_at_its_end",),
+        (f"{REPLAY}test_a_child_that_was_dropped_and_made_again_comes_last_over_any_file_of_the_window",),
     ),
     Planted(
         "a failed step still raises the applied mark",
