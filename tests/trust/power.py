@@ -18,7 +18,7 @@ from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import PowerPosix
 
 SEVERAL = 10  # choices that are tried for each new state that is asked for: many lead to the same one
-CLOSELY = 4  # one state in so many is looked at in every way
+CLOSELY = 8  # one state in so many is also read before, and opened again
 
 
 def digest(state: State) -> bytes:

@@ -1,6 +1,6 @@
 """Power cuts: after every call that changes the disk, the states that the model of `wal.testing.power` allows.
 
-Each is recovered and checked, one in four also read before and opened again. What was acknowledged is there, what was
+Each is recovered and checked, one in eight also read before and opened again. What was acknowledged is there, what was
 in flight is there whole or not at all. `METATREE_POWER_SEED` repeats a run.
 """
 
