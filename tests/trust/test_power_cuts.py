@@ -121,7 +121,7 @@ def tried(change: Act) -> Act:
 
 @pytest.mark.xfail(
     strict=False,
-    reason="known: a blob of a node that one window made, dropped and made again may come back as a foreign file if the "
+    reason="known: a blob of a node that one window made, dropped and made again may come back as a foreign one if the "
     "cut takes its attribute (METATREE_POWER_SEED=1, row 7; see docs/storage_contract.md)",
 )
 @pytest.mark.parametrize("apply", ["sync", "background"])
