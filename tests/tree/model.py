@@ -106,8 +106,9 @@ def write(posix: Posix, path: str, content: bytes) -> None:
 def clone(disk: MemoryPosix) -> MemoryPosix:
     """A copy of a disk, as if everybody who had it open were dead. Hard links stay hard links."""
     copied = MemoryPosix()
-    copied._top = _clone(disk._top, {})
-    copied._numbers = itertools.count(max(next(disk._numbers), 2))
+    with disk._changed:  # its process may still be at work
+        copied._top = _clone(disk._top, {})
+        copied._numbers = itertools.count(max(next(disk._numbers), 2))
     return copied
 
 

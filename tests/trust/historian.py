@@ -109,7 +109,7 @@ def _pairs(journal: Path) -> Iterator[tuple[Any, Any]]:
 
 
 class Trouble:
-    """Kills writers and puts others in their place; stops and continues some; all as drawn."""
+    """Kills a writer in a transaction and puts another in its place; stops and continues one; in turn."""
 
     def __init__(self, choose: random.Random, place: Place, seed: int, apply: str, folder: Path) -> None:
         self._choose, self._place, self._seed, self._apply, self._folder = choose, place, seed, apply, folder
@@ -129,20 +129,24 @@ class Trouble:
         journal = self._journals[writer.pid]
         return journal.exists() and journal.stat().st_size > 0
 
+    def _is_in_a_transaction(self, writer: subprocess.Popen[str]) -> bool:
+        """Of one that is stopped: its journal says what it was going to do, and not yet what came of it."""
+        return self._journals[writer.pid].read_bytes().count(b"\n") % 2 == 1
+
     def make(self, writers: list[subprocess.Popen[str]], count: int) -> None:
         """To one of the writers that are still at work."""
         busy = [at for at, writer in enumerate(writers) if writer.poll() is None and self._is_at_work(writer)]
         if not busy:
             return
         at = self._choose.choice(busy)
-        if self._choose.random() < 0.5:
+        os.kill(writers[at].pid, signal.SIGSTOP)
+        if self.killed <= self.stopped and self._is_in_a_transaction(writers[at]):
             self.killed += 1
             writers[at].kill()
             writers[at].wait()
             writers[at] = self.writer(count)
         else:
             self.stopped += 1
-            os.kill(writers[at].pid, signal.SIGSTOP)
             sleep(self._choose.uniform(0.01, 0.3))
             os.kill(writers[at].pid, signal.SIGCONT)
 
