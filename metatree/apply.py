@@ -93,7 +93,7 @@ class _Application:
             missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
             for name, aside in asides.items():  # nodes that took a blob's name, perhaps in an earlier pass already
                 if aside is not None and name in effect.below and name not in missing and name not in gone:
-                    foreign.give_back(self._storage, aside, layout.blob(path, name), self._since)
+                    self._give_back(aside, layout.blob(path, name), effect.below[name], self._since)
             for fact in effect.blobs.values():
                 if fact is not None:
                     self._publish_blob(fact)
@@ -125,7 +125,7 @@ class _Application:
         if not self._storage.publish_folder(folder, files):
             return False
         if aside is not None:
-            foreign.give_back(self._storage, aside, folder, self._since if effect.reset else None)
+            self._give_back(aside, folder, effect, self._since if effect.reset else None)
         nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
@@ -134,6 +134,11 @@ class _Application:
                 if fact is not None and "/" in name:
                     self._mark_folders(inner, name)
         return True
+
+    def _give_back(self, aside: str, folder: str, effect: Effect, since: int | None) -> None:
+        # a power cut may have taken the mark of what the window put there, not that of what is older: it was synced
+        unmarked = effect.files_put() if self._mode is Mode.REPLAY else frozenset()
+        foreign.give_back(self._storage, aside, folder, since, unmarked)
 
     def _files(self, path: Path, effect: Effect) -> Iterator[wal.Publication]:
         for fact in effect.blobs.values():

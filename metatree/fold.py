@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
+from .layout import METADATA
 from .location import Path, fold_name
 
 
@@ -27,6 +28,7 @@ class Effect:
         "cleared",
         "exists",
         "keys",
+        "left",
         "reset",
         "unset",
         "whole",
@@ -34,6 +36,7 @@ class Effect:
 
     def __init__(self) -> None:
         self.reset = False  # all that was here or below before the window is gone
+        self.left: frozenset[str] = frozenset()  # files that the window had put here before it dropped the node
         self.exists: bool | None = None  # at the window's end; None: the window does not say
         self.whole = False  # `keys` and `children` are everything, not changes
         self.keys: dict[str, Any] = {}
@@ -75,6 +78,11 @@ class Effect:
         for name, below in self.below.items():
             yield from below.walk((*path, name))
 
+    def files_put(self) -> frozenset[str]:
+        """The files that the window put here or below, by their names from here; also those that are gone again."""
+        below = {f"{name}/{file}" for name, effect in self.below.items() for file in effect.files_put()}
+        return self.left.union(self.blobs, below, (METADATA,) if self.exists else ())
+
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def set_whole(self, keys: dict[str, Any], children: Iterable[str]) -> None:
@@ -111,8 +119,11 @@ class Effect:
 
     def drop_node(self, name: str) -> None:
         """The node below, and all below that, is gone."""
-        gone = self.below[name] = Effect()
+        before, gone = self.below.get(name), Effect()
         gone.reset, gone.exists = True, False
+        if before is not None:
+            gone.left = before.files_put()
+        self.below[name] = gone
         self._note(name, None)
 
     def put_blob(self, fact: BlobFact) -> None:

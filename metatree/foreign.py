@@ -40,22 +40,24 @@ def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str
     return kept
 
 
-def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None) -> None:
+def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: frozenset[str]) -> None:
     """A node that is made once more keeps what is foreign in the one that stood there, which was moved to `aside`.
 
     Only if that one was published for records after `since`, the beginning of the window that is applied: what was in
     a node from before, which the window dropped, went with it. None: the window dropped nothing there. (If the window
     made and dropped a node of this name before, this one may be meant: then too much is given back, never too little.)
+    `ours`: files, by their names in the node, that are not foreign even if they carry no attribute.
     """
     if not storage.capabilities.attributes or not (since is None or _is_made_since(storage, aside, since)):
         return
     for entry in storage.list(aside):
         old, new = f"{aside}/{entry.name}", f"{folder}/{entry.name}"
         there = storage.entry(new)
-        if there is None and is_foreign(storage, old):
+        below = frozenset(name.partition("/")[2] for name in ours if name.partition("/")[0] == entry.name)
+        if there is None and not below and is_foreign(storage, old):
             storage.set_aside(old, new)
-        elif there is not None and there.kind is entry.kind is wal.Kind.FOLDER:
-            give_back(storage, old, new, since)
+        elif there is not None and there.kind is entry.kind is wal.Kind.FOLDER and "" not in below:
+            give_back(storage, old, new, since, below)
 
 
 def _is_made_since(storage: wal.Storage, folder: str, since: int) -> bool:

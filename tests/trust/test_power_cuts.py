@@ -119,11 +119,6 @@ def tried(change: Act) -> Act:
     return act
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="known: a blob of a node that one window made, dropped and made again may come back as a foreign one if the "
-    "cut takes its attribute (METATREE_POWER_SEED=1, row 7; see docs/storage_contract.md)",
-)
 @pytest.mark.parametrize("apply", ["sync", "background"])
 @pytest.mark.parametrize("number", range(10))
 def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Layer, number: int, apply: str) -> None:
