@@ -128,11 +128,11 @@ class Asking:
                 raise
             raise _OutOfDate from error  # or so may be what the error rests on
 
-    def refresh(self) -> None:
-        """Note the mark, then follow the log to its head."""
+    def refresh(self, head: int | None = None) -> None:
+        """Note the mark, then follow the log to its head (which the caller may know)."""
         mark = self._window.mark()
         self._unsettled, self._looked = False, True
-        self._window.extend(self._log.head())
+        self._window.extend(self._log.head() if head is None else head)
         self._window.forget(mark)
 
     def follow(self, head: int) -> None:

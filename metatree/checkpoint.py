@@ -63,10 +63,10 @@ class Checkpointer:
         self._batches = batches
         self._cleared = 0  # of records up to this LSN nothing is left in the staging area
 
-    def is_due(self) -> bool:
-        """Whether the log has grown enough since the last checkpoint."""
+    def is_due(self, head: int) -> bool:
+        """Whether the log, which ends at `head`, has grown enough since the last checkpoint."""
         redo = self._log.trimmed()
-        return self._log.known() - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
+        return head - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
 
     def run(self) -> int:
         """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""

@@ -18,7 +18,7 @@ from .committer import Committer
 from .derive import derive
 from .draft import Draft
 from .errors import CommitUnknownError, ConflictError, MetatreeError
-from .facts import Changes, Fact, Header, decode_facts, decode_header, encode
+from .facts import Changes, Fact, Header, encode, facts_of, header_of
 from .fold import Effect, fold
 from .reader import Reader
 from .staging import Staging
@@ -98,9 +98,9 @@ class Committing:
     ) -> tuple[wal.Position | None, bool]:
         replay: list[wal.Position] = []
 
-        def prepare(_: int, mates: Sequence[wal.Record]) -> wal.Record | None:
+        def prepare(head: int, mates: Sequence[wal.Record]) -> wal.Record | None:
             with self._reader.lock:
-                self._reader.refresh()
+                self._reader.refresh(head)
                 if staging.used:
                     self._refuse_aborted(staging.txid, mates)
                 if key is not None and self._used(key, mates, replay):
@@ -146,7 +146,7 @@ class Committing:
 
     def _refuse_aborted(self, txid: str, mates: Sequence[wal.Record]) -> None:
         headers = [header for _, header in self._reader.since(base_of(txid))]
-        for header in headers + [decode_header(mate.header) for mate in mates]:
+        for header in headers + [header_of(mate) for mate in mates]:
             if txid in header.aborts:
                 raise ConflictError(
                     f"transaction {txid} was aborted by {header.who}, who took its staged blobs for those of a process "
@@ -185,7 +185,7 @@ class Committing:
 
     def _check_mates(self, draft: Draft, mates: Sequence[wal.Record]) -> None:
         for mate in mates:
-            if draft.reads.conflict(decode_header(mate.header).changes):
+            if draft.reads.conflict(header_of(mate).changes):
                 raise wal.Deferred
 
     def _fold_mates(self, mates: Sequence[wal.Record]) -> Effect:
@@ -194,14 +194,14 @@ class Committing:
         if first is not mates[0]:
             count, effect = 0, Effect()
         for mate in mates[count:]:
-            fold(decode_facts(mate.body or b""), effect)
+            fold(facts_of(mate), effect)
         self._mates = (mates[0], len(mates), effect)
         return effect
 
     # --- idempotency keys, transaction ids --------------------------------------------------------------------------
 
     def _used(self, key: str, mates: Sequence[wal.Record], replay: list[wal.Position]) -> bool:
-        if any(decode_header(mate.header).key == key for mate in mates):
+        if any(header_of(mate).key == key for mate in mates):
             raise wal.Deferred
         position = self.used(key)
         replay[:] = [] if position is None else [position]

@@ -18,7 +18,7 @@ import wal
 from . import apply, layout, marks
 from .clock import Clock
 from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
-from .facts import decode_facts
+from .facts import facts_of
 from .fold import Effect, fold
 from .objects import Objects
 from .outcome import Mode, Outcome
@@ -73,28 +73,28 @@ class Committer:
             if self.failure is not None:  # of an earlier pass, by the thread: here is somebody to tell it to
                 self.note(self.failure)
             return
-        if not self._reached(lsn, small=True):
+        if self.applied(small=True) < lsn:
             outcome = self.pass_(defer=True)
             if outcome.failed:
                 self.note(self.failure or "")
-        if not self._reached(lsn, small=False):
+        if self.applied() < lsn:
             self._follow()
 
     def flush(self) -> None:
         """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
         head = self._log.head(fresh=True)
-        if not self._reached(head, small=False):
+        if self.applied() < head:
             self.pass_(defer=False)
-        if not self._reached(head, small=False):
+        if self.applied() < head:
             raise UnavailableError(f"commits are durable in the log but not all files could follow: {self.failure}")
 
     def unapplied(self) -> int:
         """How many batches the files are behind the log."""
-        return max(0, self._log.known() - max(self._log.load_mark(marks.APPLIED), self._log.trimmed()))
+        return max(0, self._log.known() - self.applied())
 
-    def _reached(self, lsn: int, *, small: bool) -> bool:
-        mark = marks.APPLIED_SMALL if small else marks.APPLIED
-        return max(self._log.load_mark(mark), self._log.trimmed()) >= lsn
+    def applied(self, *, small: bool = False) -> int:
+        """Up to where the files show the log; `small`: all but large metadata.json files."""
+        return max(self._log.load_mark(marks.APPLIED_SMALL if small else marks.APPLIED), self._log.trimmed())
 
     def note(self, failure: str) -> None:
         """Keep, and warn of, what leaves a commit un-applied."""
@@ -148,7 +148,7 @@ class Committer:
 
     def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
         """The same for one who holds the right."""
-        applied = max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
+        applied = self.applied()
         head = self._known(applied)
         if self._objects is not None:
             if self._objects.unsure:
@@ -269,7 +269,7 @@ class Committer:
                 return
             self._wake.clear()
             try:
-                if not self._reached(self._log.head(), small=False):
+                if self.applied() < self._log.head():
                     self.pass_(defer=False)
                 if self.upkeep is not None:
                     self.upkeep()
@@ -296,5 +296,5 @@ class Committer:
 def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
     """The net effect of the records (after, head] of a log."""
     batches = (batch for batch in log.read(after) if batch.lsn <= head)
-    bodies = (record.body for batch in batches for record in batch.records if record.body is not None)
-    return fold(fact for body in bodies for fact in decode_facts(body))
+    records = (record for batch in batches for record in batch.records if record.body is not None)
+    return fold(fact for record in records for fact in facts_of(record))

@@ -106,9 +106,9 @@ class _Derivation:
         if stays and weight > SMALL:
             self._changed(path, values, unset, created, dropped)
             return
-        children = dict.fromkeys(self._view.children(path), True) if stays else {}
-        for name in dropped:
-            del children[name]
+        children = self._view.children(path) if stays else {}
+        if dropped:
+            children = {name: True for name in children if name not in dropped}
         self.facts.append(NodeFact(path, keys, (*children, *created)))
 
     def _changed(

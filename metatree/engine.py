@@ -107,7 +107,7 @@ class Engine:
             batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
         )
         if self.shared and background:  # a hundred requests now and then, which no caller should wait for
-            self.committer.upkeep = self._checkpoint_if_due
+            self.committer.upkeep = lambda: self._checkpoint_if_due(self.log.known())
         self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
 
     # --- reading and changing ---------------------------------------------------------------------------------------
@@ -151,12 +151,12 @@ class Engine:
             return
         try:
             if self.shared and not self.committer.background:
-                self._checkpoint_if_due()  # it applies as well, under one tenure
+                self._checkpoint_if_due(position.lsn)  # it applies as well, under one tenure
             self.committer.committed(position.lsn)
             if self.committer.background and self._is_far_behind(position.lsn):
                 self.committer.flush()
             if not self.shared:
-                self._checkpoint_if_due()
+                self._checkpoint_if_due(position.lsn)
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(f"{type(error).__name__}: {error}")
         except KeyboardInterrupt as interrupt:
@@ -164,12 +164,12 @@ class Engine:
             raise
 
     def _is_far_behind(self, lsn: int) -> bool:
-        """Whether the files are so far behind the log that a commit has to wait for them."""
-        behind = self.committer.unapplied()
-        return (self.shared and behind > MAX_UNAPPLIED_SLOTS) or self.log.size_after(lsn - behind) > MAX_UNAPPLIED
+        """Whether the files are so far behind `lsn` that its commit has to wait for them."""
+        applied = self.committer.applied()
+        return (self.shared and lsn - applied > MAX_UNAPPLIED_SLOTS) or self.log.size_after(applied) > MAX_UNAPPLIED
 
-    def _checkpoint_if_due(self) -> None:
-        if self.checkpointer.is_due():
+    def _checkpoint_if_due(self, head: int) -> None:
+        if self.checkpointer.is_due(head):
             self.checkpoint_quietly()
 
     def checkpoint_quietly(self) -> None:
@@ -185,7 +185,7 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.staging
-        make_txid = lambda: self.clock.txid(self.log.known())  # noqa: E731
+        make_txid = lambda: self.clock.txid(self.reader.head)  # noqa: E731
         return Staging(self.storage, make_txid, self.committing.require_not_aborted)
 
     def let_read(self) -> None:

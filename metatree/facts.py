@@ -15,7 +15,7 @@ import wal
 
 from . import jsontext, layout, parts
 from .errors import CorruptionError, FormatError
-from .location import Path, check_name, join
+from .location import Path, check_name, check_names, join
 from .values import MAX_DEPTH
 
 FORMAT = 1
@@ -117,6 +117,23 @@ _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follo
 _TOUCHED = frozenset({"set", "unset", "new", "gone", "put", "del"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded(wal.Record):
+    """A record that was made here: what it says need not be parsed."""
+
+    says: tuple[Header, Sequence[Fact]]
+
+
+def header_of(record: wal.Record) -> Header:
+    """What the record's header says. Raises as `decode_header`."""
+    return record.says[0] if isinstance(record, _Encoded) else decode_header(record.header)
+
+
+def facts_of(record: wal.Record) -> Sequence[Fact]:
+    """What the record's body says. Raises as `decode_facts`."""
+    return record.says[1] if isinstance(record, _Encoded) else decode_facts(record.body or b"")
+
+
 def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
     """The log record of a transaction."""
     inline: list[bytes] = []
@@ -128,7 +145,7 @@ def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
             inline.append(fact.source.data)
             offset += len(fact.source.data)
     text = jsontext.dump(rows)
-    return wal.Record(encode_header(header), b"".join([_PREFIX.pack(len(text)), text, *inline]))
+    return _Encoded(encode_header(header), b"".join([_PREFIX.pack(len(text)), text, *inline]), (header, facts))
 
 
 def encode_header(header: Header) -> bytes:
@@ -225,9 +242,9 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
             _, _, keys, children = row
             if type(children) is not list:
                 raise ValueError("children are no list")
-            if len(set(children)) != len(children):
+            if len(check_names(children)) != len(children):
                 raise ValueError("a child stands twice in the list")
-            return NodeFact(path, parts.keys(keys), tuple(map(check_name, children)))
+            return NodeFact(path, parts.keys(keys), tuple(children))
         case "gone":
             if len(row) != 2 or not path:
                 raise ValueError("a node that is gone has a path, and nothing else")

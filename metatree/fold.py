@@ -85,12 +85,15 @@ class Effect:
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
-    def set_whole(self, keys: dict[str, Any], children: Iterable[str]) -> None:
+    def set_whole(self, keys: dict[str, Any], children: tuple[str, ...]) -> None:
         """The node exists and this is all of its metadata."""
+        if self.whole and tuple(self.children) == children[: len(self.children)]:  # most often one more came
+            for name in children[len(self.children) :]:
+                self.add_child(name)
+        else:
+            self.children, self._names = dict.fromkeys(children, True), None
         self.exists, self.whole = True, True
         self.keys, self.unset = dict(keys), set()
-        self.children = dict.fromkeys(children, True)
-        self._names = None
 
     def set_keys(self, values: dict[str, Any]) -> None:
         """Keys get values; a key that had one keeps its place."""

@@ -8,7 +8,7 @@ the value of that key in the metadata of the node reached so far.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -53,6 +53,22 @@ def check_name(name: object) -> str:
     if reason:
         raise InvalidLocationError(f"{name!r} cannot be a segment of a location: {reason}")
     return name
+
+
+_good: set[str] = set()  # names that were found good: of a long list only those that are new are looked at
+_MAX_GOOD = 1 << 16
+
+
+def check_names(names: Collection[str]) -> frozenset[str]:
+    """Many names at once, as `check_name`; the result holds each once."""
+    distinct = frozenset(names)
+    new = distinct - _good
+    for name in new:
+        check_name(name)
+    if len(_good) > _MAX_GOOD:
+        _good.clear()
+    _good.update(new)
+    return distinct
 
 
 @lru_cache(maxsize=4096)

@@ -180,7 +180,7 @@ def _only(window: Effect, steps: Sequence[Step]) -> Effect:
 
 def _copy_metadata(effect: Effect, chosen: Effect) -> None:
     if effect.whole:
-        chosen.set_whole(effect.keys, effect.children)
+        chosen.set_whole(effect.keys, tuple(effect.children))
         return
     chosen.set_keys(effect.keys)
     chosen.unset_keys(effect.unset)

@@ -28,8 +28,7 @@ class NodeState:
     def of(keys: dict[str, Any], children: Iterable[str]) -> NodeState:
         """A node whose metadata is known, though not from its file."""
         node = NodeState(keys, dict.fromkeys(children, True), 0)
-        node.weight = 64 + sum(len(key) + len(str(value)) + 8 for key, value in keys.items())
-        node.weight += sum(map(len, node.children)) + 8 * len(node.children)
+        node.weight = 64 + _weight(keys) + sum(map(len, node.children)) + 8 * len(node.children)
         return node
 
     def add_name(self, name: str) -> None:
@@ -42,6 +41,10 @@ class NodeState:
         gone = name not in self.children and not (self.blobs and name in self.blobs)
         if gone and self.names.get(fold_name(name)) == name:
             del self.names[fold_name(name)]
+
+
+def _weight(keys: dict[str, Any]) -> int:
+    return sum(len(key) + len(str(value)) + 8 for key, value in keys.items())
 
 
 class NodeCache:
@@ -100,6 +103,12 @@ class NodeCache:
             self._drop(other)
 
     def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
+        if old is not None and tuple(old.children) == fact.children[: len(old.children)]:  # most often one more came
+            for name in fact.children[len(old.children) :]:
+                self._come(name, old)
+            self._grow(old, _weight(fact.keys) - _weight(old.keys))
+            old.keys = fact.keys
+            return
         node = NodeState.of(fact.keys, fact.children)
         if old is not None and old.blobs is not None:
             # a child's folder that was listed before the child was known had to be taken for a directory blob
@@ -114,9 +123,16 @@ class NodeCache:
         node.children.pop(fact.name, None)
         node.drop_name(fact.name)
         if fact.created:
-            node.children[fact.name] = True
-            if node.blobs is not None:
-                node.blobs.discard(fact.name)
-            node.add_name(fact.name)
-            node.weight += len(fact.name) + 8
-            self._weight += len(fact.name) + 8
+            self._come(fact.name, node)
+
+    def _come(self, name: str, node: NodeState) -> None:
+        """A child comes; what was listed before it was known had to be taken for a directory blob."""
+        node.children[name] = True
+        if node.blobs is not None:
+            node.blobs.discard(name)
+        node.add_name(name)
+        self._grow(node, len(name) + 8)
+
+    def _grow(self, node: NodeState, weight: int) -> None:
+        node.weight += weight
+        self._weight += weight

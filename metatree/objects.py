@@ -18,7 +18,7 @@ import wal
 
 from . import config, folders, foreign, layout
 from .errors import CorruptionError, UnavailableError
-from .facts import BlobFact, decode_header
+from .facts import BlobFact, header_of
 from .fold import Effect
 from .location import Path, join
 from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan, prefixes
@@ -243,7 +243,7 @@ class Objects:
             names = sorted(made)
             there = wal.spread(self._version, names)
             batches = [
-                (batch.lsn, [decode_header(record.header).changes for record in batch.records])
+                (batch.lsn, [header_of(record).changes for record in batch.records])
                 for batch in self._log.read(min(made.values(), default=self._log.known()))
             ]
             for name, version in zip(names, there, strict=True):

@@ -16,7 +16,7 @@ import wal
 
 from . import layout
 from .clock import base_of
-from .facts import Inline, Slice, Source, decode_header
+from .facts import Inline, Slice, Source, header_of
 from .folders import Attribute, digest
 
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
@@ -189,7 +189,7 @@ def waiting(storage: wal.Storage, log: wal.WriteAheadLog, after: int = 0) -> dic
     bases = [base for base in map(_base, found) if base is not None]
     for batch in log.read(max(after, min(bases, default=0))):
         for record in batch.records:
-            txid = decode_header(record.header).txid
+            txid = header_of(record).txid
             if txid in found:
                 found[txid] = batch.lsn
     return found

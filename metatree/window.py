@@ -12,7 +12,7 @@ from itertools import takewhile
 import wal
 
 from . import marks
-from .facts import Fact, Header, decode_facts, decode_header
+from .facts import Fact, Header, facts_of, header_of
 from .fold import Effect, fold
 from .location import Path, Reference, Segment, substitute
 from .nodes import NodeCache, NodeState
@@ -71,7 +71,7 @@ class Window:
 
     def extend(self, head: int) -> bool:
         """Follow the log to `head`; whether it had grown."""
-        if head == self.head:
+        if head <= self.head:
             return False
         if self._log.trimmed() > self.head:
             self._skip(self._log.trimmed())
@@ -86,7 +86,7 @@ class Window:
     def _take(self, batch: wal.Batch) -> None:
         for index, record in enumerate(batch.records):
             self._note(wal.Position(batch.lsn, index), record)
-            facts = tuple(decode_facts(record.body or b""))
+            facts = tuple(facts_of(record))
             self._facts.append((batch.lsn, facts))
             fold(facts, self.effect)
             for fact in facts:
@@ -101,7 +101,7 @@ class Window:
             self._note(wal.Position(batch.lsn, index), record)
 
     def _note(self, position: wal.Position, record: wal.Record) -> None:
-        self._recent.append((position, decode_header(record.header), len(record.header)))
+        self._recent.append((position, header_of(record), len(record.header)))
         self._recent_bytes += len(record.header)
         while len(self._recent) > RECENT or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
             self._recent_bytes -= self._recent.popleft()[2]
@@ -139,7 +139,7 @@ class Window:
             return
         for batch in self._log.read(base, self.head):
             for index, record in enumerate(batch.records):
-                yield wal.Position(batch.lsn, index), decode_header(record.header)
+                yield wal.Position(batch.lsn, index), header_of(record)
 
     def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
         """The kept node at a location and its path; None if one that is needed is not kept. Raises

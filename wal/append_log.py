@@ -135,8 +135,7 @@ class AppendLog:
         return self.chain.checkpoint.redo
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of log after `lsn`, roughly."""
-        self.chain.reach(self.head())
+        """Bytes of log after `lsn`, roughly, as far as this handle has followed it."""
         return self.chain.index.size_after(lsn)
 
     # --- reading ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class Chain:
         self.index = Index(0)
         self.tail = Tail(0, 0, 0, 0)
         self.seal: Tail | None = None  # where the last seal that was passed stands
+        self._last: Batch | None = None  # that this handle appended
         self._mutex = threading.RLock()
 
     # --- the beginning ----------------------------------------------------------------------------------------------
@@ -165,9 +166,10 @@ class Chain:
             raise LogCorruptionError("the segment does not follow the one before", file=name)
         return header.tail()
 
-    def add(self, tail: Tail, size: int) -> None:
-        """A batch of `size` bytes ends at `tail`."""
+    def add(self, tail: Tail, size: int, batch: Batch | None = None) -> None:
+        """A batch of `size` bytes ends at `tail`; `batch`: as it was written."""
         with self._mutex:
+            self._last = batch or self._last
             if tail.lsn <= self.tail.lsn:  # a thread that had to read the log without the head word was faster
                 return
             self.index.add(tail.number, tail.offset - size, size)
@@ -203,6 +205,8 @@ class Chain:
         with self._mutex:
             if lsn <= self.index.base:
                 return None
+            if self._last is not None and self._last.lsn == lsn:
+                return [self._last]
             extent = self.index.extent(lsn, upto, _READ)
         try:
             data = self.shelf.pread(extent.number, extent.size, extent.offset)

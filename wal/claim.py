@@ -11,6 +11,7 @@ import json
 import os
 import socket
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 MARKS = 8
@@ -56,8 +57,13 @@ class Claim:
 
 def whoami() -> str:
     """This process, for people: user@host:pid."""
+    return f"{_user_and_host()}:{os.getpid()}"
+
+
+@cache
+def _user_and_host() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # no entry for this uid, as in many containers
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -19,7 +19,7 @@ from wal.errors import InDoubtError, LogCorruptionError, PoisonedError
 from wal.format import SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch, encode_seal, find_later
 from wal.head import HeadFile
-from wal.log import LSN, Record, TailReport
+from wal.log import LSN, Batch, Record, TailReport
 from wal.segment import SegmentHeader, Tail, extend, new_segment
 
 
@@ -174,7 +174,8 @@ class Writer:
         self._pwrite(tail, frame)
         try:
             self._shelf.file(tail.number).datasync()
-            chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame))
+            written = Batch(lsn, tuple(records))
+            chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame), written)
             self._head.publish(lsn)
         except BaseException as error:
             self.poisoned = f"the flush of batch {lsn} failed ({error})"
