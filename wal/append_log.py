@@ -78,7 +78,9 @@ class AppendLog:
         if self._closed:
             raise LogClosedError("the log was closed")
         durable = self.head_file.durable() if self.head_file is not None else None
-        return max(durable, self._floor) if durable is not None else self.look()
+        if durable is None:
+            return self.look()
+        return durable if durable > self._floor else self._floor
 
     def known(self) -> LSN:
         """As `head`, which costs nothing here."""
@@ -203,7 +205,12 @@ class AppendLog:
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
-        return Holding(self._apply_right, head_file, self._look_for_trim, timeout, self.settings.storage)
+        return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage)
+
+    def _follow_trim(self) -> None:
+        """`_look_for_trim`, unless the head file says that there is nothing to learn."""
+        if self._writable_head().trimmed() != self.chain.checkpoint.redo:
+            self._look_for_trim()
 
     def _look_for_trim(self) -> None:
         """Learn of a redo mark that another handle has raised: what lies before it may be gone."""

@@ -17,12 +17,13 @@ from wal.storage.base import RandomFile
 MARKS = 8
 _TRIES = 3
 _DURABLE, _INTENT, _HOLDER, _FIRST_MARK = range(4)
-_WORD_AT = tuple(HEAD_FIELDS.size + index * WORD.size for index in range(_FIRST_MARK + MARKS))
+_TRIMMED = _FIRST_MARK + MARKS
+_WORD_AT = tuple(HEAD_FIELDS.size + index * WORD.size for index in range(_TRIMMED + 1))
 
 
-def new_head(log_id: bytes, durable: LSN = 0, holder: int = 0) -> bytes:
+def new_head(log_id: bytes, durable: LSN = 0, holder: int = 0, trimmed: LSN = 0) -> bytes:
     """A whole head file: the words given, all marks 0."""
-    words = [durable, durable, holder] + [0] * MARKS
+    words = [durable, durable, holder] + [0] * MARKS + [trimmed]
     data = HEAD_FIELDS.pack(HEAD_MAGIC, FORMAT, log_id) + b"".join(WORD.pack(word, word ^ MASK) for word in words)
     return data.ljust(HEAD_SIZE, b"\x00")
 
@@ -81,10 +82,22 @@ class HeadFile:
             raise ValueError(f"a mark is 0 to 2**63 - 1, not {value}")
         self._store(_mark(index), value)
 
-    def rebuild(self, log_id: bytes, durable: LSN) -> None:
+    def trimmed(self) -> LSN | None:
+        """The redo mark of the log's checkpoint. None: unknown, as while it is being raised; ask the checkpoint."""
+        return self._load(_TRIMMED)
+
+    def forget_trimmed(self) -> None:
+        """Before the redo mark is raised."""
+        self._pwrite(bytes(WORD.size), _WORD_AT[_TRIMMED])
+
+    def store_trimmed(self, redo: LSN) -> None:
+        """After the redo mark was raised, durably. Under the append right only."""
+        self._store(_TRIMMED, redo)
+
+    def rebuild(self, log_id: bytes, durable: LSN, trimmed: LSN) -> None:
         """By a first opener: everything anew, in place. Whether the right's holder died is kept."""
         holder = self._load(_HOLDER)
-        self._pwrite(new_head(log_id, durable, 1 if holder is None else holder), 0)
+        self._pwrite(new_head(log_id, durable, 1 if holder is None else holder, trimmed), 0)
 
     def close(self) -> None:
         """Close the file."""

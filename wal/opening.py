@@ -203,7 +203,7 @@ def _enter_first(log: AppendLog) -> TailReport:
         log.chain.locate()
         durable = head.durable() if head.belongs_to(log.log_id) else None
         report = log.writer.settle(durable)
-        head.rebuild(log.log_id, log.chain.tail.lsn)
+        head.rebuild(log.log_id, log.chain.tail.lsn, log.chain.checkpoint.redo)
     return report
 
 

@@ -134,6 +134,14 @@ class SlotChain:
                 self._take(found, link)
             return self.head > before
 
+    def require(self, lsn: LSN) -> None:
+        """For who is going to append: a slot that somebody has read must be there. Raises LogCorruptionError."""
+        if self.head < lsn:
+            self.follow()
+        if self.head < lsn:
+            missing = self.names.slot(self.head + 1)
+            raise LogCorruptionError(f"the log ends before slot {lsn}, which was carried out", file=missing)
+
     def _check(self, slot: Slot, link: bytes) -> None:
         if slot.log_id != self.log_id:
             raise LogCorruptionError("the slot is that of another log", file=self.names.slot(slot.lsn))

@@ -58,6 +58,7 @@ class SlotLog:
         if claim is not None and claim.log == self.id:
             self._marks[:] = map(max, self._marks, claim.marks)
         if not settings.read_only:
+            self.chain.require(0 if settings.done is None else self._marks[settings.done])
             self.chain.make_sure()  # whoever made the log may have died before its folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)

@@ -149,8 +149,10 @@ class Writer:
     def store_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Raise the redo mark, durably."""
         storage, names = self._shelf.storage, self._shelf.names
+        self._head.forget_trimmed()
         storage.publish(names.checkpoint, checkpoint.encode(), b"", durable=True)
         self._sure(lambda: storage.sync_folder(names.folder))
+        self._head.store_trimmed(checkpoint.redo)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -174,8 +176,7 @@ class Writer:
         self._pwrite(tail, frame)
         try:
             self._shelf.file(tail.number).datasync()
-            written = Batch(lsn, tuple(records))
-            chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame), written)
+            chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame), Batch(lsn, tuple(records)))
             self._head.publish(lsn)
         except BaseException as error:
             self.poisoned = f"the flush of batch {lsn} failed ({error})"

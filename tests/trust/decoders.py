@@ -172,7 +172,7 @@ def run_head(data: bytes) -> None:
     state = head.state()
     assert state is None or state[0] == durable
     assert all(0 <= head.load_mark(index) < 2**64 for index in range(8))
-    head.rebuild(LOG_ID, 7)
+    head.rebuild(LOG_ID, 7, 3)
     assert head.belongs_to(LOG_ID) and head.state() == (7, 7)
 
 

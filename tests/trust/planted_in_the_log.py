@@ -155,7 +155,7 @@ IN_THE_LOG = (
         "a first opener believes the marks that it finds",
         "I3",
         "wal/opening.py",
-        "        head.rebuild(log.log_id, log.chain.tail.lsn)\n",
+        "        head.rebuild(log.log_id, log.chain.tail.lsn, log.chain.checkpoint.redo)\n",
         "        head.publish(log.chain.tail.lsn)\n",
         (f"{MEMORY}test_marks_are_shared_by_living_handles_and_zero_after_a_first_opener",),
     ),

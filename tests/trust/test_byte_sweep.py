@@ -10,10 +10,10 @@ import os
 import random
 import warnings
 from collections import Counter
-from contextlib import suppress
 
 import pytest
 
+import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, MetatreeError
 from tests.figures import Layer
 from tests.tree.model import State, dump
@@ -105,20 +105,32 @@ def _tried(original: Original, name: str, broken: bytes | None, case: str) -> st
         raise AssertionError(f"{name}: {case}: a raw {type(error).__name__}: {error}") from error
 
 
-@pytest.mark.parametrize("kind", ["slots", "objects"])
-def test_a_log_that_ends_before_what_was_applied_is_a_problem_and_is_never_trimmed(kind: str) -> None:
+def without_its_last_slot(kind: str) -> wal.Storage:
     original = Original(kind, closed=False)
-    last = max(name for name in original.files if name.endswith(".rec"))
-    storage = original.damaged(last, None)
-    with pytest.raises(CorruptionError, match=r"\.wal ends at"), Metatree(storage) as tree:
+    return original.damaged(max(name for name in original.files if name.endswith(".rec")), None)
+
+
+def test_a_log_on_a_mount_that_ends_before_what_was_applied_is_a_problem_and_is_never_trimmed() -> None:
+    with (
+        pytest.raises(CorruptionError, match=r"\.wal ends at"),
+        Metatree(without_its_last_slot("slots")) as tree,
+    ):
         assert any("beyond the log's head" in finding.reason for finding in tree.check().problems)
         tree.checkpoint()
+
+
+def test_a_log_in_a_bucket_that_ends_before_what_was_applied_is_a_problem_and_takes_no_more_commits() -> None:
+    storage = without_its_last_slot("objects")
+    with Metatree(storage, read_only=True) as tree:
+        assert any("beyond the log's head" in finding.reason for finding in tree.check().problems)
+    with pytest.raises(CorruptionError, match="the log ends before slot"):
+        Metatree(storage)
 
 
 def test_check_reports_a_damaged_slot_instead_of_stopping_at_it() -> None:
     original = Original("objects", closed=False)
     slots = sorted(name for name in original.files if name.endswith(".rec"))
     storage = original.damaged(slots[-3], bytes(100))
-    with suppress(CorruptionError), Metatree(storage) as tree:
+    with Metatree(storage, read_only=True) as tree:
         report = tree.check(deep=True)
         assert any(slots[-3] in finding.reason for finding in report.problems), report

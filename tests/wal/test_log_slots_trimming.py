@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -240,3 +240,17 @@ def test_slots_are_not_begun_beside_segments() -> None:
     open_log(MemoryStorage(disk), create=True).close()
     with pytest.raises(UnsupportedError, match="segments"):
         open_log(MemoryStorage(disk), create=True, kind="slots")
+
+
+def test_a_log_that_lost_slots_which_were_carried_out_takes_no_more_records() -> None:
+    host = Host("objects")
+    with closing(host.open(create=True, done=0)) as log:
+        for number in range(3):
+            add(log, b"body %d" % number)
+        with log.right():
+            log.store_mark(0, 3)
+    del host._bucket.objects[".wal/00000000000000000003.rec"]
+    with pytest.raises(LogCorruptionError, match="ends before slot 3, which was carried out"):
+        host.open(done=0)
+    with closing(host.open(done=0, read_only=True)) as reader:  # what is there can be read, and checked
+        assert reader.head() == 2

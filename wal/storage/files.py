@@ -128,7 +128,8 @@ class LocalRandomFile:
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
-        return read_range(self._posix, self._fd, length, offset)
+        data = self._posix.pread(self._fd, length, offset)
+        return data if len(data) == length else read_range(self._posix, self._fd, length, offset)
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data`; when it raises, a part may be written."""

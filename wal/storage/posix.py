@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 # Flags that a system without them does not need: there is nothing to refuse.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -146,22 +146,16 @@ class Posix:
 
     def flock(self, fd: int, *, shared: bool, block: bool) -> bool:
         """Lock the open file; False if another open file holds it and `block` is False."""
-        lock = _locking()
+        locking = _locking()
         try:
-            lock.lock(fd, lock.flags[shared, block])
-        except lock.busy:
+            locking.flock(fd, locking.flags[shared, block])
+        except BlockingIOError:
             return False
-        except lock.failed as error:
-            raise _system_error(error) from error
         return True
 
     def funlock(self, fd: int) -> None:
         """Release the lock of the open file, for every descriptor that shares it (also a forked child's)."""
-        lock = _locking()
-        try:
-            lock.unlock(fd)
-        except lock.failed as error:
-            raise _system_error(error) from error
+        _locking().flock(fd, _locking().unlock)
 
     # --- what the kernel tells ------------------------------------------------------------------------------------
 
@@ -175,35 +169,24 @@ class Posix:
 
 
 class _Locking:
-    """portalocker, bound once: combining its flags takes longer than the system call."""
+    """What portalocker locks with on this system, flock(2): its checks around that take 25 times as long."""
 
     def __init__(self) -> None:
-        import portalocker  # late: importing it takes 100 ms, and readers lock nothing
+        from portalocker import LockFlags, portalocker  # late: importing it takes 100 ms, and readers lock nothing
 
-        flags = portalocker.LockFlags
-        self.lock = portalocker.lock
-        self.unlock = portalocker.unlock
-        self.busy = portalocker.AlreadyLocked
-        self.failed = portalocker.LockException
+        self.flock = cast(Callable[[int, int], object], portalocker.LOCKER)
+        self.unlock = int(LockFlags.UNBLOCK)
         self.flags = {  # (shared, block)
-            (False, False): flags.EXCLUSIVE | flags.NON_BLOCKING,
-            (False, True): flags.EXCLUSIVE,
-            (True, False): flags.SHARED | flags.NON_BLOCKING,
-            (True, True): flags.SHARED,
+            (False, False): int(LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING),
+            (False, True): int(LockFlags.EXCLUSIVE),
+            (True, False): int(LockFlags.SHARED | LockFlags.NON_BLOCKING),
+            (True, True): int(LockFlags.SHARED),
         }
 
 
 @functools.cache
 def _locking() -> _Locking:
     return _Locking()
-
-
-def _system_error(error: Exception) -> OSError:
-    """portalocker's exceptions are no OSError; the one they wrap is."""
-    for candidate in (error.__cause__, *error.args):
-        if isinstance(candidate, OSError):
-            return candidate
-    return OSError(errno.ENOLCK, str(error))
 
 
 @functools.cache

@@ -18,7 +18,7 @@ def split(name: str) -> list[str]:
     if not name:
         return []
     segments = name.split("/")
-    if "\0" in name or any(segment in ("", ".", "..") for segment in segments):
+    if "" in segments or "." in segments or ".." in segments or "\0" in name:
         raise ValueError(f"not a name below the root: {name!r}")
     return segments
 
