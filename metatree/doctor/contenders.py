@@ -34,6 +34,7 @@ class Contenders:
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
+        self._question = 0  # a trial that failed half way leaves answers behind, to an earlier one
         try:
             for number in range(PROCESSES):
                 ours, theirs = context.Pipe()
@@ -52,12 +53,13 @@ class Contenders:
         return self.finish()
 
     def start(self, turn: Turn, *arguments: Any) -> None:
-        """Let all begin; `finish` must follow."""
+        """Let all begin; `finish` is to follow."""
+        self._question += 1
         for connection in self._connections:
-            self._send(connection, (turn, arguments))
+            self._send(connection, (self._question, turn, arguments))
 
     def busy(self) -> bool:
-        """Whether anybody is still at it."""
+        """Whether anybody is still at it; one whose earlier answer was never asked for counts as ready."""
         return not all(connection.poll() for connection in self._connections)
 
     def finish(self) -> list[Any]:
@@ -67,7 +69,7 @@ class Contenders:
         for connection, process in zip(self._connections, self._processes, strict=True):
             done, told = self._receive(connection)
             if done is None:
-                process.kill()  # an answer that comes later would be taken for that to the next question
+                process.kill()
             if done:
                 results += told
             else:
@@ -79,7 +81,7 @@ class Contenders:
     def send_to_death(self, turn: Turn, *arguments: Any) -> bool:
         """Let the last process do what kills it, and go on without it; whether it died of it."""
         connection, process = self._connections.pop(), self._processes.pop()
-        self._send(connection, (turn, arguments))
+        self._send(connection, (self._question, turn, arguments))
         process.join(_PATIENCE)
         died = process.exitcode == -signal.SIGKILL
         connection.close()
@@ -93,12 +95,14 @@ class Contenders:
 
     def _receive(self, connection: Connection) -> tuple[bool | None, Any]:
         """Whether it was done, and what came of it; None: no answer."""
-        if not wait([connection], _PATIENCE):
-            return None, f"no answer within {_PATIENCE:.0f} s"
-        try:
-            done, told = connection.recv()
-        except (EOFError, OSError):
-            return False, "a process that took part ended unexpectedly"
+        question = None
+        while question != self._question:
+            if not wait([connection], _PATIENCE):
+                return None, f"no answer within {_PATIENCE:.0f} s"
+            try:
+                question, done, told = connection.recv()
+            except (EOFError, OSError):
+                return False, "a process that took part ended unexpectedly"
         return bool(done), told
 
     def close(self, *, kill: bool = False) -> None:
@@ -124,10 +128,10 @@ def _serve(connection: Connection, url: str, options: Mapping[str, Any], number:
         while (job := connection.recv()) is not None:
             try:
                 storage = storage or wal.open_storage(url, options)
-                told: tuple[bool, Any] = True, _together(threads, storage, number, *job)
+                told: tuple[bool, Any] = True, _together(threads, storage, number, *job[1:])
             except Exception as error:  # noqa: BLE001 - reported by whoever asked
                 told = False, f"{type(error).__name__}: {error}"
-            connection.send(told)
+            connection.send((job[0], *told))
     if storage is not None:
         storage.close()
 

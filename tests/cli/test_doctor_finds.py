@@ -353,6 +353,15 @@ def test_an_error_in_another_process_is_told_and_the_process_goes_on(tmp_path: P
         contenders.close()
 
 
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    contenders = Contenders(str(tmp_path), {})
+    try:
+        contenders.start(fail)  # and then the trial ends with an error of its own
+        assert len([who for who in contenders.race(races.turns.create, "name") if who]) == 1
+    finally:
+        contenders.close()
+
+
 def test_a_process_that_ends_is_an_error_and_no_hang(tmp_path: Path) -> None:
     contenders = Contenders(str(tmp_path), {})
     try:
