@@ -13,7 +13,7 @@ from benchmarks.growth.fit import Fit, Growth, fit
 from benchmarks.growth.trees import Trees
 
 Step = Callable[[int], object]
-"""One operation at one size; gets its number, counted from 0. Returns its cost as a float if it measured that itself."""
+"""One operation at one size; gets its number, counted from 0. A float that it returns is its cost."""
 
 Store = Callable[[Trees, int], AbstractContextManager[Step]]
 """Opens what has this size and yields the operation."""
