@@ -174,9 +174,9 @@ class Draft:
     def update(self, path: Path, values: dict[str, Any]) -> None:
         """Set keys (checked values) of a node. Raises NodeNotFoundError, InvalidMetadataError (too large)."""
         self.require(path)
-        keys = self.view.keys(path)
         for key, value in values.items():
-            if key in keys and same_value(keys[key], value):
+            current, there = self.view.key(path, key)
+            if there and same_value(current, value):
                 self.reads.key(path, key)  # no fact will say so, but the caller relies on it
         self.delta.at(path).set_keys(values)
 
@@ -189,7 +189,7 @@ class Draft:
         """Set a key whose value is `expect` (None: absent or null). Raises ConflictError."""
         self.require(path)
         self.reads.key(path, key)
-        current = self.view.keys(path).get(key)
+        current, _ = self.view.key(path, key)
         if not same_value(current, expect):
             raise ConflictError(f"key {key!r} of {join(path) or 'the root'} is {current!r}, not {expect!r}")
         self.delta.at(path).set_keys(check_values({key: value}))

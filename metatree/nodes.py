@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,6 +52,7 @@ class NodeCache:
 
     def __init__(self) -> None:
         self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
+        self._below: dict[Path, set[str]] = {}  # names of a node's children at or below which a node is kept
         self._weight = 0
 
     def get(self, path: Path) -> NodeState | None:
@@ -64,6 +65,9 @@ class NodeCache:
     def keep(self, path: Path, node: NodeState) -> None:
         """Keep a node."""
         self._drop(path)
+        # The way down first: interrupted between two steps, it leads to a node that is not kept, but to each that is.
+        for depth, name in enumerate(path):
+            self._below.setdefault(path[:depth], set()).add(name)
         self._weight += node.weight
         self._nodes[path] = node
         while self._weight > CACHE_BYTES and len(self._nodes) > 1:
@@ -71,8 +75,15 @@ class NodeCache:
 
     def _drop(self, path: Path) -> None:
         old = self._nodes.pop(path, None)
-        if old is not None:
-            self._weight -= old.weight
+        if old is None:
+            return
+        self._weight -= old.weight
+        while path and path not in self._nodes and path not in self._below:
+            path, name = path[:-1], path[-1]
+            self._below[path].discard(name)
+            if self._below[path]:
+                return
+            del self._below[path]
 
     def forward(self, fact: Fact) -> None:
         """Bring what is kept to the state after `fact`."""
@@ -99,8 +110,15 @@ class NodeCache:
                 pass
 
     def _gone(self, path: Path) -> None:
-        for other in [other for other in self._nodes if other[: len(path)] == path]:
+        for other in [*self._kept(path)]:
             self._drop(other)
+
+    def _kept(self, path: Path) -> Iterator[Path]:
+        """The kept nodes at and below `path`."""
+        if path in self._nodes:
+            yield path
+        for name in self._below.get(path, ()):
+            yield from self._kept((*path, name))
 
     def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
         if old is not None and tuple(old.children) == fact.children[: len(old.children)]:  # most often one more came

@@ -57,6 +57,19 @@ class View:
         below = {} if covered or effect.whole else self._keys(path, depth - 1)
         return effect.over_keys(below)
 
+    def key(self, path: Path, name: str) -> tuple[Any, bool]:
+        """The value of one of the node's keys, and whether it has that key; costs the same however many it has."""
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None:
+                if name in effect.keys:
+                    return effect.keys[name], True
+                covered = covered or effect.whole or name in effect.unset
+            if covered:
+                return None, False
+        node = self.reader.node(path)
+        return (None, False) if node is None else (node.keys.get(name), name in node.keys)
+
     def children(self, path: Path) -> dict[str, bool]:
         """The node's children in order; {} for no node. Not to be changed."""
         return self._children(path, len(self.layers))

@@ -1,0 +1,88 @@
+"""Kept nodes: those of a dropped node go with it, whatever else is kept, and the others stay."""
+
+from __future__ import annotations
+
+import random
+
+from metatree.facts import NodeFact, NodeGone
+from metatree.location import Path
+from metatree.nodes import CACHE_BYTES, NodeCache, NodeState
+
+PATHS = [
+    (),
+    *((a,) for a in "ab"),
+    *((a, b) for a in "ab" for b in "xyz"),
+    *((a, b, c) for a in "ab" for b in "xyz" for c in "12"),
+]
+
+
+def node() -> NodeState:
+    return NodeState.of({}, ())
+
+
+def kept(cache: NodeCache) -> set[Path]:
+    return {path for path in PATHS if cache.get(path) is not None}
+
+
+def test_what_is_kept_is_what_was_kept_but_for_what_was_dropped_at_it_or_above() -> None:
+    draw = random.Random(1)
+    cache, model = NodeCache(), set[Path]()
+    for _ in range(3000):
+        path = draw.choice(PATHS)
+        if draw.random() < 0.7 or not path:
+            cache.keep(path, node())
+            model.add(path)
+        else:
+            cache.forward(NodeGone(path))
+            model -= {other for other in model if other[: len(path)] == path}
+        assert kept(cache) == model
+
+
+def test_a_node_goes_whose_parents_are_not_kept() -> None:
+    cache = NodeCache()
+    cache.keep(("a", "x", "1"), node())
+    cache.keep(("b", "x", "1"), node())
+    cache.forward(NodeGone(("a",)))
+    assert kept(cache) == {("b", "x", "1")}
+
+
+def test_a_node_that_was_evicted_does_not_take_the_way_to_others_along() -> None:
+    cache = NodeCache()
+    cache.keep(("a",), node())
+    cache.keep(("a", "x", "1"), node())
+    large = node()
+    large.weight = CACHE_BYTES - cache.get(("a", "x", "1")).weight  # type: ignore[union-attr]
+    cache.keep(("b",), large)
+    assert kept(cache) == {("a", "x", "1"), ("b",)}
+    cache.forward(NodeGone(("a", "x")))
+    assert kept(cache) == {("b",)}
+
+
+def test_nothing_is_left_when_all_went() -> None:
+    cache = NodeCache()
+    for path in PATHS[1:]:
+        cache.forward(NodeFact(path, {"n": 1}, ()))
+    for name in "ab":
+        cache.forward(NodeGone((name,)))
+    assert kept(cache) == set() and cache._below == {} and cache._weight == 0
+
+
+class Name(str):
+    """Counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_drop_looks_at_no_other_node() -> None:
+    cache = NodeCache()
+    for number in range(1000):
+        cache.keep((Name(f"m{number}"), Name("v")), node())
+    Name.compared = 0
+    cache.forward(NodeGone((Name("m7"),)))
+    assert Name.compared < 50
