@@ -24,6 +24,7 @@ from metatree import (
     Node,
     NodeNotFoundError,
 )
+from tests.tree.storages import repeats
 
 LARGE = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(90_000))  # 2.9 MB: several chunks
 
@@ -621,9 +622,11 @@ def test_a_path_of_references_is_resolved_in_one_committed_state(
     done = threading.Event()
 
     def flip() -> None:
-        for number in range(150):
-            filled.update("m", active=f"v{number % 2 + 1}")
-        done.set()
+        try:
+            for number in range(repeats(filled, 150)):
+                filled.update("m", active=f"v{number % 2 + 1}")
+        finally:
+            done.set()
 
     writer = threading.Thread(target=flip)
     writer.start()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import wal
 from metatree import InvalidLocationError, Metatree, MetatreeError
 from metatree.location import MAX_PATH, MAX_SEGMENT, check_name, fold_name, parse
-from tests.tree.storages import at, records
+from tests.tree.storages import at, records, repeats
 from wal.testing import ALL_CALLS, Boundary
 
 LEVELS = ("model", "version")
@@ -278,7 +278,7 @@ def test_random_names_that_are_accepted_are_kept_exactly_and_others_change_nothi
     tree = make_tree()
     kept: dict[str, str] = {}
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=repeats(tree, 150), deadline=None)
     @given(st.lists(TEXT, min_size=1, max_size=3), TEXT)
     def run(segments: list[str], blob: str) -> None:
         head = tree.lsn

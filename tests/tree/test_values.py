@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from metatree import InvalidMetadataError, Metatree
 from metatree.values import MAX_DEPTH, MAX_KEY_BYTES, MAX_KEYS_BYTES
-from tests.tree.storages import at
+from tests.tree.storages import at, repeats
 
 
 def nested(depth: int, kind: type = list) -> Any:
@@ -258,7 +258,7 @@ def test_any_json_value_comes_back_as_it_was_from_the_api_the_file_and_the_log(
     reader = make_tree(keys=None, read_only=True)
     numbers = iter(range(10**9))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=repeats(tree, 100), deadline=None)
     @given(JSON)
     def run(value: Any) -> None:
         key = f"k{next(numbers) % 20}"
