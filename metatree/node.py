@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -94,6 +93,8 @@ class Node:
         return f"<metatree.Node {self.path!r} of {self._tree.root}>"
 
     def _repr_html_(self) -> str:
+        import html  # late: notebooks alone need it
+
         text = json.dumps(dict(self.metadata), indent=2, ensure_ascii=False)
         children = ", ".join(self.children[:20]) + (", …" if len(self.children) > 20 else "")
         below = f"<div>children: {html.escape(children)}</div>" if children else ""

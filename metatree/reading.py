@@ -159,12 +159,14 @@ class Reading:
             if recursive:
                 raise InvalidLocationError("recursive=True downloads a folder: pass outfile")
             return self._open(segments).chunks()
+        from . import downloads  # late: a program that downloads nothing need not wait for what it imports
+
         target = os.fspath(outfile)
-        content.check_target(target)
+        downloads.check_target(target)
         if recursive:
             return self._download_all(segments, target)
         blob = self._open(segments)
-        content.download(blob, target)
+        downloads.download(blob, target)
         with wal.DeferredInterrupt():  # until the generator owns the file
             return content.OpenBlob(blob.name, io.BufferedReader(io.FileIO(target)), None, blob.sha256).chunks()
 
@@ -225,9 +227,11 @@ class Reading:
         return Node(cast("Metatree", self), path)
 
     def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
+        from . import downloads
+
         for _ in range(_PATIENCE):
             try:
-                content.download_all(self._directory(segments), target)
+                downloads.download_all(self._directory(segments), target)
                 return iter(())
             except _ChangedMeanwhile:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -60,6 +59,8 @@ def open_root(
 
 def _meant(options: Iterable[str]) -> str:
     """Which of our own keywords were perhaps misspelt, for the end of a message; "" if none."""
+    import difflib  # late: for a message
+
     meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
     return f" (did you mean {', '.join(meant)}?)" if meant else ""
 

@@ -6,10 +6,8 @@ own clock how long the count has not moved.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -62,6 +60,9 @@ def whoami() -> str:
 
 @cache
 def _user_and_host() -> str:
+    import getpass  # late: readers do not say who they are
+    import socket
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # no entry for this uid, as in many containers
