@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import wal
 from metatree import InvalidLocationError, Metatree, MetatreeError
-from metatree.location import MAX_PATH, MAX_SEGMENT, check_name, fold_name, parse
+from metatree.location import _MAX_GOOD, MAX_PATH, MAX_SEGMENT, _good, check_name, check_names, fold_name, parse
 from tests.tree.storages import at, records, repeats
 from wal.testing import ALL_CALLS, Boundary
 
@@ -306,3 +306,16 @@ def test_a_root_that_is_no_path_is_refused(fast_path: Path) -> None:
         Metatree("file://elsewhere/tmp/x", LEVELS)
     with pytest.raises(MetatreeError):
         Metatree("gopher://host/x", LEVELS)
+
+
+def test_many_names_are_checked_at_once_as_each_alone_and_few_of_them_are_remembered() -> None:
+    assert check_names(["a", "b", "a"]) == {"a", "b"}
+    for bad in ("..", "a/b", "con", "x.tmp", "\u202e"):
+        for _ in range(2):  # a refusal is not remembered as anything else
+            with pytest.raises(InvalidLocationError):
+                check_names(["a", bad])
+    with pytest.raises(InvalidLocationError):
+        check_names(["a", 1])  # type: ignore[list-item]
+    for start in range(0, 200_000, 10_000):
+        check_names([f"n{number}" for number in range(start, start + 10_000)])
+        assert len(_good) <= _MAX_GOOD + 10_000
