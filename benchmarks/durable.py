@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.children import CHECKOUT, environment
 from benchmarks.peers.base import BLOB, BLOB_NAME, NotInstalled, Peer, Store
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 STEPS = 5
 WARMUP = 2
 BATCH = 10
@@ -54,8 +54,7 @@ def look(registry: str, peer: str, verb: str, folder: Path) -> str:
     (folder / "store").mkdir()
     command = [strace, "-f", "-qq", "-o", str(trace), "-e", CALLS]
     command += [sys.executable, "-m", "benchmarks.durable", registry, peer, verb, str(folder / "store")]
-    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env=environment())
     counts = flushes(trace.read_text().splitlines()) if trace.exists() else []
     if done.returncode or len(counts) != STEPS:
         return f"not looked at: {(done.stderr.splitlines() or ['strace saw nothing'])[-1][:60]}"

@@ -29,12 +29,33 @@ TARGETS = (
     Target("W1", SYNC, 0.7, "sqlite fresh", journal=False),
     Target("W1", SYNC, 1.0, "sqlite fresh", journal=True),
     Target("W1", SYNC, 5.0, "metatreedb 0.2.3"),
+    Target("W2", BACKGROUND, 1.3, "sqlite steady"),
+    Target("W2", SYNC, 1 / 1.3, "floor: current"),
+    Target("W2 memory", f"{SYNC}, one transaction", limit=32 + 9.8),  # the batch and 32 MiB
+    Target("W2 memory", f"{SYNC}, transactions of 100", limit=8),
     Target("W3", BACKGROUND, 1.5, "sqlite fresh"),
     Target("W3", SYNC, 0.8, "sqlite fresh"),
     Target("W4", SYNC, 3.0, "sqlite steady"),
     Target("W4", SYNC, 60.0, "metatreedb 0.2.3"),
+    Target("W5 put", SYNC, 0.85, "floor: copy, fsync, rename"),
+    Target("W5 large", SYNC, 0.85, "floor: copy, fsync, rename"),
+    Target("W5 get", SYNC, 0.9, "plain files"),
+    Target("W5 download", SYNC, 0.5, "plain files"),
+    Target("W5 memory", SYNC, limit=40),
+    Target("W6", f"{SYNC}, many", 1 / 1.3, f"{SYNC}, few"),
+    Target("W6", f"{BACKGROUND}, many", 1 / 1.3, f"{BACKGROUND}, few"),
     Target("W7", BACKGROUND, 1.3, "sqlite steady"),
     Target("W7", SYNC, 0.7, "sqlite steady"),
+    Target("W8", f"{SYNC}, few", limit=2_000),
+    Target("W8", f"{SYNC}, many", limit=2_000),
+    Target("W8 import", SYNC, limit=30_000),
+    Target("W10", f"{SYNC}, readable", 1 / 2, "sqlite fresh, readable"),
+    Target("W10", f"{SYNC}, applied", 1 / 1.3, "floor: parse, write files, applied"),
+    Target("W10 outstanding", BACKGROUND, limit=10_000),
+    Target("W11", f"{BACKGROUND}, 8 threads", 2.0, f"{BACKGROUND}, single puts"),
+    Target("W11", f"{BACKGROUND}, transactions of 10", 5.0, f"{BACKGROUND}, single puts"),
+    Target("W11", f"{BACKGROUND}, transactions of 100", 10.0, f"{BACKGROUND}, single puts"),
+    Target("W11", f"{BACKGROUND}, transactions of 1,000", 12.0, f"{BACKGROUND}, single puts"),
 )
 
 
@@ -48,7 +69,7 @@ def verdicts(workload: str, results: Sequence[Result], *, journal: bool | None) 
 def verdict(target: Target, results: Sequence[Result]) -> str:
     if target.than:
         found = ratio(results, target.of, target.than)
-        wanted = f"{target.of} at least {target.faster:g} × as fast as {target.than}"
+        wanted = f"{target.of} at least {target.faster:.3g} × as fast as {target.than}"
         missed_by = 0.0 if found is None else 1 - found / target.faster
         shown = "" if found is None else f"{found:.2f} ×"
     else:

@@ -34,6 +34,8 @@ class Store:
     A verb returns when the peer calls its work done. One that is done in another process returns `Measured`.
     """
 
+    opening: float | None = None  # microseconds that opening took, where that is timed in another process
+
     def put(self, model: str, version: str, content: bytes) -> object:
         """Store a new version with one blob, creating the model if it is missing."""
         cannot()

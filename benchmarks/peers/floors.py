@@ -79,7 +79,8 @@ class Floor(Store):
     def put_many(self, model: str, versions: Sequence[str], content: bytes) -> None:
         records = [orjson.dumps({"put": [model, version], "size": len(content)}) + content for version in versions]
         self._log.append(b"".join(records))
-        self._do(lambda: self._write_versions(model, versions, content))
+        children = self._models.setdefault(model, [])
+        self._do(lambda: write_versions(f"{self._root}/{model}", children, versions, content))
 
     def update(self, model: str, version: str, values: Mapping[str, Any]) -> None:
         text = orjson.dumps(values)
@@ -96,18 +97,6 @@ class Floor(Store):
         elif self._files == "later":
             self._later.append(work)
 
-    def _write_versions(self, model: str, versions: Sequence[str], content: bytes) -> None:
-        above = f"{self._root}/{model}"
-        children = self._models.setdefault(model, [])
-        if not children:
-            os.makedirs(above, exist_ok=True)
-        for version in versions:
-            os.mkdir(f"{above}/{version}")
-            write(f"{above}/{version}/{BLOB_NAME}", content)
-            write(f"{above}/{version}/metadata.json", b"{}")
-        children.extend(versions)
-        replace(f"{above}/metadata.json", orjson.dumps({"children": children}))
-
 
 class Copies(Store):
     """Large content: copied aside, flushed, renamed into place."""
@@ -120,6 +109,17 @@ class Copies(Store):
         folder.mkdir(exist_ok=True)
         copy(source, folder / ".new", sync=True)
         os.replace(folder / ".new", folder / version)
+
+
+def write_versions(above: str, children: list[str], versions: Sequence[str], content: bytes) -> None:
+    """The files of new versions, and the model's list, which `children` holds."""
+    os.makedirs(above, exist_ok=True)
+    for version in versions:
+        os.mkdir(f"{above}/{version}")
+        write(f"{above}/{version}/{BLOB_NAME}", content)
+        write(f"{above}/{version}/metadata.json", b"{}")
+    children.extend(versions)
+    replace(f"{above}/metadata.json", orjson.dumps({"children": children}))
 
 
 def write(path: str, content: bytes) -> None:

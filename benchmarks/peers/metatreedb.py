@@ -28,6 +28,7 @@ class OldTree(Store):
         self._child = child
         self._sources = folder / "sources"
         self._made: dict[bytes, str] = {}
+        self.opening = self._hear().value
 
     def put(self, model: str, version: str, content: bytes) -> Measured:
         """From a file, for it takes nothing else."""
@@ -66,8 +67,11 @@ class OldTree(Store):
         return set(self._ask("metadata", model).result["children"])
 
     def _ask(self, verb: str, *arguments: object) -> Measured:
-        assert self._child.stdin is not None and self._child.stdout is not None
         print(json.dumps([verb, *arguments]), file=self._child.stdin, flush=True)
+        return self._hear()
+
+    def _hear(self) -> Measured:
+        assert self._child.stdout is not None
         answer = json.loads(self._child.stdout.readline())
         if "error" in answer:
             raise RuntimeError(f"metatreedb: {answer['error']}")

@@ -6,6 +6,8 @@ import importlib
 import json
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
@@ -28,16 +30,23 @@ def perform(tree: Any, verb: str, location: str, *arguments: Any) -> Any:
 def main() -> None:
     logging.disable()  # each attempt to take its lock is a warning
     # by name: this checkout has a package of the same name, which must be neither found nor type-checked here
-    tree = importlib.import_module("metatree").Metatree(sys.argv[1], ("model", "version"))
+    library = importlib.import_module("metatree")
+    tree = answer(lambda: library.Metatree(sys.argv[1], ("model", "version")), keep=True)
     for line in sys.stdin:
-        begin = perf_counter_ns()
-        answer: dict[str, object]
-        try:
-            result = perform(tree, *json.loads(line))
-            answer = {"micros": (perf_counter_ns() - begin) / 1000, "result": result}
-        except Exception as error:  # noqa: BLE001 (it raises bare Exceptions; the parent decides)
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+        answer(partial(perform, tree, *json.loads(line)))
+
+
+def answer(work: Callable[[], Any], *, keep: bool = False) -> Any:
+    """Do it, and print how long it took, with its result if that is not to be kept here."""
+    begin = perf_counter_ns()
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 (it raises bare Exceptions; the parent decides)
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        return None
+    micros = (perf_counter_ns() - begin) / 1000
+    print(json.dumps({"micros": micros, "result": None if keep else result}), flush=True)
+    return result
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.measure import Workload
-from benchmarks.workloads import finds, processes, puts
+from benchmarks.workloads import batches, blobs, finds, memory, opening, processes, puts, recovery
 from benchmarks.workloads.sizes import Sizes
 
-FAMILIES = (puts, finds, processes)
+FAMILIES = (puts, batches, finds, blobs, processes, opening, recovery, memory)
 
 
 def workloads(sizes: Sizes) -> list[Workload]:

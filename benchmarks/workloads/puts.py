@@ -54,12 +54,14 @@ def workloads(sizes: Sizes) -> list[Workload]:
     puts = [contestant(PEERS[name], put) for name in EVERYBODY]
     updates = [contestant(PEERS[name], update) for name in EVERYBODY]
     beside = [
-        contestant(PEERS[name], partial(put_beside, children), f"{children:,} children")
+        contestant(PEERS[name], partial(put_beside, children), size)
         for name in LISTS
-        for children in sizes.children
+        for size, children in zip(("few", "many"), sizes.children, strict=True)
     ]
+    few, many = sizes.children
+    title = f"a put into a node with {few:,} (few) or {many:,} (many) children"
     return [
         Workload("W1", "one durable put, 1 KiB, new version", puts, sizes.steps, warmup=20, verb="put"),
         Workload("W3", "one durable update of one node", updates, sizes.steps, warmup=20, verb="update"),
-        Workload("W6", "a put into a node with children", beside, sizes.steps // 3 + 1, warmup=5, verb="put"),
+        Workload("W6", title, beside, sizes.steps // 3 + 1, warmup=5, verb="put"),
     ]
