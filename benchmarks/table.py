@@ -14,7 +14,7 @@ def table(workload: Workload, results: Sequence[Result]) -> Iterator[str]:
     width = max(len(result.name) for result in results) + 2
     yield f"\n{workload.name}  {workload.title}"
     yield (
-        f"    {'':<{width}}{'median ' + workload.unit:>12}{'spread of rounds':>24}{'mean':>12}"
+        f"    {'':<{width}}{'median ' + workload.unit:>14}{'spread of rounds':>28}{'mean':>12}"
         f"{'metatree is':>14}{'background is':>15}  durable"
     )
     for result in results:
@@ -24,7 +24,7 @@ def table(workload: Workload, results: Sequence[Result]) -> Iterator[str]:
             spread = f"{min(result.rounds):,.1f} – {max(result.rounds):,.1f}"
             first, second = (times(results, name, result) for name in METATREES)
             yield (
-                f"    {result.name:<{width}}{result.median:>12,.1f}{spread:>24}{result.mean:>12,.1f}"
+                f"    {result.name:<{width}}{result.median:>14,.1f}{spread:>28}{result.mean:>12,.1f}"
                 f"{first:>14}{second:>15}  {promise(result)}"
             )
 

@@ -85,6 +85,6 @@ def workloads(sizes: Sizes) -> list[Workload]:
     ]
     title = f"{sizes.batch:,} puts in one transaction: one of them"
     return [
-        Workload("W2", title, [*whole, *limited], steps=1, warmup=1, verb="put_many"),
+        Workload("W2", title, [*whole, *limited], steps=1, warmup=1, verb="put_many", rounds=3),
         Workload("W11", "durable records: one of them", rates, steps=3, warmup=1, verb="put"),
     ]

@@ -85,6 +85,6 @@ def workloads(sizes: Sizes) -> list[Workload]:
     title = f"a new process opens {few:,} (few) or {many:,} (many) nodes and finds the first"
     imports = [importing(PEERS[name]) for name in IMPORTING]
     return [
-        Workload("W8", title, opens, steps=2, warmup=1),
-        Workload("W8 import", "importing the library", imports, steps=2, warmup=1),
+        Workload("W8", title, opens, steps=2, warmup=1, rounds=3),
+        Workload("W8 import", "importing the library", imports, steps=2, warmup=1, rounds=3),
     ]

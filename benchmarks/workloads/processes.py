@@ -119,4 +119,4 @@ def contestant(peer: Peer, puts: int) -> Contestant:
 def workloads(sizes: Sizes) -> list[Workload]:
     everybody = [contestant(PEERS[name], sizes.puts) for name in (*EVERYBODY, FLOOR)]
     title = f"{PROCESSES} processes, {sizes.puts} durable puts each, one model"
-    return [Workload("W7", title, everybody, steps=1, verb="put")]
+    return [Workload("W7", title, everybody, steps=1, verb="put", rounds=3)]

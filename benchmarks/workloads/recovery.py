@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import orjson
 
@@ -23,6 +26,8 @@ from benchmarks.peers.metatree import Tree
 from benchmarks.peers.sqlite import Database
 from benchmarks.workloads.sizes import Sizes
 from metatree import Metatree
+
+GROUP = 100  # versions of a model
 
 Reach = Callable[[Path, int], AbstractContextManager[object]]
 """Opens what is there; the clock stops when it is entered. Gets the number of puts."""
@@ -37,14 +42,19 @@ def main() -> None:
             store.tree._engine.committer.stop()
             store.tree._engine.committed = lambda position: None  # type: ignore[method-assign]
         for number in range(int(puts)):
-            store.put("m", f"v{number}", BLOB)
+            store.put(*place(number), BLOB)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def place(number: int) -> tuple[str, str]:
+    """The model and the version of a put."""
+    return f"m{number // GROUP}", f"v{number % GROUP}"
 
 
 @contextmanager
 def tree_readable(folder: Path, puts: int) -> Iterator[None]:
     with Metatree(folder / "tree", read_only=True) as tree:
-        tree.find(f"m/v{puts - 1}").metadata  # noqa: B018
+        tree.find(place(puts - 1)).metadata  # noqa: B018
         yield
 
 
@@ -59,8 +69,8 @@ def tree_applied(folder: Path, puts: int) -> Iterator[None]:
 def rows_readable(folder: Path, puts: int) -> Iterator[None]:
     with PEERS["sqlite fresh"].open(folder) as store:
         assert isinstance(store, Database)
-        sql = "SELECT metadata FROM node WHERE model = 'm' AND version = ?"
-        assert store.connection.execute(sql, (f"v{puts - 1}",)).fetchone() is not None
+        sql = "SELECT metadata FROM node WHERE model = ? AND version = ?"
+        assert store.connection.execute(sql, place(puts - 1)).fetchone() is not None
         yield
 
 
@@ -72,19 +82,21 @@ def rows_applied(folder: Path, puts: int) -> Iterator[None]:
 
 
 @contextmanager
-def records_parsed(folder: Path, puts: int) -> Iterator[list[str]]:
-    yield [orjson.loads(line)["version"] for line in (folder / "records").read_bytes().splitlines()]
+def records_parsed(folder: Path, puts: int) -> Iterator[list[dict[str, Any]]]:
+    yield [orjson.loads(line) for line in (folder / "records").read_bytes().splitlines()]
 
 
 @contextmanager
 def records_applied(folder: Path, puts: int) -> Iterator[None]:
-    with records_parsed(folder, puts) as versions:
-        write_versions(str(folder / "m"), [], versions, BLOB)
+    with records_parsed(folder, puts) as records:
+        for model, group in groupby(records, key=itemgetter("model")):
+            write_versions(str(folder / model), [], [record["version"] for record in group], BLOB)
         yield
 
 
 def write_records(folder: Path, puts: int) -> None:
-    lines = [orjson.dumps({"model": "m", "version": f"v{number}", "size": len(BLOB)}) for number in range(puts)]
+    places = map(place, range(puts))
+    lines = [orjson.dumps({"model": model, "version": version, "size": len(BLOB)}) for model, version in places]
     (folder / "records").write_bytes(b"\n".join(lines))
 
 
@@ -101,10 +113,10 @@ def contestant(peer: str, variant: str, leave: Callable[[Path, int], None], reac
         yield Ready(partial(once, folder))
 
     def once(folder: Path, number: int) -> Measured:
-        place = folder / f"try{number}"
-        shutil.copytree(folder / "left", place)
+        copy = folder / f"try{number}"
+        shutil.copytree(folder / "left", copy)
         begin = perf_counter_ns()
-        with reach(place, puts):
+        with reach(copy, puts):
             return Measured((perf_counter_ns() - begin) / 1000)
 
     return Contestant(peer, opened, variant)
@@ -118,10 +130,10 @@ def outstanding(puts: int) -> Contestant:
         yield Ready(partial(count, folder))
 
     def count(folder: Path, number: int) -> Measured:
-        place = folder / f"try{number}"
-        place.mkdir()
-        killed("metatree background", "free", place, puts)
-        with Metatree(place / "tree", KEYS, read_only=True) as tree:
+        left = folder / f"try{number}"
+        left.mkdir()
+        killed("metatree background", "free", left, puts)
+        with Metatree(left / "tree", KEYS, read_only=True) as tree:
             return Measured(tree.recover(dry_run=True).records)
 
     return Contestant("metatree background", opened)
