@@ -1,4 +1,4 @@
-# demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds
+# demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds (WORKLOAD=W1,W4: of these)
 # torture: the layers of trust at the size of a night, TIME minutes long where a layer is bounded by time
 # Everything lives in .venv inside the checkout; a stamp there says what is installed, so that nothing is done twice.
 
@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+WORKLOAD ?=
 WORKERS ?= auto
 TIME ?= 60
 
@@ -28,11 +30,11 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.demo
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(if $(WORKLOAD),--only $(WORKLOAD)) $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .environments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +49,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(PIP) install --quiet --editable '.[test,ingest]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.made pyproject.toml
+	$(PIP) install --quiet --editable '.[bench]'
 	touch $@
 
 # mypy needs the libraries that the checked code imports, the tests' among them

@@ -1,98 +1,175 @@
 """Times contestants fairly: rounds are interleaved, each contestant begins in a fresh folder, medians are compared.
 
+Between two turns everything comes to rest: what a contestant put off is finished, and the disk has written what waits.
 Absolute figures hold for one machine and one minute; what travels is the ratio within one run.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from benchmarks.peers.base import Measured, NotInstalled, Peer, Store
+
+TURN = 1.0  # seconds after which a turn of a slow contestant ends early
 
 Step = Callable[[int], object]
 """One operation of a workload; gets its number, counted from 0 over all rounds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """Returned by an operation that measured itself."""
+class Outcome:
+    """What became of the acknowledged, as parts of all (0 to 1)."""
 
-    micros: float
+    lost: float = 0.0  # not there any more
+    refused: float = 0.0  # not acknowledged: the peer raised
 
 
-Contestant = Callable[[Path], AbstractContextManager[Step]]
-"""Opens a store in an empty folder and yields the operation to be timed."""
+def nothing() -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A contestant that may begin."""
+
+    step: Step
+    rest: Callable[[], object] = nothing  # called after each turn: finishes what was put off
+    outcome: Callable[[], Outcome] = Outcome  # asked at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A peer in one variant of a workload."""
+
+    peer: str
+    open: Callable[[Path], AbstractContextManager[Ready]]  # in an empty folder
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer}, {self.variant}" if self.variant else self.peer
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Something that people do, and who does it."""
 
-    name: str  # W1, W3, ... as in docs and issues
+    name: str  # W1, "W5 get", ...: the first word is the name in docs and issues
     title: str
-    contestants: Mapping[str, Contestant]
+    contestants: Sequence[Contestant]
     steps: int  # operations timed in one round
-    warmup: int  # operations before the first round
+    warmup: int = 0  # operations before the first round
+    verb: str = ""  # of `Store`, that has to be durable when it returns; empty: nothing is written
+    unit: str = "µs"
+    rounds: int = 99  # at most, where one round takes long
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one contestant needed, in microseconds."""
+    """What one contestant needed, in the workload's unit."""
 
     workload: str
-    contestant: str
-    micros: float  # median over rounds
-    rounds: tuple[float, ...]  # median time of an operation in each round
+    peer: str
+    variant: str
+    rounds: tuple[float, ...] = ()  # the median operation of each round
+    means: tuple[float, ...] = ()  # the mean one: what an operation costs if it is done again and again
+    absent: str = ""  # why it was not measured
+    outcome: Outcome = Outcome()
+    durable: str = ""  # "yes", "no: ...", "not looked at: ..."; empty: nothing is written
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.peer}, {self.variant}" if self.variant else self.peer)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def mean(self) -> float:
+        return statistics.median(self.means)
 
 
-def run(workload: Workload, folder: Path, rounds: int) -> list[Result]:
+def contestant(peer: Peer, prepare: Callable[[Store], Step], variant: str = "") -> Contestant:
+    """A peer whose store is open while it is measured; `prepare` fills it and returns the operation."""
+
+    @contextmanager
+    def opened(folder: Path) -> Iterator[Ready]:
+        with peer.open(folder) as store:
+            yield Ready(prepare(store), store.rest)
+
+    return Contestant(peer.name, opened, variant)
+
+
+def run(workload: Workload, folder: Path, rounds: int, settle: Callable[[], None] = os.sync) -> list[Result]:
     """`rounds` rounds, each contestant once a round, in turning order."""
-    with _opened(workload, folder) as steps:
-        names = list(steps)
-        done = dict.fromkeys(names, 0)
-        medians: dict[str, list[float]] = {name: [] for name in names}
-        for name in names:
-            done[name] = _warm_up(steps[name], workload.warmup)
-        for number in range(rounds):
-            turn = number % len(names)
+    medians: dict[str, list[float]] = {each.name: [] for each in workload.contestants}
+    means: dict[str, list[float]] = {each.name: [] for each in workload.contestants}
+    with _opened(workload, folder) as (ready, absent):
+        names = list(ready)
+        done = {name: len(_turn(ready[name], 0, workload.warmup, settle)) for name in names}
+        for number in range(min(rounds, workload.rounds)):
+            turn = number % max(1, len(names))
             for name in names[turn:] + names[:turn]:
-                medians[name].append(_round(steps[name], done[name], workload.steps))
-                done[name] += workload.steps
-    return [Result(workload.name, name, statistics.median(medians[name]), tuple(medians[name])) for name in names]
+                times = _turn(ready[name], done[name], workload.steps, settle)
+                medians[name].append(statistics.median(times))
+                means[name].append(statistics.fmean(times))
+                done[name] += len(times)
+        outcomes = {name: ready[name].outcome() for name in names}
+    return [
+        Result(
+            workload.name,
+            each.peer,
+            each.variant,
+            tuple(medians[each.name]),
+            tuple(means[each.name]),
+            absent.get(each.name, ""),
+            outcomes.get(each.name, Outcome()),
+        )
+        for each in workload.contestants
+    ]
 
 
 @contextmanager
-def _opened(workload: Workload, folder: Path) -> Iterator[dict[str, Step]]:
+def _opened(workload: Workload, folder: Path) -> Iterator[tuple[Mapping[str, Ready], Mapping[str, str]]]:
+    """Those who are there, and why the others are not."""
     with ExitStack() as stack:
-        steps = {}
-        for number, (name, contestant) in enumerate(workload.contestants.items()):
-            place = folder / f"{workload.name}-{number}"
-            place.mkdir()
-            steps[name] = stack.enter_context(contestant(place))
-        yield steps
+        ready, absent = {}, {}
+        for number, each in enumerate(workload.contestants):
+            place = folder / workload.name.replace(" ", "-") / str(number)
+            place.mkdir(parents=True)
+            try:
+                ready[each.name] = stack.enter_context(each.open(place))
+            except NotInstalled as error:
+                absent[each.name] = str(error)
+        yield ready, absent
 
 
-def _warm_up(step: Step, count: int) -> int:
-    for number in range(count):
-        step(number)
-    return count
-
-
-def _round(step: Step, first: int, count: int) -> float:
-    """The median time of `count` operations in microseconds."""
-    times = []
+def _turn(ready: Ready, first: int, count: int, settle: Callable[[], None]) -> list[float]:
+    """What each of up to `count` operations needed."""
+    gc.collect()
+    times: list[float] = []
+    end = time.perf_counter() + TURN
     for number in range(first, first + count):
         begin = time.perf_counter_ns()
-        outcome = step(number)
+        outcome = ready.step(number)
         micros = (time.perf_counter_ns() - begin) / 1000
-        times.append(outcome.micros if isinstance(outcome, Timed) else micros)
-    return statistics.median(times)
+        times.append(outcome.value if isinstance(outcome, Measured) else micros)
+        if time.perf_counter() > end:
+            break
+    ready.rest()
+    settle()
+    return times
 
 
 def ratio(results: Sequence[Result], of: str, to: str) -> float | None:
-    """How many times as fast `of` is as `to`, in the same workload."""
-    found = {result.contestant: result.micros for result in results}
-    return found[to] / found[of] if of in found and to in found else None
+    """How many times as fast `of` is as `to`: the median over the rounds, each of which had both."""
+    found = {result.name: result.rounds for result in results}
+    pairs = list(zip(found.get(of, ()), found.get(to, ()), strict=False))
+    return statistics.median(other / mine for mine, other in pairs) if pairs else None

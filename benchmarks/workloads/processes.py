@@ -1,0 +1,122 @@
+"""W7: four processes put into one model at the same time; afterwards every acknowledged put is looked for."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.measure import Contestant, Outcome, Ready, Workload
+from benchmarks.peers import PEERS
+from benchmarks.peers.base import BLOB, Measured, Peer
+from benchmarks.workloads.sizes import Sizes
+
+PROCESSES = 4
+PATIENCE = 120  # seconds until a dead worker breaks the barrier
+TURN = 3.0  # seconds after which a worker of a slow peer stops early
+EVERYBODY = (
+    "metatree",
+    "metatree background",
+    "sqlite fresh",
+    "sqlite steady",
+    "lmdb",
+    "diskcache",
+    "deltalake",
+    "icechunk",
+    "metatreedb 0.2.3",
+)
+FLOOR = "floor: shared raw log"  # keeps nothing that could be looked for
+
+Report = tuple[list[str], int, float]
+"""Of one worker: what was acknowledged, how many puts raised, when it was done."""
+
+
+def worker(peer: Peer, folder: Path, prefix: str, puts: int, barrier: Barrier, reports: SimpleQueue[Report]) -> None:
+    with peer.open(folder) as store:
+        barrier.wait(PATIENCE)  # opening is not what is measured
+        acknowledged, refused = [], 0
+        end = perf_counter() + TURN
+        for number in range(puts):
+            version = f"{prefix}-{number}"
+            try:
+                store.put("m", version, BLOB)
+                acknowledged.append(version)
+            except Exception:  # noqa: BLE001 (each peer has its own; a put that raised was not acknowledged)
+                refused += 1
+            if perf_counter() > end:
+                break
+        reports.put((acknowledged, refused, perf_counter()))
+        barrier.wait(PATIENCE)
+
+
+@dataclass(slots=True)
+class Race:
+    """Rounds of one peer, and what became of its puts."""
+
+    peer: Peer
+    folder: Path
+    puts: int  # of each process
+    counted: bool = True
+    acknowledged: set[str] = field(default_factory=lambda: {"first"})
+    refused: int = 0
+    missing: int = 0
+
+    def prepare(self) -> None:
+        """The store exists before the race: creating it is another workload."""
+        with self.peer.open(self.folder) as store:
+            store.put("m", "first", BLOB)
+
+    def run(self, number: int) -> Measured:
+        """One round; the time of one acknowledged put, all processes together."""
+        spawn = multiprocessing.get_context("spawn")
+        barrier, reports = spawn.Barrier(PROCESSES + 1), spawn.SimpleQueue()
+        prefixes = [f"r{number}-p{process}" for process in range(PROCESSES)]
+        workers = [
+            spawn.Process(target=worker, args=(self.peer, self.folder, prefix, self.puts, barrier, reports))
+            for prefix in prefixes
+        ]
+        for each in workers:
+            each.start()
+        barrier.wait(PATIENCE)
+        begin = perf_counter()
+        done: list[Report] = [reports.get() for _ in workers]
+        barrier.wait(PATIENCE)
+        for each in workers:
+            each.join()
+        names = {name for acknowledged, _, _ in done for name in acknowledged}
+        self.acknowledged |= names
+        self.refused += sum(refused for _, refused, _ in done)
+        return Measured((max(end for _, _, end in done) - begin) / max(1, len(names)) * 1e6)
+
+    def count(self) -> None:
+        """Look for everything that was acknowledged, as somebody who comes later."""
+        if self.counted:
+            with self.peer.open(self.folder) as store:
+                self.missing = len(self.acknowledged - store.versions("m"))
+                store.rest()
+
+    def outcome(self) -> Outcome:
+        self.count()
+        acknowledged = len(self.acknowledged)
+        return Outcome(self.missing / acknowledged, self.refused / (acknowledged + self.refused))
+
+
+def contestant(peer: Peer, puts: int) -> Contestant:
+    @contextmanager
+    def opened(folder: Path) -> Iterator[Ready]:
+        race = Race(peer, folder, puts, counted=peer.name != FLOOR)
+        race.prepare()
+        yield Ready(race.run, race.count, race.outcome)
+
+    return Contestant(peer.name, opened)
+
+
+def workloads(sizes: Sizes) -> list[Workload]:
+    everybody = [contestant(PEERS[name], sizes.puts) for name in (*EVERYBODY, FLOOR)]
+    title = f"{PROCESSES} processes, {sizes.puts} durable puts each, one model"
+    return [Workload("W7", title, everybody, steps=1, verb="put", rounds=3)]
