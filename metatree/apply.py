@@ -90,9 +90,10 @@ class _Application:
             retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
             asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
             self._drop_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
-            missing = [name for name in effect.below if name not in gone and not self._child((*path, name), effect)]
+            kept = {name for name, below in effect.below.items() if below.exists is not False}
+            missing = {name for name in effect.below if name in kept and not self._child((*path, name), effect)}
             for name, aside in asides.items():  # nodes that took a blob's name, perhaps in an earlier pass already
-                if aside is not None and name in effect.below and name not in missing and name not in gone:
+                if aside is not None and name in kept and name not in missing:
                     self._give_back(aside, layout.blob(path, name), effect.below[name], self._since)
             for fact in effect.blobs.values():
                 if fact is not None:

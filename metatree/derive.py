@@ -99,7 +99,7 @@ class _Derivation:
             return
         if stays:
             self._view.require_unedited(path)
-        keys = {**{k: v for k, v in old.items() if k not in unset}, **values}
+        keys = {**{k: v for k, v in old.items() if k not in delta.unset}, **values}
         weight = (self._view.weight(path) if stays else 0) + sum(len(str(value)) for value in values.values())
         if values and weight > SMALL:
             check_size(keys)

@@ -21,6 +21,7 @@ class Effect:
 
     __slots__ = (
         "_deep",
+        "_inner",
         "_names",
         "below",
         "blobs",
@@ -46,6 +47,7 @@ class Effect:
         self.cleared: set[str] = set()  # blobs that went, also if they came again
         self.below: dict[str, Effect] = {}
         self._deep = False  # some blob's name leads into a directory blob
+        self._inner = False  # or did: it may have gone
         self._names: dict[str, str | None] | None = None  # folded -> actual name, None: free again
 
     # --- finding ----------------------------------------------------------------------------------------------------
@@ -134,6 +136,7 @@ class Effect:
         if self._deep and "/" not in fact.name:
             self.drop_blob(fact.name)
         self._deep = self._deep or "/" in fact.name
+        self._inner = self._inner or self._deep
         self.blobs.pop(fact.name, None)
         self.blobs[fact.name] = fact
         top = fact.name.partition("/")[0]
@@ -149,6 +152,8 @@ class Effect:
         self.cleared.add(name)
         if "/" not in name:
             self._note(name, None)
+        else:
+            self._inner = True
 
     def apply(self, fact: Fact) -> None:
         """Fold one more fact in; `self` is the root's effect."""
@@ -201,7 +206,7 @@ class Effect:
     def over_blob_files(self, name: str, files: set[str]) -> set[str]:
         """The files of the directory blob `name` at the window's end, as blob names."""
         result = set() if self.blob(name)[1] else set(files)
-        for other, fact in self.blobs.items():
+        for other, fact in self.blobs.items() if self._inner else ():
             if fact is not None and other.startswith(name + "/"):
                 result.add(other)
             elif fact is None and other.startswith(name + "/"):

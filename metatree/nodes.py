@@ -94,7 +94,8 @@ class NodeCache:
             case NodeFact():
                 self._whole(fact, node)
             case KeysFact() if node is not None:
-                kept = {name: value for name, value in node.keys.items() if name not in fact.unset}
+                unset = frozenset(fact.unset)
+                kept = {name: value for name, value in node.keys.items() if name not in unset}
                 node.keys = {**kept, **fact.set}
                 self.keep(fact.path, replace(node, weight=node.weight + sum(len(str(v)) for v in fact.set.values())))
             case ChildFact() if node is not None:

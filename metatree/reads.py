@@ -6,7 +6,7 @@ children and blobs (compared folded, so that `Foo` and `foo` are one), or a whol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .facts import Changes
 from .location import Path, fold_name, join, split
@@ -21,7 +21,7 @@ class ReadSet:
         self._lists: set[Path] = set()
         self._names: dict[Path, set[str]] = {}
         self._trees: set[Path] = set()
-        self._creatable: dict[Path, set[str]] = {}
+        self._creatable: dict[Path, dict[str, set[str]]] = {}  # node -> folded name -> names
 
     def key(self, path: Path, key: str) -> None:
         """The value, or the absence, of one key."""
@@ -41,20 +41,23 @@ class ReadSet:
 
     def creatable(self, path: Path, name: str) -> None:
         """Whether a node of this name can be there: a node that another commit creates does not matter, a twin does."""
-        self._creatable.setdefault(path, set()).add(name)
+        self._creatable.setdefault(path, {}).setdefault(fold_name(name), set()).add(name)
 
     def tree(self, path: Path) -> None:
         """Everything at and below the node."""
         self._trees.add(path)
 
     def conflict(self, changes: Changes) -> str | None:
-        """What of this set a commit with these changes touched, in words; None if nothing."""
+        """What of this set a commit with these changes touched, in words; None if nothing. Costs what the two hold
+        together, not their product: both may be large, and nobody can commit meanwhile."""
+        dropped: set[Path] = set()
         for text, change in changes.items():
             path = split(text)
-            found = self._in_tree(path) or self._in_node(path, change) or self._in_dropped(path, change.get("gone", ()))
+            found = self._in_tree(path) or self._in_node(path, change)
             if found:
                 return found
-        return None
+            dropped.update((*path, name) for name in change.get("gone", ()))
+        return self._in_dropped(dropped) if dropped else None
 
     def _in_tree(self, path: Path) -> str | None:
         for depth in range(len(path) + 1):
@@ -63,7 +66,7 @@ class ReadSet:
         return None
 
     def _in_node(self, path: Path, change: dict[str, list[str]]) -> str | None:
-        touched = [*change.get("set", ()), *change.get("unset", ())]
+        touched = {*change.get("set", ()), *change.get("unset", ())}
         if touched and path in self._all_keys:
             return f"the metadata of {_show(path)}"
         for key in self._keys.get(path, ()):
@@ -80,23 +83,23 @@ class ReadSet:
         return self._in_way(path, change)
 
     def _in_way(self, path: Path, change: dict[str, list[str]]) -> str | None:
-        for wanted in self._creatable.get(path, ()):
-            folded = fold_name(wanted)
-            for name in change.get("new", ()):
-                if name != wanted and fold_name(name) == folded:
-                    return _show((*path, name))
-            for name in change.get("put", ()):
-                if fold_name(name.partition("/")[0]) == folded:
-                    return _show((*path, name))
+        wanted = self._creatable.get(path)
+        if not wanted:
+            return None
+        for name in change.get("new", ()):
+            if wanted.get(fold_name(name), {name}) != {name}:
+                return _show((*path, name))
+        for name in change.get("put", ()):
+            if fold_name(name.partition("/")[0]) in wanted:
+                return _show((*path, name))
         return None
 
-    def _in_dropped(self, path: Path, gone: Iterable[str]) -> str | None:
-        for name in gone:
-            dropped = (*path, name)
-            depth = len(dropped)
-            for group in (self._keys, self._all_keys, self._lists, self._names, self._trees):
-                if any(read[:depth] == dropped for read in group):
-                    return f"{_show(dropped)}, which was deleted"
+    def _in_dropped(self, dropped: set[Path]) -> str | None:
+        for group in (self._keys, self._all_keys, self._lists, self._names, self._trees):
+            for read in group:
+                for depth in range(1, len(read) + 1):
+                    if read[:depth] in dropped:
+                        return f"{_show(read[:depth])}, which was deleted"
         return None
 
 

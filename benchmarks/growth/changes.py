@@ -189,4 +189,5 @@ def transaction(name: str, title: str, store: Store) -> Curve:
         "each call costs the same, whatever was called before it",
         steps=1,
         rounds=3,
+        warmup=0,
     )

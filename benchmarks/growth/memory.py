@@ -81,7 +81,7 @@ def elsewhere(work: Work, balanced: bool, trees: Trees, size: int) -> Iterator[S
     yield step
 
 
-curve = partial(Curve, steps=1, rounds=3, warmup=0, unit="MiB")
+curve = partial(Curve, steps=1, rounds=1, warmup=0, unit="MiB")
 
 
 def curves() -> Iterator[Curve]:

@@ -151,6 +151,6 @@ def _by_records() -> Iterator[Curve]:
         Growth.LINEAR,
         "each record is read once, each file written once",
         steps=1,
-        rounds=3,
+        rounds=2,
         warmup=0,
     )

@@ -12,7 +12,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks there are readers only
+    fcntl = None  # type: ignore[assignment]
 
 # Flags that a system without them does not need: there is nothing to refuse.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -146,16 +151,18 @@ class Posix:
 
     def flock(self, fd: int, *, shared: bool, block: bool) -> bool:
         """Lock the open file; False if another open file holds it and `block` is False."""
-        locking = _locking()
+        if block:
+            _wait_for_lock(fd, shared=shared)
+            return True
         try:
-            locking.flock(fd, locking.flags[shared, block])
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def funlock(self, fd: int) -> None:
         """Release the lock of the open file, for every descriptor that shares it (also a forked child's)."""
-        _locking().flock(fd, _locking().unlock)
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
     # --- what the kernel tells ------------------------------------------------------------------------------------
 
@@ -168,25 +175,16 @@ class Posix:
         return os.uname().nodename
 
 
-class _Locking:
-    """What portalocker locks with on this system, flock(2): its checks around that take 25 times as long."""
+def _wait_for_lock(fd: int, *, shared: bool) -> None:
+    import portalocker  # late: importing it takes longer than opening a tree does, and few wait without a limit
 
-    def __init__(self) -> None:
-        from portalocker import LockFlags, portalocker  # late: importing it takes 100 ms, and readers lock nothing
-
-        self.flock = cast(Callable[[int, int], object], portalocker.LOCKER)
-        self.unlock = int(LockFlags.UNBLOCK)
-        self.flags = {  # (shared, block)
-            (False, False): int(LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING),
-            (False, True): int(LockFlags.EXCLUSIVE),
-            (True, False): int(LockFlags.SHARED | LockFlags.NON_BLOCKING),
-            (True, True): int(LockFlags.SHARED),
-        }
-
-
-@functools.cache
-def _locking() -> _Locking:
-    return _Locking()
+    try:
+        portalocker.lock(fd, portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE)
+    except portalocker.LockException as error:  # no OSError; the one it wraps is
+        for candidate in (error.__cause__, *error.args):
+            if isinstance(candidate, OSError):
+                raise candidate from None
+        raise OSError(errno.ENOLCK, str(error)) from error
 
 
 @functools.cache
