@@ -53,7 +53,7 @@ class Asking:
         self._unsettled = False  # a file was read since the log was looked at
         self._ahead: dict[Path, folders.NodeFile | None] = {}  # files that this question has read before it needs them
         self._looked = True  # the log was looked at since the question was asked, or that is not needed
-        self._window = Window(log, trust_applied=trust_applied)
+        self._window = Window(log, trust_applied=trust_applied, eager=shared)
         self._window.begin()
 
     @property

@@ -50,7 +50,9 @@ def _weight(keys: dict[str, Any]) -> int:
 class NodeCache:
     """Nodes by path, the least recently used ones dropped beyond CACHE_BYTES. A node that is not here is unknown."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, eager: bool = False) -> None:
+        """`eager`: also keep what a record shows whole and nobody has asked for, where reading a file is a request."""
+        self._eager = eager
         self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
         self._below: dict[Path, set[str]] = {}  # names of a node's children at or below which a node is kept
         self._weight = 0
@@ -91,8 +93,10 @@ class NodeCache:
         match fact:
             case NodeGone():
                 self._gone(fact.path)
-            case NodeFact():
+            case NodeFact() if node is not None:
                 self._whole(fact, node)
+            case NodeFact() if self._eager:
+                self.keep(fact.path, NodeState.of(fact.keys, fact.children))
             case KeysFact() if node is not None:
                 unset = frozenset(fact.unset)
                 kept = {name: value for name, value in node.keys.items() if name not in unset}
@@ -121,15 +125,15 @@ class NodeCache:
         for name in self._below.get(path, ()):
             yield from self._kept((*path, name))
 
-    def _whole(self, fact: NodeFact, old: NodeState | None) -> None:
-        if old is not None and tuple(old.children) == fact.children[: len(old.children)]:  # most often one more came
+    def _whole(self, fact: NodeFact, old: NodeState) -> None:
+        if tuple(old.children) == fact.children[: len(old.children)]:  # most often one more came
             for name in fact.children[len(old.children) :]:
                 self._come(name, old)
             self._grow(old, _weight(fact.keys) - _weight(old.keys))
             old.keys = fact.keys
             return
         node = NodeState.of(fact.keys, fact.children)
-        if old is not None and old.blobs is not None:
+        if old.blobs is not None:
             # a child's folder that was listed before the child was known had to be taken for a directory blob
             node.blobs, node.names = old.blobs - node.children.keys(), old.names
             for name in node.children.keys() - old.children.keys():

@@ -25,15 +25,16 @@ RECENT_BYTES = 8 << 20  # ... and as many bytes of them
 class Window:
     """The records (floor, head] of a log. Not safe for threads: its reader's lock is."""
 
-    def __init__(self, log: wal.WriteAheadLog, *, trust_applied: bool) -> None:
+    def __init__(self, log: wal.WriteAheadLog, *, trust_applied: bool, eager: bool) -> None:
         """`trust_applied`: a writer lives (this one), so the applied mark may be believed; a mere reader starts from
-        the redo mark (E18)."""
+        the redo mark (E18). `eager`: see `NodeCache`."""
         self._log = log
+        self._eager = eager
         self._trust_applied = trust_applied
         self.floor = 0  # what is known begins after this LSN ...
         self.head = 0  # ... and ends with this one
         self.effect = Effect()  # of (floor, head]
-        self.nodes = NodeCache()  # at the head
+        self.nodes = NodeCache(eager=self._eager)  # at the head
         self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
         self._long = LONG
         self._recent: deque[tuple[wal.Position, Header, int]] = deque()
@@ -55,7 +56,7 @@ class Window:
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
         self.floor = self.head = lsn
-        self.effect, self.nodes = Effect(), NodeCache()
+        self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
         self._facts.clear()
         self._long = LONG
         self._recent.clear()
@@ -96,7 +97,7 @@ class Window:
         """A trimmed record: what it did is in the files, and what was cached may be older."""
         self.floor = batch.lsn
         self._facts.clear()
-        self.effect, self.nodes = Effect(), NodeCache()
+        self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
         for index, record in enumerate(batch.records):
             self._note(wal.Position(batch.lsn, index), record)
 
