@@ -54,10 +54,10 @@ def main() -> None:
             if given.svg:
                 given.svg.mkdir(parents=True, exist_ok=True)
                 (given.svg / f"{name}.svg").write_text(svg(measured), encoding="utf-8")
-    print(*summary(everything), sep="\n")
-    if given.json:
-        document = {"machine": machine(), "curves": [as_json(measured) for measured in everything]}
-        given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(*summary(everything), sep="\n", flush=True)  # before the trees are removed, which takes long
+        if given.json:
+            document = {"machine": machine(), "curves": [as_json(measured) for measured in everything]}
+            given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

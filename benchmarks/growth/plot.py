@@ -10,11 +10,11 @@ from xml.sax.saxutils import escape
 from benchmarks.growth.curve import Measured
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 76, 20, 48, 52  # margins
+LEFT, RIGHT, TOP, BOTTOM = 76, 40, 64, 52  # margins
 STYLE = """
 svg { --ink: #1f2328; --pale: #d1d9e0; --line: #0969da; --hint: #59636e; font: 12px system-ui, sans-serif }
 @media (prefers-color-scheme: dark) { svg { --ink: #f0f6fc; --pale: #3d444d; --line: #4493f8; --hint: #9198a1 } }
-text { fill: var(--ink) } .title { font-size: 14px; font-weight: 600 } .hint { fill: var(--hint) }
+text { fill: var(--ink) } .title { font-size: 13px; font-weight: 600 } .hint { fill: var(--hint) }
 .grid { stroke: var(--pale) } .fit { stroke: var(--hint); stroke-dasharray: 4 4; fill: none }
 .line { stroke: var(--line); stroke-width: 2; fill: none } .dot { fill: var(--line) } .range { stroke: var(--line) }
 """
@@ -51,8 +51,8 @@ def svg(measured: Measured) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{title}</title><style>{STYLE}</style>",
-        f'<text class="title" x="{LEFT}" y="20">{title}</text>',
-        f'<text class="hint" x="{LEFT}" y="37">{fit.growth.words}: exponent {fit.exponent:.2f}, '
+        f'<text class="title" x="8" y="20">{title}</text>',
+        f'<text class="hint" x="8" y="37">{fit.growth.words}: exponent {fit.exponent:.2f}, '
         f"at the end {fit.end:.2f}; expected: {measured.curve.expected.words}</text>",
         *_grid(x, y),
         f'<text class="hint" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
@@ -73,7 +73,7 @@ def _grid(x: Axis, y: Axis) -> Iterator[str]:
     for value in y.ticks():
         place = y.place(value)
         yield f'<line class="grid" x1="{x.begin}" x2="{x.end}" y1="{place}" y2="{place}"/>'
-        yield f'<text x="{LEFT - 8}" y="{place + 4}" text-anchor="end">{value:,g}</text>'
+        yield f'<text x="{LEFT - 8}" y="{place + 4}" text-anchor="end">{value:,.12g}</text>'
 
 
 def _fitted(measured: Measured, x: Axis, y: Axis) -> Iterator[str]:

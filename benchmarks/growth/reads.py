@@ -71,8 +71,8 @@ def curves() -> Iterator[Curve]:
             "nodes of the tree",
             DECADES[1:],
             partial(ask_balanced, question),
-            Growth.LINEAR if name == "children" else Growth.FLAT,
-            "the answer grows with the cube root of the tree" if name == "children" else "the answer stays as long",
+            Growth.FLAT,
+            "a read looks at the nodes on its path",
             steps=200,
         )
     yield Curve(

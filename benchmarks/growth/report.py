@@ -23,11 +23,11 @@ def table(measured: Measured) -> Iterator[str]:
     curve, fit = measured.curve, measured.fit
     rate = f"{'a second':>14}" if curve.unit == MICROS else ""
     yield f"\n{curve.name}  {curve.title}"
-    yield f"    {curve.x:>32}{'median ' + curve.unit:>16}{'spread':>24}{rate}"
+    yield f"    {curve.x:>32}{'median ' + curve.unit:>16}{'spread':>32}{rate}"
     for size, cost, rounds in zip(measured.sizes, measured.costs, measured.rounds, strict=True):
         spread = f"{min(rounds):,.1f} – {max(rounds):,.1f}"
         rate = f"{1e6 / cost:>14,.0f}" if curve.unit == MICROS else ""
-        yield f"    {size:>32,}{cost:>16,.1f}{spread:>24}{rate}"
+        yield f"    {size:>32,}{cost:>16,.1f}{spread:>32}{rate}"
     exponents = f"exponent {fit.exponent:.2f}, at the end {fit.end:.2f}, last ÷ first {fit.ratio:,.2f}"
     yield f"    {fit.growth.words} ({exponents})"
     yield f"    expected: {curve.expected.words}, for {curve.why}{'' if measured.met else '  <-- NOT MET'}"
