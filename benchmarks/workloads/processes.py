@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -115,7 +115,10 @@ def contestant(peer: Peer, puts: int) -> Contestant:
     @contextmanager
     def opened(folder: Path) -> Iterator[Ready]:
         race = Race(peer, folder, puts, counted=peer.name != FLOOR)
-        with peer.open(folder) if peer.hold else nullcontext():
+        with ExitStack() as stack:
+            stack.enter_context(peer.open(folder))  # the store exists before the race
+            if not peer.hold:
+                stack.close()
             yield Ready(race.run, race.count, race.outcome)
 
     return Contestant(peer.name, opened)
