@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.peers.base import Measured, NotInstalled, Peer, Store
 
-TURN = 1.0  # seconds after which a turn of a slow contestant ends early
+TURN = 0.5  # seconds after which a turn of a slow contestant ends early
 
 Step = Callable[[int], object]
 """One operation of a workload; gets its number, counted from 0 over all rounds."""
