@@ -12,12 +12,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.base import Measured, NotInstalled, Peer, Store
 
-TURN = 1.0  # seconds after which a turn of a slow contestant ends early
+TURN = 0.5  # seconds after which a turn of a slow contestant ends early
 
 Step = Callable[[int], object]
 """One operation of a workload; gets its number, counted from 0 over all rounds."""
@@ -82,10 +82,10 @@ class Result:
     absent: str = ""  # why it was not measured
     outcome: Outcome = Outcome()
     durable: str = ""  # "yes", "no: ...", "not looked at: ..."; empty: nothing is written
-    name: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", f"{self.peer}, {self.variant}" if self.variant else self.peer)
+    @property
+    def name(self) -> str:
+        return f"{self.peer}, {self.variant}" if self.variant else self.peer
 
     @property
     def median(self) -> float:

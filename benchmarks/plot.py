@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.measure import Result, Workload
 from benchmarks.table import METATREES, promise
 
-LEFT, WIDTH, RIGHT = 250, 430, 210  # of names, of the scale, of what is said of each
+LEFT, WIDTH, RIGHT = 290, 400, 330  # of names, of the scale, of what is said of each
 TOP, ROW = 64, 22
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }

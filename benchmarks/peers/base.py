@@ -14,6 +14,7 @@ BLOB = bytes(range(256)) * 4  # 1 KiB
 BLOB_NAME = "w"
 CHUNK = 1 << 20
 FILL = 1_000  # versions in one transaction
+WIDTH = 100  # versions of a model, where many of them are not the point
 
 
 class NotInstalled(Exception):
@@ -85,7 +86,13 @@ class Peer:
     name: str
     open: Callable[[Path], AbstractContextManager[Store]]  # in an empty folder, or one it was opened in before
     imports: str = ""  # what a program imports to use it
+    hold: bool = False  # among processes one more has to keep it open, or it would begin anew with each
     python: Callable[[], str] | None = None  # the interpreter that has it, if not the running one
+
+
+def place(number: int) -> tuple[str, str]:
+    """The model and the version of a put."""
+    return f"m{number // WIDTH}", f"v{number % WIDTH}"
 
 
 def optional(module: str) -> Any:

@@ -102,4 +102,4 @@ def opened(folder: Path) -> Iterator[OldTree]:
         yield OldTree(child, folder)
 
 
-PEERS = (Peer("metatreedb 0.2.3", opened, "metatree", interpreter),)
+PEERS = (Peer("metatreedb 0.2.3", opened, "metatree", python=interpreter),)

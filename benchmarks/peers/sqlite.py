@@ -93,5 +93,5 @@ def opened(folder: Path, *, steady: bool) -> Iterator[Database]:
 
 PEERS = (
     Peer("sqlite fresh", partial(opened, steady=False), "sqlite3"),
-    Peer("sqlite steady", partial(opened, steady=True), "sqlite3"),
+    Peer("sqlite steady", partial(opened, steady=True), "sqlite3", hold=True),  # the last one to close removes the WAL
 )

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 from benchmarks.measure import Step, Workload, contestant
 from benchmarks.peers import PEERS
-from benchmarks.peers.base import BLOB, Measured, Store
+from benchmarks.peers.base import BLOB, Measured, Store, place
 from benchmarks.workloads.sizes import Sizes
 
 WHOLE = (
@@ -48,7 +48,7 @@ def singly(count: int, store: Store) -> Step:
     def step(number: int) -> Measured:
         begin = perf_counter_ns()
         for each in range(count):
-            store.put("m", f"r{number}-{each}", BLOB)
+            store.put(*place(number * count + each), BLOB)
         return Measured((perf_counter_ns() - begin) / 1000 / count)
 
     return step
@@ -58,9 +58,9 @@ def together(threads: int, count: int, store: Store) -> Step:
     """`count` puts, spread over threads; the time of one."""
     each_one = max(1, count // threads)
 
-    def puts(first: str) -> None:
+    def puts(model: str) -> None:
         for each in range(each_one):
-            store.put("m", f"{first}-{each}", BLOB)
+            store.put(model, f"v{each}", BLOB)
 
     def step(number: int) -> Measured:
         begin = perf_counter_ns()

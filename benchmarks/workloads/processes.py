@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -13,12 +13,12 @@ from time import perf_counter
 
 from benchmarks.measure import Contestant, Outcome, Ready, Workload
 from benchmarks.peers import PEERS
-from benchmarks.peers.base import BLOB, Measured, Peer
+from benchmarks.peers.base import BLOB, Measured, Peer, Store
 from benchmarks.workloads.sizes import Sizes
 
 PROCESSES = 4
 PATIENCE = 120  # seconds until a dead worker breaks the barrier
-TURN = 3.0  # seconds after which a worker of a slow peer stops early
+TURN = 4.0  # seconds after which a worker stops early; metatreedb waits three for its lock, again and again
 EVERYBODY = (
     "metatree",
     "metatree background",
@@ -36,7 +36,9 @@ Report = tuple[list[str], int, float]
 """Of one worker: what was acknowledged, how many puts raised, when it was done."""
 
 
-def worker(peer: Peer, folder: Path, prefix: str, puts: int, barrier: Barrier, reports: SimpleQueue[Report]) -> None:
+def worker(
+    peer: Peer, folder: Path, model: str, prefix: str, puts: int, barrier: Barrier, reports: SimpleQueue[Report]
+) -> None:
     with peer.open(folder) as store:
         barrier.wait(PATIENCE)  # opening is not what is measured
         acknowledged, refused = [], 0
@@ -44,7 +46,7 @@ def worker(peer: Peer, folder: Path, prefix: str, puts: int, barrier: Barrier, r
         for number in range(puts):
             version = f"{prefix}-{number}"
             try:
-                store.put("m", version, BLOB)
+                store.put(model, version, BLOB)
                 acknowledged.append(version)
             except Exception:  # noqa: BLE001 (each peer has its own; a put that raised was not acknowledged)
                 refused += 1
@@ -62,23 +64,29 @@ class Race:
     folder: Path
     puts: int  # of each process
     counted: bool = True
-    acknowledged: set[str] = field(default_factory=lambda: {"first"})
+    acknowledged: dict[str, set[str]] = field(default_factory=dict)  # by model
     refused: int = 0
     missing: int = 0
 
-    def prepare(self) -> None:
-        """The store exists before the race: creating it is another workload."""
+    def prepare(self, model: str) -> None:
+        """The model exists before the race: creating it is another workload."""
+        self.acknowledged[model] = set()
         with self.peer.open(self.folder) as store:
-            store.put("m", "first", BLOB)
+            try:
+                store.put(model, "first", BLOB)
+                self.acknowledged[model].add("first")
+            except Exception:  # noqa: BLE001 (what earlier rounds left behind may refuse it)
+                self.refused += 1
 
     def run(self, number: int) -> Measured:
         """One round; the time of one acknowledged put, all processes together."""
+        model = f"m{number}"
+        self.prepare(model)
         spawn = multiprocessing.get_context("spawn")
         barrier, reports = spawn.Barrier(PROCESSES + 1), spawn.SimpleQueue()
-        prefixes = [f"r{number}-p{process}" for process in range(PROCESSES)]
         workers = [
-            spawn.Process(target=worker, args=(self.peer, self.folder, prefix, self.puts, barrier, reports))
-            for prefix in prefixes
+            spawn.Process(target=worker, args=(self.peer, self.folder, model, f"p{each}", self.puts, barrier, reports))
+            for each in range(PROCESSES)
         ]
         for each in workers:
             each.start()
@@ -89,7 +97,7 @@ class Race:
         for each in workers:
             each.join()
         names = {name for acknowledged, _, _ in done for name in acknowledged}
-        self.acknowledged |= names
+        self.acknowledged[model] |= names
         self.refused += sum(refused for _, refused, _ in done)
         return Measured((max(end for _, _, end in done) - begin) / max(1, len(names)) * 1e6)
 
@@ -97,21 +105,32 @@ class Race:
         """Look for everything that was acknowledged, as somebody who comes later."""
         if self.counted:
             with self.peer.open(self.folder) as store:
-                self.missing = len(self.acknowledged - store.versions("m"))
+                self.missing = sum(len(names - found(store, model)) for model, names in self.acknowledged.items())
                 store.rest()
 
     def outcome(self) -> Outcome:
         self.count()
-        acknowledged = len(self.acknowledged)
-        return Outcome(self.missing / acknowledged, self.refused / (acknowledged + self.refused))
+        acknowledged = sum(map(len, self.acknowledged.values()))
+        return Outcome(self.missing / max(1, acknowledged), self.refused / max(1, acknowledged + self.refused))
+
+
+def found(store: Store, model: str) -> set[str]:
+    """What a reader finds; nothing, if the peer cannot even say what is there."""
+    try:
+        return store.versions(model)
+    except Exception:  # noqa: BLE001 (each peer has its own)
+        return set()
 
 
 def contestant(peer: Peer, puts: int) -> Contestant:
     @contextmanager
     def opened(folder: Path) -> Iterator[Ready]:
         race = Race(peer, folder, puts, counted=peer.name != FLOOR)
-        race.prepare()
-        yield Ready(race.run, race.count, race.outcome)
+        with ExitStack() as stack:
+            stack.enter_context(peer.open(folder))  # the store exists before the race
+            if not peer.hold:
+                stack.close()
+            yield Ready(race.run, race.count, race.outcome)
 
     return Contestant(peer.name, opened)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.measure import Step, Workload, contestant
 from benchmarks.peers import PEERS
-from benchmarks.peers.base import BLOB, Store
+from benchmarks.peers.base import BLOB, Store, place
 from benchmarks.workloads.sizes import Sizes
 
 EVERYBODY = (
@@ -37,7 +37,7 @@ LISTS = (
 
 
 def put(store: Store) -> Step:
-    return lambda number: store.put("m", f"v{number}", BLOB)
+    return lambda number: store.put(*place(number), BLOB)
 
 
 def update(store: Store) -> Step:
@@ -47,7 +47,7 @@ def update(store: Store) -> Step:
 
 def put_beside(children: int, store: Store) -> Step:
     store.fill("m", [f"old{number}" for number in range(children)])
-    return put(store)
+    return lambda number: store.put("m", f"v{number}", BLOB)
 
 
 def workloads(sizes: Sizes) -> list[Workload]:

@@ -20,14 +20,12 @@ import orjson
 from benchmarks.children import run_to_death
 from benchmarks.measure import Contestant, Ready, Workload
 from benchmarks.peers import PEERS
-from benchmarks.peers.base import BLOB, KEYS, Measured
+from benchmarks.peers.base import BLOB, KEYS, Measured, place
 from benchmarks.peers.floors import write_versions
 from benchmarks.peers.metatree import Tree
 from benchmarks.peers.sqlite import Database
 from benchmarks.workloads.sizes import Sizes
 from metatree import Metatree
-
-GROUP = 100  # versions of a model
 
 Reach = Callable[[Path, int], AbstractContextManager[object]]
 """Opens what is there; the clock stops when it is entered. Gets the number of puts."""
@@ -44,11 +42,6 @@ def main() -> None:
         for number in range(int(puts)):
             store.put(*place(number), BLOB)
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def place(number: int) -> tuple[str, str]:
-    """The model and the version of a put."""
-    return f"m{number // GROUP}", f"v{number % GROUP}"
 
 
 @contextmanager

@@ -79,6 +79,13 @@ def test_a_peer_planted_to_lose_puts_is_shown_as_losing(tmp_path: Path) -> None:
     assert promise(forgets) == "no: loses 30.8%"
 
 
+def test_a_peer_that_breaks_during_the_race_has_lost_everything_and_does_not_stop_it(tmp_path: Path) -> None:
+    race = Workload("W7", "", [contestant(PEERS["breaks"], puts=3)], steps=1)
+    (broken,) = run(race, tmp_path, rounds=2, settle=lambda: None)
+    assert broken.outcome.lost == 1.0
+    assert broken.outcome.refused > 0.5
+
+
 def test_losing_is_said_even_of_one_that_flushes() -> None:
     assert promise(Result("W7", "p", "", outcome=Outcome(0.5, 0.25), durable="yes")) == "no: loses 50.0%, refuses 25.0%"
     assert promise(Result("W7", "p", "", outcome=Outcome(0.0, 0.25), durable="yes")) == "yes, refuses 25.0%"

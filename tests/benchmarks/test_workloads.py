@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -36,6 +38,19 @@ def test_every_workload_measures_everybody_who_is_there(tmp_path: Path, workload
     assert {result.outcome for result in results} == {Outcome()}, "nobody loses anything"
     text = "\n".join([*table(workload, results), *verdicts(workload.name, results, journal=False)])
     assert all(each.name in text for each in present)
+
+
+@pytest.mark.parametrize("workload", ALL, ids=[workload.name for workload in ALL])
+def test_nobody_who_is_not_installed_stops_a_workload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workload: Workload
+) -> None:
+    def absent(module: str) -> NoReturn:
+        raise ModuleNotFoundError(module)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    extras = [each for each in workload.contestants if each.peer in NEEDS_EXTRAS[:-1]]
+    results = run(replace(workload, contestants=extras), tmp_path, rounds=1, settle=lambda: None)
+    assert [result.absent for result in results] == ["not installed (pip install '.[bench]')"] * len(extras)
 
 
 def test_every_target_is_of_a_workload_and_of_those_who_do_it() -> None:
