@@ -111,9 +111,9 @@ class Effect:
 
     def add_child(self, name: str) -> None:
         """A child was created: it becomes the last one."""
-        self.children.pop(name, None)
-        self.children[name] = True
         self._note(name, name)
+        self.children.pop(name, None)
+        self.children[name] = True  # last: interrupted before it, a whole node that is met again still brings it
 
     def drop_child(self, name: str) -> None:
         """A child was dropped."""

@@ -150,11 +150,11 @@ class NodeCache:
 
     def _come(self, name: str, node: NodeState) -> None:
         """A child comes; what was listed before it was known had to be taken for a directory blob."""
-        node.children[name] = True
         if node.blobs is not None:
             node.blobs.discard(name)
         node.add_name(name)
         self._grow(node, len(name) + 8)
+        node.children[name] = True  # last: interrupted before it, a whole node that is met again still brings it
 
     def _grow(self, node: NodeState, weight: int) -> None:
         node.weight += weight

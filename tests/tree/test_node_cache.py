@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import random
+import sys
+from types import FrameType
+from typing import Any
 
+import pytest
+
+from metatree import fold, nodes
 from metatree.facts import NodeFact, NodeGone
-from metatree.location import Path
+from metatree.fold import Effect
+from metatree.location import Path, fold_name
 from metatree.nodes import CACHE_BYTES, NodeCache, NodeState
 
 PATHS = [
@@ -86,3 +93,42 @@ def test_a_drop_looks_at_no_other_node() -> None:
     Name.compared = 0
     cache.forward(NodeGone((Name("m7"),)))
     assert Name.compared < 50
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt at one line of the modules that bring a state forward."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and frame.f_code.co_filename in (nodes.__file__, fold.__file__):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+@pytest.mark.parametrize("at", range(1, 40))
+def test_a_child_that_came_while_an_interrupt_did_is_known_in_full_when_its_record_is_met_again(at: int) -> None:
+    cache, effect = NodeCache(), Effect()
+    old, fact = NodeFact(("m",), {}, ("a",)), NodeFact(("m",), {}, ("a", "B"))
+    kept = NodeState.of({}, ("a",))
+    kept.blobs, kept.names = {"B"}, {"a": "a"}  # its folder was listed before it was known
+    cache.keep(("m",), kept)
+    effect.apply(old)
+    effect.at(("m",)).name_taken("a")  # from now on names are kept
+    sys.settrace(Interrupting(at))
+    try:
+        cache.forward(fact)
+        effect.apply(fact)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    cache.forward(fact)
+    effect.apply(fact)
+    node = cache.get(("m",))
+    assert node is not None and (node.blobs, node.names) == (set(), {"a": "a", fold_name("B"): "B"})
+    assert list(node.children) == ["a", "B"] == list(effect.at(("m",)).children)
+    assert effect.at(("m",)).name_taken(fold_name("B")) == ("B", True)
