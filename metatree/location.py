@@ -44,9 +44,11 @@ def fold_name(name: str) -> str:
 
 
 def check_name(name: object) -> str:
-    """`name` if it can stand as one segment on every storage. Raises InvalidLocationError saying why not."""
+    """`name`, as a plain string, if it can stand as one segment on every storage. Raises InvalidLocationError."""
     if not isinstance(name, str):
         raise InvalidLocationError(f"a segment is a string, not {type(name).__name__}: {name!r}")
+    if type(name) is not str:  # a subclass: every handle gives out what the log holds
+        name = str.__str__(name)
     if name.isascii() and name.isalnum() and len(name) < MAX_SEGMENT and name.lower() not in _DEVICES:
         return name
     reason = _fault(name)
@@ -106,7 +108,7 @@ def _reserved(name: str) -> str:
 
 def check_inner(name: object) -> str:
     """A segment below a directory blob: nothing there is the engine's, so names such as metadata.json are free."""
-    return name if isinstance(name, str) and fold_name(name) in _RESERVED else check_name(name)
+    return str.__str__(name) if isinstance(name, str) and fold_name(name) in _RESERVED else check_name(name)
 
 
 def check_blob_name(name: str) -> str:

@@ -37,14 +37,14 @@ def check_value(key: str, value: Any) -> Any:
 
 
 def check_key(key: object) -> str:
-    """`key` if it can be a metadata key. Raises InvalidMetadataError."""
+    """`key`, as a plain string, if it can be a metadata key. Raises InvalidMetadataError."""
     if not isinstance(key, str):
         raise InvalidMetadataError(f"a metadata key is a string, not {type(key).__name__}: {key!r}")
     if key == CHILDREN:
         raise InvalidMetadataError("the key 'children' belongs to the engine: put and delete change it")
     if not key:
         raise InvalidMetadataError("a metadata key cannot be empty")
-    _check_text(key, (key,))
+    key = _check_text(key, (key,))
     if len(key.encode()) > MAX_KEY_BYTES:
         raise InvalidMetadataError(f"the metadata key {key[:40]!r}... is longer than {MAX_KEY_BYTES} bytes")
     return key
@@ -81,7 +81,7 @@ def _copy_container(value: Any, path: tuple[object, ...]) -> Any:
             if not isinstance(key, str):
                 raise InvalidMetadataError(f"{_at(path)}: the key {key!r} is no string")
             _check_text(key, path)
-        return {str(key): _copy(item, (*path, key)) for key, item in value.items()}
+        return {str.__str__(key): _copy(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_copy(item, (*path, index)) for index, item in enumerate(value)]
     raise InvalidMetadataError(f"{_at(path)}: {type(value).__name__} is not JSON; store it as a blob or as text")
@@ -92,7 +92,7 @@ def _check_text(text: str, path: tuple[object, ...]) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidMetadataError(f"{_at(path)}: a lone surrogate is no Unicode text") from error
-    return str(text)
+    return str.__str__(text)  # what it holds: what a subclass, such as an enum, shows may be something else
 
 
 def _at(path: tuple[object, ...]) -> str:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from metatree import InvalidMetadataError, Metatree
 from metatree.values import MAX_DEPTH, MAX_KEY_BYTES, MAX_KEYS_BYTES
-from tests.tree.storages import at, repeats
+from tests.tree.storages import again, at, repeats
 
 
 def nested(depth: int, kind: type = list) -> Any:
@@ -46,6 +46,12 @@ class Text(str):
 
 class Colour(enum.Enum):
     RED = "red"
+
+
+class Stage(Text, enum.Enum):
+    """What `str` and f-strings show of it is not what it holds."""
+
+    NEW = "new"
 
 
 BAD: dict[str, Any] = {
@@ -211,6 +217,21 @@ def test_subclasses_are_stored_as_the_plain_values_they_are(filled: Metatree) ->
     metadata = filled.find("m").metadata
     assert dict(metadata) == {"a": 1, "t": "t", "i": 3, "f": 0.5, "d": {"a": 1}, "p": {"b": 2}}
     assert [type(metadata[k]) for k in "tif"] == [str, int, float]
+
+
+@pytest.mark.parametrize("name", [Text("new"), Stage.NEW], ids=["subclass", "enum"])
+def test_a_name_is_the_same_plain_string_in_the_handle_that_wrote_it_as_in_others(filled: Metatree, name: str) -> None:
+    with again(filled) as other:
+        filled.put((name, name), b"x", name=name)
+        filled.update((name,), {name: name, "in": {name: name}})
+        for tree in (filled, other):
+            node = tree.find("new")
+            names = [*tree.children("")[-1:], *node.children, *tree.list("new/new"), *node.metadata]
+            values = [node.metadata["new"], *node.metadata["in"], *node.metadata["in"].values()]
+            assert names == ["new", "new", "new", "new", "in"] and values == ["new"] * 3
+            assert {type(text) for text in (*names, *values)} == {str}
+        filled.unset("new", name)
+        assert other.find("new").metadata.keys() == {"in"}
 
 
 def test_numbers_of_numpy_that_are_no_python_numbers_are_refused_by_name(filled: Metatree) -> None:
