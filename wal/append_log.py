@@ -138,7 +138,7 @@ class AppendLog:
 
     def size_after(self, lsn: LSN) -> int:
         """Bytes of log after `lsn`, roughly, as far as this handle has followed it."""
-        return self.chain.index.size_after(lsn)
+        return self.chain.size_after(lsn)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

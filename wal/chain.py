@@ -198,6 +198,11 @@ class Chain:
             b"\0"
         )
 
+    def size_after(self, lsn: LSN) -> int:
+        """Bytes of all frames after `lsn` that were followed."""
+        with self._mutex:  # a trim by another thread shortens the index
+            return self.index.size_after(lsn)
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def batches(self, lsn: LSN, upto: LSN) -> list[Batch] | None:
