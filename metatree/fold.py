@@ -37,7 +37,7 @@ class Effect:
 
     def __init__(self) -> None:
         self.reset = False  # all that was here or below before the window is gone
-        self.left: frozenset[str] = frozenset()  # files that the window had put here before it dropped the node
+        self.left: set[str] = set()  # files that the window had put here before it dropped the node
         self.exists: bool | None = None  # at the window's end; None: the window does not say
         self.whole = False  # `keys` and `children` are everything, not changes
         self.keys: dict[str, Any] = {}
@@ -82,8 +82,14 @@ class Effect:
 
     def files_put(self) -> frozenset[str]:
         """The files that the window put here or below, by their names from here; also those that are gone again."""
-        below = {f"{name}/{file}" for name, effect in self.below.items() for file in effect.files_put()}
-        return self.left.union(self.blobs, below, (METADATA,) if self.exists else ())
+        return frozenset(self.left).union(self._files_now())
+
+    def _files_now(self) -> Iterator[str]:
+        """The same since the window last dropped the node."""
+        yield from self.blobs
+        yield from (f"{name}/{file}" for name, below in self.below.items() for file in below.files_put())
+        if self.exists:
+            yield METADATA
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -127,7 +133,8 @@ class Effect:
         before, gone = self.below.get(name), Effect()
         gone.reset, gone.exists = True, False
         if before is not None:
-            gone.left = before.files_put()
+            gone.left = before.left  # handed on, for a name may come and go as often as there are records
+            gone.left.update(before._files_now())
         self.below[name] = gone
         self._note(name, None)
 

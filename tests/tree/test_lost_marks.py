@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from metatree import Metatree
+from metatree.facts import BlobFact, Inline, NodeFact, NodeGone
+from metatree.fold import fold
 from tests.tree.model import BIG, ROOT, clone, empty_disk, open_tree, plain
 from wal.storage.memory import MemoryPosix
 
@@ -54,3 +56,14 @@ def test_a_file_that_nobody_put_is_still_given_back() -> None:
     expected = plain(right)
     expected["a"][2]["notes"] = b"by hand"
     assert plain(cut) == expected
+
+
+def test_what_was_put_is_told_of_every_time_that_the_node_was_made_and_dropped() -> None:
+    effect = fold([])
+    for number in range(3):
+        below = BlobFact(("m", "v"), f"b{number}", 1, "0" * 64, Inline(b"x"))
+        fold([NodeFact(("m",), {}, ("v",)), NodeFact(("m", "v"), {}, ()), below, NodeGone(("m", "v"))], effect)
+        fold([NodeGone(("m",))], effect)
+        made = {f"v/b{before}" for before in range(number + 1)} | {"v/metadata.json", "metadata.json"}
+        assert effect.at(("m",)).files_put() == made
+    assert effect.files_put() == {f"m/{file}" for file in made}
