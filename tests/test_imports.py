@@ -46,3 +46,12 @@ def test_opening_a_local_root_loads_no_filesystem_library(tmp_path_factory: pyte
     root = str(tmp_path_factory.mktemp("tree") / "root")
     statement = f"from metatree import Metatree\nwith Metatree({root!r}, ('model',)) as t: t.put('m', b'x', name='f')"
     assert imported_by(statement) & HEAVY == set()
+
+
+def test_a_commit_imports_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In a child that is forked while another thread imports something, importing it would never end."""
+    root = str(tmp_path_factory.mktemp("tree") / "root")
+    opened = f"from metatree import Metatree\nt = Metatree({root!r}, ('model',))\n"
+    committed = "t.put('m', b'x', name='f')\nt.put('m', b'x' * 100_000, name='g')\nt.update('m', a=1)\n"
+    in_a_block = "with t.transaction('message', idempotency_key='k'): t.delete('m', recursive=True)\n"
+    assert imported_by(opened) == imported_by(opened + committed + in_a_block)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from wal.append_log import AppendLog, make_right
 from wal.checkpoint import Checkpoint, read_checkpoint
+from wal.claim import whoami
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogCorruptionError, LogFormatError, LogMissingError, UnsupportedError
 from wal.format import SEGMENT_HEADER
@@ -59,6 +60,8 @@ def open_log(
     """
     if segment_size < 2 * SEGMENT_HEADER:
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
+    if not read_only:
+        whoami()  # imports now: in a child that is forked while another thread imports, the same import never ends
     limits = lock_timeout, clock or Clock(), segment_size, staleness, done, ttl
     settings = Settings(storage, folder, read_only, *limits)
     can = storage.capabilities
