@@ -225,16 +225,17 @@ def test_a_directory_blob_that_changes_while_it_is_downloaded_comes_out_whole(
         for name in "ab":
             (tmp_path / version / "d" / name).write_text(version)
     tree.put("m/v", tmp_path / "1" / "d", recursive=True)
-    from metatree import content as edge
+    from metatree import downloads
+    from metatree.content import OpenBlob
 
-    download = edge.download
+    download = downloads.download
 
-    def between(blob: edge.OpenBlob, target: str) -> None:
-        monkeypatch.setattr(edge, "download", download)
+    def between(blob: OpenBlob, target: str) -> None:
+        monkeypatch.setattr(downloads, "download", download)
         download(blob, target)
         writer.put("m/v", tmp_path / "2" / "d", recursive=True, force=True)
 
-    monkeypatch.setattr(edge, "download", between)
+    monkeypatch.setattr(downloads, "download", between)
     tree.get("m/v/d", tmp_path / "out", recursive=True)
     assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["2", "2"]
 
