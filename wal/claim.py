@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,8 @@ class Claim:
 
     def encode(self) -> bytes:
         """The object's content: one line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def decode(cls, data: bytes) -> Claim | None:
