@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 import pytest
 
 from metatree import Metatree
+from tests.figures import Layer
 from tests.tree.model import (
     LEVELS,
     OPERATIONS,
@@ -29,18 +29,17 @@ from tests.tree.model import (
     dump,
     empty_disk,
     open_tree,
-    plain,
     write,
 )
+from tests.tree.recoveries import Recoveries, left, open_steadily
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import Boundary, Crash, Crashing
 
 When = Literal["before", "after", "torn"]
 WHENS: tuple[When, ...] = ("before", "after", "torn")
 
-PAIRS_SECONDS = float(os.environ.get("METATREE_PAIRS_SECONDS", "0"))
-PAIRS_SEED = int(os.environ.get("METATREE_PAIRS_SEED", str(random.randrange(1 << 32))))
-PAIRS_FLOOR = 2000  # pairs, or more in PAIRS_SECONDS
+PAIRS_SEED = os.environ.get("METATREE_PAIRS_SEED", f"{random.randrange(1 << 32):08x}")
+PAIRS, PAIRS_AT_NIGHT = 500, 6_000  # of each operation; a night goes through all there are
 
 CREATE: State = {"": ({}, (), {})}
 ADOPTED: State = {
@@ -140,85 +139,73 @@ def noting(where: str) -> Iterator[None]:
         raise
 
 
-def report(what: str, calls: int, covered: int, total: int) -> None:
-    print(f"crash points of {what}: {covered}/{total} moments of {calls} calls")
+def report(layer: Layer, covered: int, total: int) -> None:
+    layer.report("crash points", covered, floor=total, night=total, unit="moments, all there are")
 
 
-def verify(disk: MemoryPosix, allowed: list[State]) -> State:
+def verify(disk: MemoryPosix, allowed: list[State], recoveries: Recoveries) -> State:
     """Open what is left, in all ways; the state found."""
+    return recoveries.recovered(disk, [read_only(disk, allowed)])
+
+
+def read_only(disk: MemoryPosix, allowed: list[State]) -> State:
+    """What a reader finds, who may change nothing."""
     with open_tree(disk, read_only=True) as reader:
         seen = dump(reader)
     assert seen in allowed, "a reader finds neither the state before nor the one after"
-    return recovered(disk, [seen])
-
-
-def recovered(disk: MemoryPosix, allowed: list[State]) -> State:
-    """Open what is left for writing."""
-    with open_tree(disk) as tree:
-        found = dump(tree)
-        assert found in allowed, "recovery ends in neither the state before nor the one after, or not in a reader's"
-        assert plain(disk) == found, "the folders do not show what the library reads"
-        report = tree.check(deep=True)
-        assert report.ok, str(report)
-    assert plain(disk) == found
-    assert not left(disk, "tmp"), "unfinished files where the next opener would trip over them"
-    return found
-
-
-def left(disk: MemoryPosix, folder: str) -> list[str]:
-    try:
-        return disk.listdir(f"{ROOT}/.wal/{folder}")
-    except FileNotFoundError:
-        return []
+    return seen
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["checkpointed", "with-a-window"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_crash_at_any_call_leaves_the_state_before_or_after(name: str, warm: bool) -> None:
+def test_a_crash_at_any_call_leaves_the_state_before_or_after(name: str, warm: bool, layer: Layer) -> None:
     run = BENCH.run(OPERATIONS[name], warm=warm)
     assert run.end > run.start, "an operation that changes nothing would prove nothing"
     ends: list[State] = []
+    recoveries = Recoveries()
     for image in run.images:
         with noting(f"{name!r}, {'with a window' if warm else 'checkpointed'}, {image.moment}"):
-            ends.append(verify(image.disk, [run.before, run.after]))
+            ends.append(verify(image.disk, [run.before, run.after], recoveries))
     # A returned call stays; before the first step nothing can have happened.
     assert ends[0] == run.before and ends[-1] == run.after
-    report(f"{name} ({'window' if warm else 'checkpointed'})", run.end - run.start, len(ends), len(run.images))
+    report(layer, len(ends), len(run.images))
 
 
 @pytest.mark.parametrize("name", ["put of a staged blob", "update", "delete of a node", "close"])
-def test_what_a_death_leaves_is_what_the_camera_kept(name: str) -> None:
+def test_what_a_death_leaves_is_what_the_camera_kept(name: str, layer: Layer) -> None:
     """The other tests look at images taken in one life. Here the process really stops, and its locks are freed."""
-    run = BENCH.run(OPERATIONS[name], warm=False)
+    run, recoveries = BENCH.run(OPERATIONS[name], warm=False), Recoveries()
     for call in range(1, run.end - run.start + 1):
         for when in WHENS:
             with noting(f"{name!r}, {when} call {call}"):
-                verify(crash(name, run.start + call, when), [run.before, run.after])
+                verify(crash(name, run.start + call, when), [run.before, run.after], recoveries)
+    report(layer, len(WHENS) * (run.end - run.start), len(WHENS) * (run.end - run.start))
 
 
 @pytest.mark.parametrize("name", OPENINGS)
-def test_a_crash_at_any_call_of_opening_loses_nothing(name: str) -> None:
+def test_a_crash_at_any_call_of_opening_loses_nothing(name: str, layer: Layer) -> None:
     make, expected = OPENINGS[name]
+    start = make()
     if expected is None:
-        with open_tree(make(), read_only=True) as reader:
+        with open_tree(start, read_only=True) as reader:
             expected = dump(reader)
-    boundary = Boundary(make())
+    boundary = Boundary(clone(start))
     tree = open_tree(boundary)
     calls = boundary.count
     assert calls and dump(tree) == expected
     tree.close()
-    points = 0
+    points, recoveries = 0, Recoveries()
     for call in range(1, calls + 1):
         for when in WHENS:
-            disk = make()
+            disk = clone(start)
             posix = DyingStorage(Crashing(call, when), disk)
             with dying(posix):
                 open_tree(posix)
             assert posix.crashed is not None
             with noting(f"{name!r}, {when} call {call}: {posix.crashed.method} {posix.crashed.path}"):
-                recovered(clone(disk), [expected])
+                recoveries.recovered(clone(disk), [expected])
             points += 1
-    report(name, calls, points, 3 * calls)
+    report(layer, points, 3 * calls)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "close", "put of a staged blob", "transaction with a pack"])
@@ -257,24 +244,22 @@ def test_a_folder_is_a_tree_only_when_its_creation_was_complete() -> None:
 # --- two crashes ------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either() -> None:
-    """For a sample of first crashes, every moment of the recovery that follows is a second one."""
-    chooser = random.Random(PAIRS_SEED)
-    print(f"seed {PAIRS_SEED}; to repeat: METATREE_PAIRS_SEED={PAIRS_SEED} pytest -s {__file__} -k second_crash")
-    runs = {name: BENCH.run(operation, warm=True) for name, operation in OPERATIONS.items()}
-    pairs = 0
-    end = time.monotonic() + PAIRS_SECONDS
-    while pairs < PAIRS_FLOOR or time.monotonic() < end:
-        name = chooser.choice(list(runs))
-        first = chooser.choice(runs[name].images)
-        with open_tree(first.disk, read_only=True) as reader:
-            seen = dump(reader)
-        assert seen in (runs[name].before, runs[name].after)
-        camera = Camera(clone(first.disk))
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either(name: str, layer: Layer) -> None:
+    """Every moment of the recovery from a first crash is a second one; first crashes in an order that is drawn."""
+    again = f"METATREE_PAIRS_SEED={PAIRS_SEED} make test PYTEST_ARGS='{__file__} -k \"second_crash and {name}\"'"
+    run = BENCH.run(OPERATIONS[name], warm=True)
+    firsts = random.Random(f"{PAIRS_SEED} {name}").sample(run.images, len(run.images))
+    pairs, recoveries = 0, Recoveries()
+    while firsts and pairs < layer.size(PAIRS, PAIRS_AT_NIGHT):
+        first = firsts.pop()
+        seen = read_only(first.disk, [run.before, run.after])
+        camera = Camera(first.disk)
         camera.start()
-        open_tree(camera).close()
+        open_steadily(camera, "whoever comes next").close()
         for second in camera.finish():
-            with noting(f"{name!r}, {first.moment}, then {second.moment}"):
-                recovered(second.disk, [seen])
+            with noting(f"{name!r}, {first.moment}, then {second.moment}; again: {again}"):
+                recoveries.recovered(second.disk, [seen])
             pairs += 1
-    print(f"{pairs} pairs of crashes")
+    layer.report("double crash", pairs, floor=PAIRS, night=PAIRS_AT_NIGHT, unit="pairs", note=f"seed {PAIRS_SEED}")
+    layer.report("double crash", recoveries.distinct, floor=1, night=0, unit="distinct disks recovered")

@@ -6,20 +6,22 @@ A schedule is the list of who goes on at each point. `explore` tries all of them
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import greenlet
 
-from wal import parallel
+from wal import host_right, parallel, slot, slot_chain
 
 SEED = int(os.environ.get("METATREE_SCHEDULES_SEED", "20261126"))
-TIMES = int(os.environ.get("METATREE_SCHEDULES_TIMES", "1"))  # how many times as many schedules are drawn from the seed
 LONGEST = 3000  # points of one run; more is an endless loop
 
 
@@ -45,43 +47,49 @@ class Run:
     points: list[Point] = field(default_factory=list)
     _main: Any = None
     _active: bool = False
+    _alive: tuple[int, ...] = ()
+    _chosen: int = 0
 
     def point(self) -> None:
         """Called by actors (elsewhere it does nothing): another may go on here."""
         if self._active and greenlet.getcurrent() is not self._main:
-            self._main.switch()
+            current = self._chosen
+            self._choose(current)
+            if self._chosen != current or len(self.points) > LONGEST:
+                self._main.switch()
 
     def play(self, works: Sequence[Callable[[], None]]) -> None:
         """Run the actors to their ends. Raises what one of them raised."""
         self._main, self._active = greenlet.getcurrent(), True
         actors = [greenlet.greenlet(work, self._main) for work in works]
-        current: int | None = None
+        self._alive = tuple(range(len(actors)))
+        self._choose(None)
         try:
             while True:
-                alive = tuple(number for number, actor in enumerate(actors) if not actor.dead)
-                if not alive:
-                    return
-                if current is not None and actors[current].dead:
-                    current = None
-                chosen = self._choose(current, alive)
-                self.points.append(Point(current, alive, chosen))
-                current = chosen
+                actors[self._chosen].switch()
                 if len(self.points) > LONGEST:
                     raise Endless(f"more than {LONGEST} points")
-                actors[chosen].switch()
+                ended = [number for number in self._alive if actors[number].dead]
+                if ended:
+                    self._alive = tuple(number for number in self._alive if number not in ended)
+                    if not self._alive:
+                        return
+                    self._choose(None)
         finally:
             self._active = False
             for actor in actors:
                 if not actor.dead:
                     actor.throw()
 
-    def _choose(self, current: int | None, alive: tuple[int, ...]) -> int:
-        at = len(self.points)
+    def _choose(self, current: int | None) -> None:
+        at, alive = len(self.points), self._alive
         if at < len(self.prefix):
-            return self.prefix[at] if self.prefix[at] in alive else alive[0]
-        if self.draw is not None:
-            return self.draw.choice(alive)
-        return alive[0] if current is None else current
+            self._chosen = self.prefix[at] if self.prefix[at] in alive else alive[0]
+        elif self.draw is not None:
+            self._chosen = self.draw.choice(alive)
+        else:
+            self._chosen = alive[0] if current is None else current
+        self.points.append(Point(current, alive, self._chosen))
 
     def fault(self, chance: float) -> str:
         """In schedules that are drawn: "before" or "after", now and then; else ""."""
@@ -123,15 +131,21 @@ def _others(run: Run, preemptions: int) -> Iterator[tuple[int, ...]]:
         spent += preempted and point.chosen != point.current
 
 
-def wander(name: str, scenario: Scenario, seed: int, count: int) -> int:
-    """`count` schedules, each drawn from the seed and its number."""
-    for number in range(count):
-        try:
-            scenario(_drawn(seed, number))
-        except BaseException as error:
-            error.add_note(f"replay: with one_thread(): replay_drawn({name}, {seed}, {number})")
-            raise
-    return count
+def wander(several: dict[str, Scenario], seed: int, count: int, seconds: float) -> int:
+    """Schedules drawn from the seed and their numbers, of each scenario in turn: `count` of them, and more for so many
+    seconds. How many there were. `several`: by name, an expression."""
+    end, done = time.monotonic() + seconds, 0
+    for number in itertools.count():
+        for name, scenario in several.items():
+            if done >= count and time.monotonic() >= end:
+                return done
+            try:
+                scenario(_drawn(seed, number))
+            except BaseException as error:
+                error.add_note(f"replay: with one_thread(): replay_drawn({name}, {seed}, {number})")
+                raise
+            done += 1
+    raise AssertionError("unreachable")
 
 
 def _drawn(seed: int, number: int) -> Run:
@@ -168,11 +182,25 @@ class _NoThreads:
             raise RuntimeError("one thread only: greenlets cannot be switched from another")
 
 
+class _NoSigns:
+    """In place of the module `threading`: who gives signs of life ends at once, as `ManualClock` tells it to."""
+
+    Lock, Event = threading.Lock, threading.Event
+
+    class Thread:
+        def __init__(self, **_: Any) -> None: ...
+
+        def start(self) -> None: ...
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block requests that would go out together go one after the other, from the caller's thread."""
-    parallel.threading = _NoThreads  # type: ignore[assignment]
+    """Within the block requests that would go out together go one after the other, from the caller's thread, and a slot
+    that was decoded is not decoded again."""
+    parallel.threading, host_right.threading = _NoThreads, _NoSigns  # type: ignore[assignment]
+    slot_chain.decode = cache(slot.decode)
     try:
         yield
     finally:
-        parallel.threading = threading
+        parallel.threading = host_right.threading = threading
+        slot_chain.decode = slot.decode

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.wal.schedules import SEED, TIMES, Run, explore, one_thread, wander
+from tests.figures import Layer
+from tests.wal.schedules import SEED, Run, explore, one_thread, wander
 from wal import (
     ChangedError,
     LockBusyError,
@@ -27,31 +28,38 @@ from wal import (
 )
 from wal.claim import Claim
 from wal.names import Names
-from wal.storage import Posix
-from wal.testing.boundary import Boundary, Call
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.objects import Bucket, MemoryObjects
 
 TTL = 10.0
 FILE = "m/lines"
 FENCED = (ChangedError, FileNotFoundError, NotADirectoryError)
-PREEMPTIONS, FLOOR = {"lease": 2, "epochs": 1}, {"lease": 2_000, "epochs": 300}
-WANDERED = 1_000 * TIMES
-# what the disk does as single steps; a storage's call is several of them
-STEPS = frozenset({"rename", "mkdir", "rmdir", "link"})
+PREEMPTIONS = 2
+PAIRS, WANDERED, NIGHT = {"lease": 3_300, "epochs": 8_500}, 2_000, 500_000  # schedules
 
 
-class Disk(Boundary):
-    """A point before each step of the disk."""
+class Disk(MemoryPosix):
+    """A point before each step of the disk that moves names; a storage's call is several of them."""
 
-    def __init__(self, run: Run, inner: Posix) -> None:
-        super().__init__(inner, counted=STEPS)
+    def __init__(self, run: Run) -> None:
+        super().__init__()
         self._run = run
 
-    def around(self, call: Call, run: Callable[[], Any], tear: Callable[[], Any] | None) -> Any:
-        if call.number:
-            self._run.point()
-        return run()
+    def rename(self, source: str, target: str) -> None:
+        self._run.point()
+        super().rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        self._run.point()
+        super().link(source, target)
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        self._run.point()
+        super().mkdir(path, mode)
+
+    def rmdir(self, path: str) -> None:
+        self._run.point()
+        super().rmdir(path)
 
 
 @dataclass(slots=True)
@@ -60,7 +68,7 @@ class World:
 
     kind: str
     run: Run
-    disk: MemoryPosix = field(default_factory=MemoryPosix)
+    disk: MemoryPosix = field(init=False)
     bucket: Bucket = field(default_factory=Bucket)
     clock: ManualClock = field(init=False)
     done: list[str] = field(default_factory=list)  # lines whose publishing succeeded
@@ -72,7 +80,7 @@ class World:
     lost: bool = False  # the lease was removed by an administrator
 
     def __post_init__(self) -> None:
-        self.clock = ManualClock(3)
+        self.disk, self.clock = Disk(self.run), ManualClock(3)
 
     def plain(self) -> Storage:
         return MemoryStorage(self.disk) if self.kind == "epochs" else MemoryObjects(self.bucket)
@@ -81,9 +89,8 @@ class World:
         """A host's; one that "dies" does so when it has claimed an epoch and is about to clear away; with "flaky" any
         call may fail, with or without effect."""
         if self.kind == "epochs":
-            inner: Storage = MemoryStorage(Disk(self.run, self.disk))
-            return watched(inner, lambda method, arguments, run: self._step(run, method, how))
-        return watched(MemoryObjects(self.bucket), lambda method, arguments, run: self._step(run, "read", how))
+            return watched(self.plain(), lambda method, arguments, run: self._step(run, method, how))
+        return watched(self.plain(), lambda method, arguments, run: self._step(run, "read", how))
 
     def _step(self, run: Callable[[], Any], method: str, how: str) -> Any:
         if method in ("read", "list", "entry"):  # the others have points in them
@@ -224,23 +231,27 @@ def inline() -> Iterator[None]:
         yield
 
 
+def actors(kind: str, among: dict[str, Actor]) -> list[str]:
+    return [name for name in among if (("die" not in name) if kind == "lease" else ("lease" not in name))]
+
+
+def report(layer: Layer, kind: str, done: int, *, floor: int, night: int = 0, note: str = "") -> None:
+    layer.report(f"schedules of committers, {kind}", done, floor=floor, night=night, unit="schedules", note=note)
+
+
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
-def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in ACTORS if (("die" not in name) if kind == "lease" else ("lease" not in name))]
+def test_every_pair_of_committers_with_up_to_two_preemptions(kind: str, layer: Layer) -> None:
     total = 0
-    for pair in itertools.combinations_with_replacement(actors, 2):
-        total += explore(f"scenario({kind!r}, *{pair})", scenario(kind, *pair), PREEMPTIONS[kind])
-    with capsys.disabled():
-        print(f"\ncommitters, {kind}: {total} schedules of pairs")
-    assert total >= FLOOR[kind]
+    for pair in itertools.combinations_with_replacement(actors(kind, ACTORS), 2):
+        total += explore(f"scenario({kind!r}, *{pair})", scenario(kind, *pair), PREEMPTIONS)
+    report(layer, kind, total, floor=PAIRS[kind], note=f"pairs: all with up to {PREEMPTIONS} preemptions")
 
 
 @pytest.mark.parametrize("kind", ["lease", "epochs"])
-def test_three_committers_in_schedules_drawn_from_a_seed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    actors = [name for name in DRAWN if (("die" not in name) if kind == "lease" else ("lease" not in name))]
-    triples, total = list(itertools.combinations(actors, 3)), 0
-    for names in triples:
-        total += wander(f"scenario({kind!r}, *{names})", scenario(kind, *names), SEED, WANDERED // len(triples) + 1)
-    with capsys.disabled():
-        print(f"\ncommitters, {kind}: {total} schedules of three from seed {SEED}")
-    assert total >= WANDERED
+def test_three_committers_in_schedules_drawn_from_a_seed(kind: str, layer: Layer) -> None:
+    triples = {
+        f"scenario({kind!r}, *{names})": scenario(kind, *names)
+        for names in itertools.combinations(actors(kind, DRAWN), 3)
+    }
+    total = wander(triples, SEED, WANDERED, layer.seconds(0.1))
+    report(layer, kind, total, floor=WANDERED, night=NIGHT, note=f"METATREE_SCHEDULES_SEED={SEED}")

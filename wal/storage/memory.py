@@ -61,13 +61,11 @@ class MemoryPosix(Posix):
     def _find(self, path: str) -> _Inode:
         inode = self._top
         for segment in path.split("/"):
-            if not segment:
-                continue
-            if not inode.folder:
-                raise _error(errno.ENOTDIR, path)
-            if segment not in inode.entries:
-                raise _error(errno.ENOENT, path)
-            inode = inode.entries[segment]
+            if segment:
+                below = inode.entries.get(segment)
+                if below is None:
+                    raise _error(errno.ENOENT if inode.folder else errno.ENOTDIR, path)
+                inode = below
         return inode
 
     def _parent(self, path: str) -> tuple[_Inode, str]:
