@@ -47,9 +47,9 @@ def open_log(
     """Open the log in `folder` of `storage`.
 
     `kind`: "append" (segments, on a filesystem that is this machine's alone) or "slots" (an object for each batch,
-    where hosts share the storage); None: what the storage is made for.
-    `create` makes it if there is none. `read_only` takes no lock, writes nothing and cannot create. `recover(log)` is
-    called if no other writer lives, before any other may work: the consumer's replay; the log is usable inside.
+    where hosts share the storage); None: what the storage is made for. `create` makes it if there is none. `read_only`
+    takes no lock, writes nothing and cannot create. `recover(log)` is called if no other writer lives, before any other
+    may work: the consumer's replay; the log is usable inside.
     `lock_timeout`: seconds to wait for any lock, other openers' recovery included. `segment_size`: bytes; a larger
     batch gets a segment of its size.
     Of slots only: `staleness`, seconds for which a look at the log's end may be believed; `ttl`, seconds without a sign
