@@ -61,8 +61,7 @@ def open_log(
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
     if not read_only:
         whoami()  # imports now: in a child that is forked while another thread imports, the same import never ends
-    limits = lock_timeout, clock or Clock(), segment_size, staleness, done, ttl
-    settings = Settings(storage, folder, read_only, *limits)
+    settings = Settings(storage, folder, read_only, lock_timeout, clock or Clock(), segment_size, staleness, done, ttl)
     can = storage.capabilities
     if kind is None:
         kind = "append" if can.append_log else "slots"
