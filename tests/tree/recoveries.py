@@ -21,10 +21,13 @@ EVIDENCE = "quarantine"  # what recovery kept for people; nothing reads it, and 
 
 
 class Steady(Clock):
-    """The same tokens in the same order in every life that has this seed."""
+    """The same tokens in the same order in every life that has this seed; for people it is always noon."""
 
     def __init__(self, seed: str) -> None:
         self._seed, self._drawn = seed, 0
+
+    def now(self) -> str:
+        return "2026-01-01T12:00:00.000000+00:00"
 
     def token(self, size: int) -> bytes:
         self._drawn += 1

@@ -7,9 +7,9 @@ there is none, but a warning, and the files follow once the fault is gone. Only 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +19,15 @@ import pytest
 
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, MetatreeError, UnavailableError
 from metatree.engine import Engine
-from tests.tree.model import LEVELS, OPERATIONS, Bench, Run, State, clone, dump, open_tree, plain
+from tests.figures import Layer
+from tests.tree.model import LEVELS, OPERATIONS, Bench, Operation, Run, State, clone, dump, open_tree, plain
+from tests.tree.recoveries import Recoveries, open_steadily
 from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.storage.posix import Posix
 from wal.testing import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Failing, FaultyStorage
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE)
-SECONDS = float(os.environ.get("METATREE_FAULTS_SECONDS", "0"))
-SEED = int(os.environ.get("METATREE_FAULTS_SEED", str(random.randrange(1 << 32))))
-FLOOR = 600
+SEED = os.environ.get("METATREE_FAULTS_SEED", f"{random.randrange(1 << 32):08x}")
 
 BENCH = Bench()
 FAULTED = [name for name in OPERATIONS if name != "close"]  # closing is the end of every one of them
@@ -67,12 +68,20 @@ def noting(where: object) -> Iterator[None]:
         raise
 
 
-def provoke(fault: Fault, run: Run, counted: frozenset[str]) -> list[Call]:
+def prepare(posix: Posix, operation: Operation) -> Metatree:
+    """As `Bench.prepare`, in a life that draws no chance: where a fault changes nothing the same disk is left."""
+    tree = open_steadily(posix, "the one with the faults")
+    if operation.before is not None:
+        operation.before(tree)
+    return tree
+
+
+def provoke(fault: Fault, run: Run, counted: frozenset[str], recoveries: Recoveries) -> list[Call]:
     """Fail the operation as planned, then look at everything it promises. The calls that failed."""
     disk = BENCH.disk()
     posix = SwitchableStorage(disk, counted)
     operation = OPERATIONS[fault.operation]
-    tree = BENCH.prepare(posix, operation, warm=False)
+    tree = prepare(posix, operation)
     posix.plan = Failing(posix.count + fault.call, fault.error, fault.lasting, fault.short)
     raised: Exception | None = None
     with warnings.catch_warnings(record=True) as caught:
@@ -89,9 +98,9 @@ def provoke(fault: Fault, run: Run, counted: frozenset[str]) -> list[Call]:
     expected = outcome(raised, run)
     if pending:
         assert raised is None or fault.operation == "checkpoint", "a warning says committed, the error says not"
-    after_death(clone(disk), expected)
+    recoveries.recovered(clone(disk), expected)  # the process dies right after the call: what it was told must hold
     go_on(tree, expected, raised)
-    assert_recovered(disk, [*expected, *(with_more(state) for state in expected)])
+    recoveries.recovered(disk, [*expected, *(with_more(state) for state in expected)])
     return failed
 
 
@@ -102,11 +111,6 @@ def outcome(raised: Exception | None, run: Run) -> list[State]:
     if isinstance(raised, CommitUnknownError):
         return [run.before, run.after]
     return [run.before]
-
-
-def after_death(disk: MemoryPosix, expected: list[State]) -> None:
-    """The process dies right after the call: what it was told must hold."""
-    assert_recovered(disk, expected)
 
 
 def assert_recovered(disk: MemoryPosix, expected: list[State]) -> None:
@@ -144,7 +148,7 @@ def go_on(tree: Metatree, expected: list[State], raised: Exception | None) -> No
 def calls_of(name: str, counted: frozenset[str]) -> tuple[Run, int]:
     run = BENCH.run(OPERATIONS[name], warm=False)
     boundary = Boundary(BENCH.disk(), counted=counted)
-    tree = BENCH.prepare(boundary, OPERATIONS[name], warm=False)
+    tree = prepare(boundary, OPERATIONS[name])
     start = boundary.count
     OPERATIONS[name].act(tree)
     calls = boundary.count - start
@@ -152,47 +156,50 @@ def calls_of(name: str, counted: frozenset[str]) -> tuple[Run, int]:
     return run, calls
 
 
-@pytest.mark.parametrize("name", FAULTED)
-def test_an_error_at_any_changing_call_is_raised_or_the_result_is_right(name: str) -> None:
-    run, calls = calls_of(name, MUTATING_CALLS)
-    points = 0
-    for call in range(1, calls + 1):
-        for lasting in (False, True):
-            fault = Fault(name, call, ERRORS[(call + lasting) % len(ERRORS)], lasting)
-            with noting(fault):
-                assert provoke(fault, run, MUTATING_CALLS)
-            points += 1
-    print(f"faults of {name}: {points} at {calls} calls")
+def several(layer: Layer, name: str, faults: Callable[[int], Iterator[Fault]], counted: frozenset[str]) -> int:
+    """Provoke the faults of an operation; `faults` is told how many calls it makes. How many came to pass: every error,
+    and a short write where something is written."""
+    run, calls = calls_of(name, counted)
+    recoveries, done, floor = Recoveries(), 0, 0
+    for fault in faults(calls):
+        with noting(f"{fault}; again: METATREE_FAULTS_SEED={SEED} make test PYTEST_ARGS='{__file__} -k \"{name}\"'"):
+            done += bool(provoke(fault, run, counted, recoveries))
+        floor += not fault.short
+    note = f"all calls; METATREE_FAULTS_SEED={SEED}"
+    layer.report("errors in memory", done, floor=floor or 1, night=floor or 1, unit="faults", note=note)
+    return done
 
 
 @pytest.mark.parametrize("name", FAULTED)
-def test_a_write_that_takes_only_a_part_changes_nothing(name: str) -> None:
+def test_an_error_at_any_changing_call_is_raised_or_the_result_is_right(name: str, layer: Layer) -> None:
+    def faults(calls: int) -> Iterator[Fault]:
+        for call, lasting, further in itertools.product(range(1, calls + 1), (False, True), range(2)):
+            yield Fault(name, call, ERRORS[(call + lasting + 3 * further) % len(ERRORS)], lasting)
+
+    assert several(layer, name, faults, MUTATING_CALLS) >= 4 * 12
+
+
+@pytest.mark.parametrize("name", FAULTED)
+def test_a_write_that_takes_only_a_part_changes_nothing(name: str, layer: Layer) -> None:
     """The rest is written, or, the disk being full, the error is raised and the part is taken back."""
-    run, calls = calls_of(name, MUTATING_CALLS)
-    cut = 0
-    for call in range(1, calls + 1):
-        fault = Fault(name, call, errno.ENOSPC, lasting=False, short=True)
-        with noting(fault):
-            cut += bool(provoke(fault, run, MUTATING_CALLS))
-    assert cut
-    print(f"short writes of {name}: {cut}")
+
+    def faults(calls: int) -> Iterator[Fault]:
+        return (Fault(name, call, errno.ENOSPC, lasting=False, short=True) for call in range(1, calls + 1))
+
+    assert several(layer, name, faults, MUTATING_CALLS)
 
 
-def test_any_error_at_any_call_reading_ones_included() -> None:
-    """A sample of all (operation, call, error, lasting): FLOOR of them, or more in METATREE_FAULTS_SECONDS."""
-    chooser = random.Random(SEED)
-    print(f"seed {SEED}; to repeat: METATREE_FAULTS_SEED={SEED} pytest -s {__file__} -k reading_ones")
-    counts = {name: calls_of(name, ALL_CALLS) for name in FAULTED}
-    points = 0
-    end = time.monotonic() + SECONDS
-    while points < FLOOR or time.monotonic() < end:
-        name = chooser.choice(list(counts))
-        run, calls = counts[name]
-        fault = Fault(name, chooser.randint(1, calls), chooser.choice(ERRORS), chooser.random() < 0.5)
-        with noting(f"{fault}, seed {SEED}"):
-            provoke(fault, run, ALL_CALLS)
-        points += 1
-    print(f"{points} faults")
+@pytest.mark.parametrize("name", FAULTED)
+def test_any_error_at_any_call_reading_ones_included(name: str, layer: Layer) -> None:
+    """Each call once and from then on, with an error that is drawn; a night tries each error."""
+    chooser = random.Random(f"{SEED} {name}")
+
+    def faults(calls: int) -> Iterator[Fault]:
+        for call, lasting in itertools.product(range(1, calls + 1), (False, True)):
+            for error in chooser.sample(ERRORS, layer.size(1, len(ERRORS))):
+                yield Fault(name, call, error, lasting)
+
+    assert several(layer, name, faults, ALL_CALLS)
 
 
 # --- E15: errors after the commit point -------------------------------------------------------------------------------
