@@ -13,9 +13,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, str]:
-    """One in which a child finds this checkout's packages."""
+    """One in which a child finds this checkout's packages, and their bytecode, as where they are installed."""
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONPATH": path}
 
 
 def ask(module: str, *arguments: object) -> Any:

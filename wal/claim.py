@@ -62,10 +62,9 @@ def whoami() -> str:
 @cache
 def _user_and_host() -> str:
     import getpass  # late: readers do not say who they are
-    import socket
 
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # no entry for this uid, as in many containers
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{os.uname().nodename}"
