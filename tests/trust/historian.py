@@ -6,6 +6,7 @@ have committed, as a whole, or not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -33,11 +34,18 @@ def nodes_of(number: int) -> tuple[str, str]:
     return f"h{number}", f"h{number}/v"
 
 
+def enough(journals: Path) -> Path:
+    """The file that says that the writers may end."""
+    return journals.with_name(f"{journals.name}-enough")
+
+
 def write(place: Place, name: str, seed: int, count: int, apply: str, journal: Path) -> None:
-    """In the writer's process."""
+    """In the writer's process: so many transactions, and more until there was enough trouble."""
     choose = random.Random(f"{seed} {name}")
     with place.open(apply=apply) as tree, journal.open("a") as kept:
-        for number in range(count):
+        for number in itertools.count():
+            if number >= count and enough(journal.parent).exists():
+                break
             nodes = nodes_of(number // ROUND)
             if number % ROUND == 0:
                 with suppress(BlobExistsError, ConflictError):

@@ -18,7 +18,7 @@ from tests.figures import Layer
 from tests.hosts.conftest import Shared, shared
 from tests.tree.conftest import LEVELS
 from tests.tree.conftest import fast_path as fast_path
-from tests.trust.historian import Trouble, history, start
+from tests.trust.historian import Trouble, enough, history, start
 from tests.trust.histories import assert_serializable, final_lists
 
 SEED = int(os.environ.get("METATREE_HISTORY_SEED", str(random.randrange(1 << 32))))
@@ -45,8 +45,10 @@ def live(place: Place, folder: Path, writers: int, readers: int, count: int, app
     try:
         while any(writer.poll() is None for writer in working):
             time.sleep(choose.uniform(pause / 2, pause))
-            if trouble.killed < 2 * writers:  # then they may come to an end
+            if trouble.killed < 2 * writers:
                 trouble.make(working, count)
+            if trouble.killed and trouble.stopped:
+                enough(folder).touch()
         assert [writer.returncode for writer in working] == [0] * writers
         assert [other.poll() for other in others] == [None] * len(others), "a reader, or who keeps house, has failed"
     finally:
