@@ -169,7 +169,9 @@ def _turn(ready: Ready, first: int, count: int, settle: Callable[[], None]) -> l
 
 
 def ratio(results: Sequence[Result], of: str, to: str) -> float | None:
-    """How many times as fast `of` is as `to`: the median over the rounds, each of which had both."""
+    """How many times as fast `of` is as `to`: the median over the rounds, each of which had both. None: it had none, or
+    `of` took nothing (memory that was there already)."""
     found = {result.name: result.rounds for result in results}
-    pairs = list(zip(found.get(of, ()), found.get(to, ()), strict=False))
-    return statistics.median(other / mine for mine, other in pairs) if pairs else None
+    pairs = zip(found.get(of, ()), found.get(to, ()), strict=False)
+    ratios = [other / mine for mine, other in pairs if mine > 0]
+    return statistics.median(ratios) if ratios else None

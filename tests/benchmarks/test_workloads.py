@@ -75,6 +75,8 @@ def test_a_ratio_is_that_of_the_rounds_that_had_both() -> None:
     found = results(mine=(10.0, 1000.0, 10.0), other=(20.0, 2000.0, 30.0))
     assert ratio(found, "mine", "other") == 2.0
     assert ratio(found, "mine", "nobody") is None
+    nothing = [Result("W", "mine", "", rounds=(0.0,)), Result("W", "other", "", rounds=(2.0,))]
+    assert ratio(nothing, "mine", "other") is None and ratio(nothing, "other", "mine") == 0.0
 
 
 def test_a_verdict_says_by_how_much_a_target_is_missed() -> None:
