@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.growth import changes, memory, openings, processes, reads
 from benchmarks.growth.curve import Curve, Measured, measure
 from benchmarks.growth.plot import svg
-from benchmarks.growth.report import as_json, machine, summary, table
+from benchmarks.growth.report import as_json, summary, table
 from benchmarks.growth.trees import Trees
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -43,7 +44,7 @@ def main() -> None:
     given = arguments(list(curves))
     wanted = given.only.split(",") if given.only else list(curves)
     given.folder.mkdir(parents=True, exist_ok=True)
-    print(*(f"{name}: {value}" for name, value in machine().items()), sep="\n")
+    print(*(f"{name}: {value}" for name, value in machine(given.folder).items()), sep="\n")
     everything: list[Measured] = []
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="growth-") as folder:
         trees = Trees(Path(folder))
@@ -56,7 +57,7 @@ def main() -> None:
                 (given.svg / f"{name}.svg").write_text(svg(measured), encoding="utf-8")
         print(*summary(everything), sep="\n", flush=True)  # before the trees are removed, which takes long
         if given.json:
-            document = {"machine": machine(), "curves": [as_json(measured) for measured in everything]}
+            document = {"machine": machine(given.folder), "curves": [as_json(measured) for measured in everything]}
             given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterator, Sequence
 
 from benchmarks.growth.curve import MICROS, Measured
-
-
-def machine() -> dict[str, object]:
-    return {
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-    }
 
 
 def table(measured: Measured) -> Iterator[str]:

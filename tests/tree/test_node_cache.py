@@ -14,6 +14,7 @@ from metatree.facts import NodeFact, NodeGone
 from metatree.fold import Effect
 from metatree.location import Path, fold_name
 from metatree.nodes import CACHE_BYTES, NodeCache, NodeState
+from tests.tree.compared import Name
 
 PATHS = [
     (),
@@ -72,18 +73,6 @@ def test_nothing_is_left_when_all_went() -> None:
     for name in "ab":
         cache.forward(NodeGone((name,)))
     assert kept(cache) == set() and cache._below == {} and cache._weight == 0
-
-
-class Name(str):
-    """Counts how often it is compared."""
-
-    compared = 0
-
-    def __eq__(self, other: object) -> bool:
-        Name.compared += 1
-        return str.__eq__(self, other)
-
-    __hash__ = str.__hash__
 
 
 def test_a_drop_looks_at_no_other_node() -> None:

@@ -10,6 +10,7 @@ from metatree import reads
 from metatree.facts import Changes
 from metatree.location import Path, fold_name, join, split
 from metatree.reads import ReadSet
+from tests.tree.compared import Name
 
 NAMES = ("a", "A", "b", "c")
 PATHS: list[Path] = [(), ("a",), ("b",), ("a", "b"), ("a", "c"), ("b", "a")]
@@ -88,18 +89,6 @@ def test_many_wanted_names_and_many_new_ones_are_not_compared_in_pairs(
     monkeypatch.setattr(reads, "fold_name", counting)
     assert found.conflict({"a": {what: [f"theirs{number}" for number in range(MANY)]}}) is None
     assert 0 < folded <= 2 * MANY
-
-
-class Name(str):
-    """Counts how often it is compared."""
-
-    compared = 0
-
-    def __eq__(self, other: object) -> bool:
-        Name.compared += 1
-        return str.__eq__(self, other)
-
-    __hash__ = str.__hash__
 
 
 def test_many_reads_and_many_drops_are_not_compared_in_pairs() -> None:

@@ -349,6 +349,24 @@ def test_a_holder_that_died_with_the_right_is_told_to_the_next() -> None:
     log.close()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_who_takes_the_right_learns_of_a_trim_by_another_also_if_the_head_file_does_not_tell(known: bool) -> None:
+    disk = made()
+    one, two = (open_log(MemoryStorage(disk)) for _ in range(2))
+    for body in (b"x", b"y"):
+        add(one, body)
+    one.trim(one.head())
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
+    assert head.trimmed() == one.head() > two.trimmed()
+    if not known:
+        head.forget_trimmed()
+    with two.right():
+        assert two.trimmed() == one.head()
+    head.close()
+    one.close()
+    two.close()
+
+
 def test_the_head_file_has_the_words_where_the_format_says() -> None:
     data = new_head(bytes(16), 7)
     assert len(data) == 4096
