@@ -236,17 +236,35 @@ def wrong(known: Sequence[State], notes: Notes, root: str) -> str | None:
 
 def wrong_left(allowed: list[State], root: str, told: str) -> str | None:
     """The same of a tree alone. Raises what opening it raises."""
+    left = recovered(root)
+    if left.problem is None and left.state not in allowed:
+        return f"neither the acknowledged state nor the one in flight; {told}"
+    return None if left.problem is None else f"{left.problem}; {told}"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A tree that somebody left, after it was opened again."""
+
+    state: State
+    problem: str | None  # that is one whatever was acknowledged
+
+
+def recovered(root: str) -> Left:
+    """Open what is left twice, and check all of it. Raises what opening it raises."""
+    first: State | None = None
     for attempt in ("first", "second"):
         with Metatree(root, LEVELS) as tree:
             found = dump(tree)
-            report = tree.check(deep=attempt == "first")
-        if found not in allowed:
-            return f"{attempt} opening: neither the acknowledged state nor the one in flight; {told}"
+            report = tree.check(deep=first is None)
+        first = first or found
+        if found != first:
+            return Left(found, "the second opening finds another state than the first")
         if not report.ok:
-            return f"{attempt} opening: {report}; {told}"
+            return Left(found, f"{attempt} opening: {report}")
         if plain(Posix(), root) != found:
-            return f"{attempt} opening: the folders are not what the library shows; {told}"
-    return None
+            return Left(found, f"{attempt} opening: the folders are not what the library shows")
+    return Left(found, None)
 
 
 def _with_more(state: State) -> State:
