@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from tests.servers.debian import need
 from tests.tree.conftest import fast_path as fast_path
 from tests.tree.model import BIG, LEVELS, OPERATIONS, State, dump, populate
 from tests.trust import disks
-from tests.trust.lives import Left, recovered
+from tests.trust.leftovers import Left, Recovered
 
 SEED = os.environ.get("METATREE_CUTS_SEED", f"{random.randrange(1 << 32):08x}")
 NAME = "power cuts under real filesystems"
@@ -92,12 +91,12 @@ class Cuts:
     def __init__(self, kind: str, folder: Path, history: History) -> None:
         self._kind, self._folder, self._history = kind, folder, history
         self._disks: dict[object, Left] = {}
-        self._trees: dict[bytes, Left] = {}
+        self._recovered = Recovered()
 
     @property
     def distinct(self) -> tuple[int, int]:
         """Different disks that were mounted, and different trees on them."""
-        return len(self._disks), len(self._trees)
+        return len(self._disks), self._recovered.distinct
 
     def cut(self, choose: random.Random) -> str | None:
         """One cut; what is wrong afterwards."""
@@ -123,26 +122,7 @@ class Cuts:
         disks.write(fd, left)
         os.close(fd)
         with disks.mounted(self._kind, image, mount):
-            tree = content(f"{mount}/tree")
-            if tree not in self._trees:
-                self._trees[tree] = recovered(f"{mount}/tree")
-        return self._trees[tree]
-
-
-def content(root: str) -> bytes:
-    """The same for folders with the same names, contents, modes, attributes and links."""
-    found = sha256()
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in [*folders, *sorted(names)]:
-            path = f"{folder}/{name}"
-            status = os.lstat(path)
-            attributes = [(kind, os.getxattr(path, kind)) for kind in os.listxattr(path)]
-            found.update(repr((path, status.st_mode, status.st_size, attributes)).encode())
-            if name not in folders:
-                found.update(b"%d" % status.st_nlink)
-                found.update(Path(path).read_bytes())
-    return found.digest()
+            return self._recovered(f"{mount}/tree")
 
 
 def possible(layer: Layer, kind: str, folder: Path) -> None:
