@@ -90,12 +90,14 @@ class History:
         only when its headers are durable, and two processes that free the same one write the same bytes."""
         numbers = self._shelf.numbers()
         for number in numbers[:-1]:
-            if number + 1 not in numbers or self._shelf.header(number + 1, self._log_id).first > redo + 1:
+            if number + 1 not in numbers:
                 return
             try:
+                if self._shelf.header(number + 1, self._log_id).first > redo + 1:
+                    return
                 content = self._summary(number)
             except FileNotFoundError:
-                continue  # another process freed it
+                continue  # another process freed it, and perhaps its successor as well
             if content is None:
                 return
             self._keep(number, content)
