@@ -38,13 +38,15 @@ class History:
         lsn, pruned = after, start < 0
         for number in numbers[max(0, start) :]:
             for batch in self._of(number):
-                if batch.lsn > upto:
-                    return
                 if batch.lsn > after:
                     if batch.lsn != lsn + 1 and not pruned:
                         raise self._gap(lsn, number)
+                    if batch.lsn > upto:  # the oldest that is kept
+                        return
                     yield batch
                     lsn, pruned = batch.lsn, False
+                    if lsn == upto:
+                        return
         if lsn < upto and not pruned:
             raise self._gap(lsn, numbers[-1] + 1)
 

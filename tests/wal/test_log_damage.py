@@ -297,6 +297,17 @@ def test_a_damaged_history_is_named_when_it_is_read_and_by_verify(damage: Damage
     log.close()
 
 
+@pytest.mark.parametrize("trimmed", range(6, BATCHES + 1))
+def test_a_lost_history_file_is_missed_wherever_the_redo_mark_stands(trimmed: int) -> None:
+    files = written(trimmed)
+    del files[histories(files)[-1]]
+    with (
+        closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log,
+        pytest.raises(LogCorruptionError, match="are missing"),
+    ):
+        list(log.read(0))
+
+
 def test_a_history_file_that_says_something_else_than_its_segment_keeps_the_segment() -> None:
     files = written()
     files[NAMES.history(1)] = b"something else"
@@ -342,6 +353,7 @@ def verified() -> Iterator[Callable[[Damage, int], list[str]]]:
     [
         (lambda files: files.update({NAMES.checkpoint: b"?"}), 0, ["checkpoint cannot be parsed"]),
         (lambda files: flip(files, NAMES.segment(2), SEGMENT_HEADER + 40), 0, ["bytes behind the last frame"]),
+        (lambda files: flip(files, NAMES.segment(1), 30), 0, ["header is damaged"]),
         (lambda files: flip(files, NAMES.segment(2), 30), 0, ["header is damaged"]),
         (lambda files: files.pop(NAMES.segment(2)), 0, ["does not follow the one before"]),
         (lambda files: [files.pop(name) for name in segments(files)[1:]], 0, [f"and {BATCHES} had been flushed"]),

@@ -445,3 +445,39 @@ def test_a_record_without_a_body_is_refused() -> None:
 def test_an_error_that_names_a_file_travels_to_another_process() -> None:
     error = pickle.loads(pickle.dumps(LogCorruptionError("damaged", file="x.log", offset=7)))
     assert (error.file, error.offset, str(error)) == ("x.log", 7, "damaged (file x.log, offset 7)")
+
+
+def test_a_log_can_be_asked_what_is_known_settled_and_trimmed_now() -> None:
+    disk = MemoryPosix()
+    log, other = made(disk, 3), open_log(MemoryStorage(disk))
+    assert log.known() == log.head() == 3
+    log.settle()
+    assert log.head() == 3, "a log of segments has nothing on its way"
+    log.trim(2)
+    assert other.trimmed() == 0
+    assert other.trimmed(fresh=True) == other.trimmed(fresh=True) == 2
+    log.close()
+    other.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_only: bool) -> None:
+    disk = MemoryPosix()
+    made(disk, 2).close()
+    log = open_log(MemoryStorage(disk), read_only=read_only)
+    log.reset_after_fork()
+    assert len(bodies(log)) == 2
+    log.close()
+    log.reset_after_fork()
+    with pytest.raises(LogClosedError):
+        log.head()
+
+
+def test_a_log_without_its_folder_has_no_segments() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        MemoryStorage(disk).erase(".wal")
+        (problem, *more) = reader.verify().problems
+        assert "checkpoint is missing" in problem
+        assert any("segments are missing" in one for one in more)
