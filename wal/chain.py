@@ -215,9 +215,8 @@ class Chain:
             data = self.shelf.pread(extent.number, extent.size, extent.offset)
         except FileNotFoundError:
             with self._mutex:
-                if lsn > self.index.base:
-                    self._after_trim(lsn, extent.number)
-                    self.reach(upto)  # the chain began anew at the redo mark
+                self._after_trim(lsn, extent.number)
+                self.reach(upto)  # the chain began anew at the redo mark
             return None
         return list(self._decode(data, lsn, extent))
 

@@ -167,6 +167,16 @@ def test_a_commit_that_is_read_while_a_pass_begins_is_neither_lost_nor_done_twic
     assert len(met) > 3
 
 
+def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        committer.stop()  # nobody follows
+        tree.update("m", text="x" * 20_000)
+        assert committer.applied(small=True) == tree.lsn > committer.applied()
+        tree.flush()
+        assert committer.applied() == tree.lsn
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
@@ -259,3 +269,77 @@ def test_where_one_sync_cannot_do_a_checkpoint_flushes_every_file_and_folder_of_
         names = ["", "/metadata.json", "/m", "/m/metadata.json", "/m/v1", "/m/v1/metadata.json"]
         for name in (*names, "/m/v1/large", "/m/v1/small"):
             assert disk.stat(ROOT + name).st_ino in disk.synced, name
+
+
+# --- recovery, upkeep and forks -------------------------------------------------------------------------------------
+
+
+def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_not() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        tree.checkpoint()
+        assert tree.recover().clean
+        tree.put("m/v3", b"three", name="b")
+        del bucket.objects["m/v3/b"]
+        around = host._around
+
+        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+            if method == "publish" and arguments[0] == "m/v3/b":
+                raise OSError(errno.EIO, "refused")
+            return around(method, arguments, run)
+
+        host.storage._around = refuse  # type: ignore[attr-defined]
+        assert "refused" in tree.recover().failed["m/v3"]
+        host.storage._around = around  # type: ignore[attr-defined]
+        recovered = tree.recover()
+        assert (recovered.records, recovered.failed, recovered.blobs > 0) == (1, {}, True)
+        assert bucket.objects["m/v3/b"].data == b"three"
+
+
+def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        around = host._around
+
+        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+            if method == "publish" and arguments[0] == "m/metadata.json":
+                raise OSError(errno.EIO, "refused")
+            return around(method, arguments, run)
+
+        host.storage._around = refuse  # type: ignore[attr-defined]
+        with pytest.warns(ApplyPendingWarning, match="refused"):
+            tree.update("m", n=1)
+        assert list(tree.recover().failed) == ["m"]
+        host.storage._around = around  # type: ignore[attr-defined]
+        assert tree.recover().failed == {}
+        assert tree.unapplied == 0
+
+
+def test_a_background_writer_in_a_bucket_makes_its_checkpoint_while_nobody_asks() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket), apply="background") as tree:
+        before = tree._engine.log.trimmed()
+        for number in range(80):
+            tree.update("m", n=number)
+        soon(lambda: tree._engine.log.trimmed() > before)
+
+
+def test_a_forked_child_has_a_committer_of_its_own(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        tree.update("m", parent=1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                tree.update("m", child=1)  # on its own copy of the disk
+                done = plain(disk)["m"][0] == {"parent": 1, "child": 1}
+            except BaseException:  # noqa: BLE001  told by the status
+                done = False
+            os._exit(0 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        tree.update("m", parent=2)
+        assert plain(disk)["m"][0] == {"parent": 2}

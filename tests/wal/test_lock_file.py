@@ -35,12 +35,12 @@ def test_a_child_that_was_forked_past_python_does_not_release_its_parents_lock(m
 
 
 class Blind(Boundary):
-    """Fails the look at what was just locked."""
+    """Fails the look at what was just locked, or its release."""
 
-    failing = False
+    failing = ""
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        if self.failing and call.method == "fstat":
+        if call.method == self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return run()
 
@@ -49,10 +49,23 @@ def test_a_lock_that_cannot_be_looked_at_when_it_was_taken_is_given_back() -> No
     disk = MemoryPosix()
     posix = Blind(disk, counted=ALL_CALLS)
     with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
-        posix.failing = True
+        posix.failing = "fstat"
         with pytest.raises(OSError, match="Input/output"):
             lock.acquire(timeout=0)
         assert other.acquire(timeout=0), "nobody holds it"
         other.release()
-        posix.failing = False
+        posix.failing = ""
+        assert lock.acquire(timeout=0)
+
+
+def test_a_lock_that_cannot_be_released_is_released_by_closing_it() -> None:
+    disk = MemoryPosix()
+    posix = Blind(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(timeout=0)
+        posix.failing = "funlock"
+        lock.release()
+        assert other.acquire(timeout=0)
+        other.release()
+        posix.failing = ""
         assert lock.acquire(timeout=0)

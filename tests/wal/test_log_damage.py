@@ -144,13 +144,16 @@ def test_the_batch_that_the_redo_mark_names_cannot_be_read(read_only: bool) -> N
     assert (error.file, error.offset) == (NAMES.segment(checkpoint.segment), checkpoint.offset)
 
 
-def test_a_hint_that_leads_nowhere_is_searched_for(read_only: bool) -> None:
-    files = written(TRIMMED)
-    checkpoint = Checkpoint.decode(files[NAMES.checkpoint], "")
-    files[NAMES.checkpoint] = Checkpoint(checkpoint.log, TRIMMED, checkpoint.segment, SEGMENT_HEADER + 1).encode()
-    log = open_log(MemoryStorage(disk_of(files)), read_only=read_only)
-    assert [batch.lsn for batch in log.read(0)] == list(range(1, BATCHES + 1))
-    log.close()
+@pytest.mark.parametrize("offset", [SEGMENT_HEADER, SEGMENT_HEADER + 1], ids=["another batch", "no batch"])
+def test_a_hint_that_leads_elsewhere_is_searched_for(read_only: bool, offset: int) -> None:
+    for trimmed in range(3, BATCHES):
+        files = written(trimmed)
+        checkpoint = Checkpoint.decode(files[NAMES.checkpoint], "")
+        files[NAMES.checkpoint] = Checkpoint(checkpoint.log, trimmed, checkpoint.segment, offset).encode()
+        log = open_log(MemoryStorage(disk_of(files)), read_only=read_only)
+        assert log.trimmed() == trimmed
+        assert [batch.lsn for batch in log.read(0)] == list(range(1, BATCHES + 1))
+        log.close()
 
 
 def test_the_segment_that_the_redo_mark_needs_is_missing(read_only: bool) -> None:
@@ -186,6 +189,14 @@ def test_a_segment_from_elsewhere_is_corruption(changed: dict[str, object], matc
     fields = {"log_id": log_id(files), "number": 1, "first": 1, "previous": 7, **changed}
     put(files, name, SegmentHeader(**fields).encode(), 0)  # type: ignore[arg-type]
     assert refused(files, match).file == name
+
+
+def test_a_segment_that_begins_with_another_batch_than_the_next_is_corruption(read_only: bool) -> None:
+    files = written()
+    name = NAMES.segment(2)
+    header = SegmentHeader.decode(files[name], name)
+    put(files, name, SegmentHeader(header.log_id, 2, header.first + 1, header.previous).encode(), 0)
+    assert refused(files, "does not follow the one before", read_only=read_only).file == name
 
 
 def test_a_seal_that_names_another_segment_than_the_next_is_corruption(read_only: bool) -> None:
@@ -259,6 +270,47 @@ def test_a_head_file_that_was_cut_short_is_not_believed_and_grows_again() -> Non
     disk.ftruncate(disk.open(f"/disk/{NAMES.head}", 2), 40)
     assert log.head() == BATCHES
     assert add(log, b"next").lsn == log.head() == BATCHES + 1
+    log.close()
+
+
+HOLDER, INTENT = 64, 48  # where these words stand in the head file
+
+
+def spoil(disk: MemoryPosix, offset: int) -> None:
+    """Change a byte of the head file."""
+    file = MemoryStorage(disk).open_file(NAMES.head, writable=True)
+    file.pwrite(b"?", offset)
+    file.close()
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_holder_of_the_right_who_cannot_be_read_counts_as_dead(reopened: bool) -> None:
+    disk = disk_of(written())
+    log = open_log(MemoryStorage(disk), segment_size=SIZE)
+    spoil(disk, HOLDER)
+    if reopened:
+        log.close()
+        log = open_log(MemoryStorage(disk), segment_size=SIZE)
+    with log.right() as tenure:
+        assert tenure.died is True
+    with log.right() as tenure:
+        assert tenure.died is False
+    log.close()
+
+
+def test_an_announcement_that_was_torn_is_looked_after_though_the_next_place_seems_blank() -> None:
+    """Its value is the old one, its complement not: somebody has begun to write, and of what was written the first
+    sector was lost."""
+    files = written()
+    name, offset, _ = tail_of(files)
+    disk = disk_of(files)
+    log = open_log(MemoryStorage(disk))
+    file = MemoryStorage(disk).open_file(name, writable=True)
+    file.pwrite(b"the second sector", offset + 512)
+    file.close()
+    spoil(disk, INTENT + 8)
+    assert add(log, b"next").lsn == BATCHES + 1
+    assert log.verify().problems == ()
     log.close()
 
 

@@ -78,10 +78,10 @@ def test_an_opener_whose_checkpoint_grew_old_while_it_looked_begins_at_the_new_o
     disk = MemoryPosix()
     log = made(disk)
     posix = Meanwhile(disk)
-    posix.plan("open_read", NAMES.checkpoint, lambda: None)
     storage = MemoryStorage(posix)
     # its first look at the checkpoint finds the log's id, the second where to begin
-    posix.plan("open_read", NAMES.checkpoint, lambda: posix.plan("open_read", "", lambda: log.trim(10)), after=True)
+    posix.plan("open_read", NAMES.checkpoint, lambda: posix.plan(*second, after=True), after=True)
+    second = ("open_read", NAMES.checkpoint, lambda: log.trim(10))
     with closing(open_log(storage, read_only=read_only, segment_size=SIZE)) as opened:
         assert headers(opened) == [b"%d" % number for number in range(12)]
         assert bodies(opened, 10) == [b"%d" % number * 20 for number in (10, 11)]
@@ -103,15 +103,46 @@ def test_a_reader_that_crosses_a_segment_learns_of_the_trim_and_lets_freed_segme
     log.close()
 
 
-def test_what_is_freed_between_the_index_and_the_read_comes_from_the_history() -> None:
+def test_a_reader_that_crosses_a_segment_up_to_the_redo_mark_keeps_nothing_of_what_lies_before() -> None:
     disk = MemoryPosix()
-    log = made(disk)
-    posix = Meanwhile(disk)
-    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
-        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
-        log.trim(10)
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert len(bodies(reader)) == 2
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        free, log.history.free = log.history.free, lambda redo: None  # type: ignore[attr-defined]
+        log.trim(12)
+        batches = reader.read(0)
+        assert reader.trimmed() == 12
+        log.history.free = free  # type: ignore[attr-defined]
+        log.trim(12)
+        assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
+        assert [batch.lsn for batch in batches] == list(range(1, 13))
+    log.close()
+
+
+def test_a_reader_that_asks_for_less_than_was_trimmed_meanwhile_gets_the_headers() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        log.trim(12)
+        assert [batch.lsn for batch in reader.read(0, 5)] == [1, 2, 3, 4, 5]
         assert headers(reader) == [b"%d" % number for number in range(12)]
     log.close()
+
+
+@pytest.mark.parametrize("trimmed", range(3, 13))
+def test_what_is_freed_between_the_index_and_the_read_comes_from_the_history(trimmed: int) -> None:
+    for after in range(trimmed):
+        disk = MemoryPosix()
+        log = made(disk)
+        with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+            reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+            log.trim(trimmed)
+            assert [batch.lsn for batch in reader.read(after)] == list(range(after + 1, 13))
+        log.close()
 
 
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
@@ -253,7 +284,8 @@ def test_a_batch_that_another_thread_met_while_it_was_flushed_is_indexed_once() 
     assert add(log, b"met").lsn == 2
     assert posix.happened
     assert bodies(log, 1) == [b"met"]
-    assert add(log, b"next").lsn == 3
+    assert (add(log, b"next").lsn, add(log, b"last").lsn) == (3, 4)
+    assert bodies(log, 1) == [b"met", b"next", b"last"]
     assert log.verify().problems == ()
     log.close()
 
@@ -261,7 +293,7 @@ def test_a_batch_that_another_thread_met_while_it_was_flushed_is_indexed_once() 
 def test_a_filesystem_that_fails_a_readers_flush_lets_it_serve_nothing_unless_it_never_flushes() -> None:
     for number, served in ((errno.EIO, False), (errno.EBADF, True)):
         disk = MemoryPosix()
-        log = made(disk, 2)
+        log = made(disk, 1)
         log.close()
         MemoryStorage(disk).erase(NAMES.head)  # so that the reader must look, and flush what it finds
         posix = Meanwhile(disk)
@@ -272,7 +304,7 @@ def test_a_filesystem_that_fails_a_readers_flush_lets_it_serve_nothing_unless_it
         posix.plan("fdatasync", ".log", fail)
         if served:
             with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
-                assert len(bodies(reader)) == 2
+                assert len(bodies(reader)) == 1
         else:
             with pytest.raises(OSError, match="no flush"):
                 open_log(MemoryStorage(posix), read_only=True)
@@ -416,6 +448,18 @@ def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:
     assert set(disk._open) == before, "what was read at that moment is closed after it"
 
 
+def test_a_log_that_is_closed_while_it_looks_at_the_head_says_so() -> None:
+    disk = MemoryPosix()
+    other = made(disk, 1)
+    posix = Meanwhile(disk)
+    log = open_log(MemoryStorage(posix), read_only=True)
+    add(other, b"new")
+    posix.plan("pread", NAMES.head, log.close, after=True)
+    with pytest.raises(LogClosedError):
+        log.read(0)
+    other.close()
+
+
 def test_a_batch_ends_where_it_is_large_enough() -> None:
     entries = [Entry(lambda head, mates: Record(b"", bytes(5 << 20))) for _ in range(3)]
     accepted, refused = ask(entries, 0)
@@ -453,9 +497,10 @@ def test_a_log_can_be_asked_what_is_known_settled_and_trimmed_now() -> None:
     assert log.known() == log.head() == 3
     log.settle()
     assert log.head() == 3, "a log of segments has nothing on its way"
-    log.trim(2)
-    assert other.trimmed() == 0
-    assert other.trimmed(fresh=True) == other.trimmed(fresh=True) == 2
+    for redo in (1, 2):
+        log.trim(redo)
+        assert other.trimmed() == redo - 1
+        assert other.trimmed(fresh=True) == other.trimmed(fresh=True) == redo
     log.close()
     other.close()
 

@@ -226,3 +226,17 @@ def test_a_thread_waits_for_another_threads_right_and_gives_up_in_time() -> None
     log.close()
     with pytest.raises(LogClosedError), log.right():
         pass
+
+
+def test_a_look_at_the_end_is_believed_for_as_long_as_was_allowed() -> None:
+    bucket, clock = Bucket(), ManualClock(99)
+    log = made(bucket, 1)
+    with closing(open_log(MemoryObjects(bucket), clock=clock, read_only=True, staleness=5)) as reader:
+        assert reader.head() == 1
+        add(log, b"new")
+        clock.now += 4.9
+        assert (reader.head(), reader.head(fresh=True)) == (1, 2)
+        add(log, b"newer")
+        clock.now += 5
+        assert reader.head() == 3
+    log.close()

@@ -81,11 +81,14 @@ def test_a_child_forked_while_a_thread_of_the_parent_appends_hangs_on_nothing(tm
     log.close()
 
 
-def test_a_child_forked_by_a_thread_while_the_main_thread_defers_ctrl_c_can_be_interrupted() -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["python's handler", "a handler of the program's own"])
+def test_a_child_forked_by_a_thread_while_the_main_thread_defers_ctrl_c_can_be_interrupted(own: bool) -> None:
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
     survived: list[bool] = []
 
     def work() -> None:
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
@@ -94,8 +97,13 @@ def test_a_child_forked_by_a_thread_while_the_main_thread_defers_ctrl_c_can_be_i
         in_a_child(work)
         survived.append(True)
 
-    with DeferredInterrupt():
-        thread = threading.Thread(target=fork)
-        thread.start()
-        thread.join()
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handle if own else signal.default_int_handler)
+    try:
+        with DeferredInterrupt():
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert survived
