@@ -111,7 +111,7 @@ def capabilities(posix: Posix, root: str, fd: int) -> Capabilities:
 
 
 def _mount(posix: Posix, root: str) -> Mount:
-    if sys.platform == "darwin":  # no table to read; the disks of a Mac are apfs
+    if sys.platform == "darwin":  # pragma: no cover  no table to read; the disks of a Mac are apfs
         return Mount("/", "apfs", read_only=False)
     with suppress(OSError):
         found = find_mount(posix.kernel_file("/proc/self/mountinfo"), posix.realpath(root))
