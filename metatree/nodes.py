@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
-from .location import Path, fold_name
+from .location import Path, Reference, Segment, fold_name, substitute
 
 CACHE_BYTES = 64 << 20  # of parsed nodes, as estimated from their text
+MAX_RESOLVED = 1024  # locations
+
+Found = tuple[Path, dict[str, Any]]  # a node: its path, its keys
 
 
 @dataclass(slots=True)
@@ -56,6 +59,28 @@ class NodeCache:
         self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
         self._below: dict[Path, set[str]] = {}  # names of a node's children at or below which a node is kept
         self._weight = 0
+        # Where locations lead, until anything kept here is changed. May be looked at without a lock: an entry is of one
+        # state, and is forgotten before that state is left.
+        self.resolved: dict[tuple[Segment, ...], Found] = {}
+
+    def resolve(self, segments: tuple[Segment, ...]) -> Found | None:
+        """The kept node at a location; None if one that is needed is not kept. Raises InvalidLocationError (what a
+        reference stands for)."""
+        path: Path = ()
+        for segment in segments:
+            if isinstance(segment, Reference):
+                node = self.get(path)
+                if node is None:
+                    return None
+                segment = substitute(segment, node.keys, path)
+            path = (*path, segment)
+        node = self.get(path)
+        if node is None:
+            return None
+        if len(self.resolved) >= MAX_RESOLVED:
+            self.resolved.clear()
+        self.resolved[segments] = path, node.keys
+        return path, node.keys
 
     def get(self, path: Path) -> NodeState | None:
         """The node, if it is kept."""
@@ -66,6 +91,7 @@ class NodeCache:
 
     def keep(self, path: Path, node: NodeState) -> None:
         """Keep a node."""
+        self.resolved.clear()
         self._drop(path)
         # The way down first: interrupted between two steps, it leads to a node that is not kept, but to each that is.
         for depth, name in enumerate(path):
@@ -89,6 +115,7 @@ class NodeCache:
 
     def forward(self, fact: Fact) -> None:
         """Bring what is kept to the state after `fact`."""
+        self.resolved.clear()
         node = self._nodes.get(fact.path)
         match fact:
             case NodeGone():

@@ -6,7 +6,7 @@ What is known lies between `floor` and `head`. The parsed nodes kept here are br
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import takewhile
 
 import wal
@@ -14,8 +14,7 @@ import wal
 from . import marks
 from .facts import Fact, Header, facts_of, header_of
 from .fold import Effect, fold
-from .location import Path, Reference, Segment, substitute
-from .nodes import NodeCache, NodeState
+from .nodes import NodeCache
 
 RECENT = 4096  # headers kept to validate transactions without reading the log again ...
 LONG = 1000  # records held after which one that only reads asks how far the log was trimmed
@@ -141,20 +140,6 @@ class Window:
         for batch in self._log.read(base, self.head):
             for index, record in enumerate(batch.records):
                 yield wal.Position(batch.lsn, index), header_of(record)
-
-    def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
-        """The kept node at a location and its path; None if one that is needed is not kept. Raises
-        InvalidLocationError (what a reference stands for)."""
-        path: Path = ()
-        for segment in segments:
-            if isinstance(segment, Reference):
-                node = self.nodes.get(path)
-                if node is None:
-                    return None
-                segment = substitute(segment, node.keys, path)
-            path = (*path, segment)
-        node = self.nodes.get(path)
-        return None if node is None else (path, node)
 
     def facts(self, after: int) -> list[Fact] | None:
         """The facts of the records (after, head]; None if not all of them are held."""
