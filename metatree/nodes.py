@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
@@ -16,16 +15,18 @@ MAX_RESOLVED = 1024  # locations
 Found = tuple[Path, dict[str, Any]]  # a node: its path, its keys
 
 
-@dataclass(slots=True)
 class NodeState:
     """A node's metadata at the reader's head."""
 
-    keys: dict[str, Any]  # never changed in place: handed out to callers
-    children: dict[str, bool]  # in order; changed in place
-    weight: int  # roughly the bytes of its metadata.json
-    edited: bool = False  # the file was changed by hand
-    blobs: set[str] | None = None  # top-level blob names, once somebody asked
-    names: dict[str, str] = field(default_factory=dict)  # folded -> actual, of children and blobs; filled with `blobs`
+    __slots__ = ("blobs", "children", "edited", "keys", "names", "weight")
+
+    def __init__(self, keys: dict[str, Any], children: dict[str, bool], weight: int, edited: bool = False) -> None:
+        self.keys = keys  # never changed in place: handed out to callers
+        self.children = children  # in order; changed in place
+        self.weight = weight  # roughly the bytes of its metadata.json
+        self.edited = edited  # the file was changed by hand
+        self.blobs: set[str] | None = None  # top-level blob names, once somebody asked
+        self.names: dict[str, str] = {}  # folded -> actual, of children and blobs; filled with `blobs`
 
     @staticmethod
     def of(keys: dict[str, Any], children: Iterable[str]) -> NodeState:
@@ -127,8 +128,10 @@ class NodeCache:
             case KeysFact() if node is not None:
                 unset = frozenset(fact.unset)
                 kept = {name: value for name, value in node.keys.items() if name not in unset}
-                node.keys = {**kept, **fact.set}
-                self.keep(fact.path, replace(node, weight=node.weight + sum(len(str(v)) for v in fact.set.values())))
+                grown = NodeState({**kept, **fact.set}, node.children, node.weight, node.edited)
+                grown.weight += sum(len(str(value)) for value in fact.set.values())
+                grown.blobs, grown.names = node.blobs, node.names
+                self.keep(fact.path, grown)
             case ChildFact() if node is not None:
                 self._child(fact, node)
             case BlobFact() if node is not None and node.blobs is not None:

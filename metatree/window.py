@@ -146,3 +146,10 @@ class Window:
         if after < self.floor:
             return None
         return [fact for lsn, facts in self._facts if lsn > after for fact in facts]
+
+
+def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
+    """The net effect of the records (after, head] of a log."""
+    batches = (batch for batch in log.read(after) if batch.lsn <= head)
+    records = (record for batch in batches for record in batch.records if record.body is not None)
+    return fold(fact for record in records for fact in facts_of(record))

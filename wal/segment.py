@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
@@ -38,8 +37,7 @@ class Found(NamedTuple):
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHeader:
+class SegmentHeader(NamedTuple):
     """What a segment (or, with another magic, a history file) begins with."""
 
     log_id: bytes

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wal.storage.base import Capabilities, Fence
 from wal.storage.files import keeps_attributes
@@ -17,8 +17,7 @@ from wal.storage.posix import Posix
 LOCAL_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "apfs", "tmpfs", "overlay"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """The mount that holds a path."""
 
     point: str  # where it is mounted
