@@ -1,4 +1,4 @@
-"""Which process this is, for people."""
+"""Which process this is, for people: as `getpass` says it, whose import takes longer than to open a log."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ def whoami() -> str:
 
 @cache
 def _user_and_host() -> str:
-    import getpass  # late: readers do not say who they are
+    named = (os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME"))
+    return f"{next(filter(None, named), '') or _account()}@{os.uname().nodename}"
+
+
+def _account() -> str:
+    import pwd  # late: there is none on Windows, where nobody writes
 
     try:
-        user = getpass.getuser()
+        return pwd.getpwuid(os.getuid()).pw_name
     except (KeyError, OSError):  # no entry for this uid, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}"
+        return str(os.getuid())

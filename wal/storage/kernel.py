@@ -33,7 +33,9 @@ def find_mount(table: bytes, path: str) -> Mount | None:
         fields, more = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(more) < 3:
             continue
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        point = fields[4]
+        if "\\" in point:
+            point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point)
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         # A later line of the same length hides an earlier one: mounts stack.
         if inside and (found is None or len(point) >= len(found.point)):
