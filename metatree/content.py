@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import wal
 
@@ -124,8 +123,7 @@ def _special(error: OSError, advice: str) -> SourceError:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class OpenBlob:
+class OpenBlob(NamedTuple):
     """A blob ready to be read: later changes of the tree do not change what it gives."""
 
     name: str  # for messages

@@ -22,6 +22,7 @@ from .folders import Attribute, digest
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
 INLINE_RECORD = 256 << 10  # bytes of inline content in one record ...
 INLINE_OBJECT = 4 << 20  # ... where each file that is staged costs requests
+GRACE = 24 * 3600.0  # seconds that a staged blob is left alone if nobody says otherwise, see `gc`
 CHUNK = 1 << 20
 
 Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is

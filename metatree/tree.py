@@ -11,7 +11,6 @@ import wal
 
 from . import content
 from .clock import base_of
-from .copying import Copying
 from .draft import Draft
 from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
@@ -179,6 +178,8 @@ class Metatree(Upkeep):
         self._copy(src, dst, move=False)
 
     def _copy(self, src: Location, dst: Location, *, move: bool) -> None:
+        from .copying import Copying  # late: hardly anybody copies
+
         source, target = self._parse(src), self._parse(dst)
 
         def body(txn: Transaction) -> None:

@@ -11,7 +11,7 @@ from wal.format import BATCH, SEAL, SEGMENT_HEADER
 from wal.frame import intact, parse_header
 from wal.index import Extent, Index
 from wal.log import LSN, Batch
-from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor
+from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor, unpadded
 from wal.shelf import Shelf
 
 _READ = 256 * 2**10
@@ -192,9 +192,8 @@ class Chain:
         """What stands behind the last intact frame, without the zeros that end it; b"" unless a write was cut."""
         with self._mutex:
             tail = self.tail
-        return self.shelf.pread(tail.number, max(0, self.shelf.size(tail.number) - tail.offset), tail.offset).rstrip(
-            b"\0"
-        )
+        size = max(0, self.shelf.size(tail.number) - tail.offset)
+        return unpadded(self.shelf.pread(tail.number, size, tail.offset))
 
     def size_after(self, lsn: LSN) -> int:
         """Bytes of all frames after `lsn` that were followed."""

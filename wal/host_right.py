@@ -21,7 +21,6 @@ from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import ChangedError, Storage
 
 _POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
-TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 _FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
 _LONGEST_PAUSE = 1.0
 _SHORTEST_PAUSE = 0.001  # a remainder of less than this may not move the clock

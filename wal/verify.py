@@ -8,7 +8,7 @@ from wal.format import SEAL, SEGMENT_HEADER
 from wal.head import HeadFile
 from wal.history import History, frames
 from wal.log import LSN, Verification
-from wal.segment import Tail, behind, records, successor
+from wal.segment import Tail, behind, records, successor, unpadded
 
 
 def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head: LSN, *, whole: bool) -> Verification:
@@ -78,7 +78,7 @@ def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: b
     header = chain.shelf.check(number, data, chain.log_id)
     tail = header.tail()
     if before is not None and before != tail:
-        if before.number != number and whole and not data[SEGMENT_HEADER:].rstrip(b"\x00"):
+        if before.number != number and whole and not unpadded(data[SEGMENT_HEADER:]):
             return before  # an interrupted rotation
         raise LogCorruptionError("the segment does not follow the one before", file=name)
     end = tail.offset
