@@ -255,7 +255,8 @@ class Committer:
             self._follow()
 
     def _follow(self) -> None:
-        self._wake.set()
+        if not self._wake.is_set():  # else the thread has yet to look how far the log goes
+            self._wake.set()
         if self._thread is None:
             with self._starting:
                 if self._thread is None and not self._stop.is_set():
