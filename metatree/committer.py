@@ -282,10 +282,9 @@ class Committer:
         self._stop.set()
         self._wake.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            while thread.is_alive():
-                thread.join(LOOK)
-                wal.safe_point()
+        while thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(LOOK)
+            wal.safe_point()
         self._thread = None
 
     def reset_after_fork(self) -> None:
