@@ -255,7 +255,8 @@ class Committer:
             self._follow()
 
     def _follow(self) -> None:
-        self._wake.set()
+        if not self._wake.is_set():  # else the thread has yet to look how far the log goes
+            self._wake.set()
         if self._thread is None:
             with self._starting:
                 if self._thread is None and not self._stop.is_set():
@@ -281,10 +282,9 @@ class Committer:
         self._stop.set()
         self._wake.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            while thread.is_alive():
-                thread.join(LOOK)
-                wal.safe_point()
+        while thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(LOOK)
+            wal.safe_point()
         self._thread = None
 
     def reset_after_fork(self) -> None:

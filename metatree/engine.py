@@ -165,6 +165,8 @@ class Engine:
 
     def _is_far_behind(self, lsn: int) -> bool:
         """Whether the files are so far behind `lsn` that its commit has to wait for them."""
+        if not self.shared and self.log.size_after(self.log.trimmed()) <= MAX_UNAPPLIED:
+            return False  # nor is what is un-applied, which is less: its mark need not be read
         applied = self.committer.applied()
         return (self.shared and lsn - applied > MAX_UNAPPLIED_SLOTS) or self.log.size_after(applied) > MAX_UNAPPLIED
 

@@ -113,7 +113,8 @@ class Metatree(Upkeep):
         blob_name = content.source_name(source, name)
         with translated():
             staging = self._engine.staging()
-            self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
+            if not content.is_at_hand(source):
+                self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
             try:
                 blobs = content.take_in(source, blob_name, staging, recursive=recursive)
             except BaseException:

@@ -54,8 +54,9 @@ class Window:
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
+        self.nodes = NodeCache(eager=self._eager)  # before the head: who looks without the lock finds nothing old there
         self.floor = self.head = lsn
-        self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
+        self.effect = Effect()
         self._facts.clear()
         self._long = LONG
         self._recent.clear()

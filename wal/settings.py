@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wal.clock import Clock
 from wal.storage.base import Storage
 
-TTL = 15.0  # seconds
+TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 
 
 class Settings(NamedTuple):
