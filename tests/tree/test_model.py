@@ -1,154 +1,55 @@
-"""A tree against a plain dictionary: every verb, transactions, two handles, crashes and faults, in any order."""
+"""A tree against a plain dictionary: every verb, transactions, two handles, crashes and faults, in any order.
+
+`METATREE_MODEL_SEED` repeats a run.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, MetatreeError, UnavailableError
-from tests.tree.model import BIG, OTHER_BIG, DyingStorage, State, clone, dump, empty_disk, open_tree, plain
-from wal.storage.memory import MemoryPosix
-from wal.testing import Crash, Crashing, Failing, FaultyStorage
-
-NEVER = 1 << 40
-
-Operation = tuple[Any, ...]
-
-# --- the verbs ----------------------------------------------------------------------------------------------------
-
-nodes = st.sampled_from(["a", "b", "a/v", "a/w", "b/v", "b/w"])
-blobs = st.sampled_from(["x", "y"])
-contents = st.sampled_from(["nothing", "one", "two", "staged", "also staged"])
-CONTENT = {"nothing": b"", "one": b"1", "two": b"22", "staged": BIG[:66_000], "also staged": OTHER_BIG[:70_000]}
-keys = st.sampled_from(["k", "l"])
-values = st.sampled_from([0, 1, True, 0.5, "s", None, ["list", 1], {"deep": {"er": 1}}])
-
-operations = st.one_of(
-    st.tuples(st.just("put"), nodes, blobs, contents, st.booleans()),
-    st.tuples(st.just("update"), nodes, keys, values),
-    st.tuples(st.just("unset"), nodes, keys),
-    st.tuples(st.just("delete"), nodes),
-    st.tuples(st.just("delete blob"), nodes, blobs),
-    st.tuples(st.just("move"), nodes, nodes),
-    st.tuples(st.just("copy"), nodes, nodes),
-    st.tuples(st.just("move blob"), nodes, blobs, nodes, blobs),
-    st.tuples(st.just("compare and set"), nodes, keys, values, values),
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
 )
 
+from metatree import ApplyPendingWarning, CommitUnknownError, ConflictError, Metatree, MetatreeError, UnavailableError
+from tests.figures import Layer
+from tests.tree.dictionary import Operation, after, do, following, operations, replayed
+from tests.tree.model import DyingStorage, State, clone, dump, empty_disk, open_tree, plain
+from wal.storage.memory import MemoryPosix
+from wal.testing import Boundary, Crash, Crashing, Failing, FaultyStorage
 
-def do(tree: Metatree, operation: Operation) -> None:
-    """The operation, on the tree."""
-    match operation:
-        case "put", where, blob, content, force:
-            tree.put(where, CONTENT[content], name=blob, force=force)
-        case "update", where, key, value:
-            tree.update(where, {key: value})
-        case "unset", where, key:
-            tree.unset(where, key)
-        case "delete", where:
-            tree.delete(where, recursive=True)
-        case "delete blob", where, blob:
-            tree.delete(f"{where}/{blob}")
-        case "move", source, target:
-            tree.move(source, target)
-        case "copy", source, target:
-            tree.copy(source, target)
-        case "move blob", where, blob, there, name:
-            tree.move(f"{where}/{blob}", f"{there}/{name}")
-        case "compare and set", where, key, expect, value:
-            tree.compare_and_set(where, key, expect, value)
-        case _:
-            raise AssertionError(operation)
-
-
-def after(state: State, operation: Operation) -> State | None:
-    """The operation, on the dictionary; None if it must be refused."""
-    state = {path: (dict(k), c, dict(b)) for path, (k, c, b) in state.items()}
-    match operation:
-        case "put", where, blob, content, force:
-            if where in state and blob in state[where][2] and not force:
-                return None
-            _make(state, where)
-            state[where][2][blob] = CONTENT[content]
-        case "update", where, key, value:
-            if where not in state:
-                return None
-            state[where][0][key] = value
-        case "unset", where, key:
-            if where not in state:
-                return None
-            state[where][0].pop(key, None)
-        case "delete", where:
-            if where not in state:
-                return None
-            _drop(state, where)
-        case "delete blob", where, blob:
-            if where not in state or blob not in state[where][2]:
-                return None
-            del state[where][2][blob]
-        case ("move" | "copy") as verb, source, target:
-            if source not in state or target in state or f"{target}/".startswith(f"{source}/"):
-                return None
-            if "/" in target and state[source][1]:
-                return None  # would stand below the last level
-            inside = [path for path in state if path == source or path.startswith(f"{source}/")]
-            copies = {target + path[len(source) :]: state[path] for path in inside}
-            _make(state, target)
-            state.update({path: (dict(k), c, dict(b)) for path, (k, c, b) in copies.items()})
-            if verb == "move":
-                _drop(state, source)
-        case "move blob", where, blob, there, name:
-            if where not in state or blob not in state[where][2] or (there in state and name in state[there][2]):
-                return None
-            _make(state, there)
-            state[there][2][name] = state[where][2].pop(blob)
-        case "compare and set", where, key, expect, value:
-            if where not in state or not _same(state[where][0].get(key), expect):
-                return None
-            state[where][0][key] = value
-    return state
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and one == other
-
-
-def _make(state: State, path: str) -> None:
-    if path in state:
-        return
-    parent, _, name = path.rpartition("/")
-    _make(state, parent)
-    had, children, blobs_ = state[parent]
-    state[parent] = (had, (*children, name), blobs_)
-    state[path] = ({}, (), {})
-
-
-def _drop(state: State, path: str) -> None:
-    for inner in [other for other in state if other == path or other.startswith(f"{path}/")]:
-        del state[inner]
-    parent, _, name = path.rpartition("/")
-    had, children, blobs_ = state[parent]
-    state[parent] = (had, tuple(child for child in children if child != name), blobs_)
-
-
-# --- the machine --------------------------------------------------------------------------------------------------
+NEVER = 1 << 40
+SEED = os.environ.get("METATREE_MODEL_SEED", f"{random.randrange(1 << 32):08x}")
+PARTS = 5  # so that several workers share them
+STEPS = 500 * 200  # of all parts, in an ordinary run
+STEPS_AT_NIGHT = 2_000 * 500
 
 
 class Lives(RuleBasedStateMachine):
     """One disk; a handle that may die; at times a second one beside it."""
+
+    steps: ClassVar[int] = 0  # of all machines
 
     @initialize()
     def begin(self) -> None:
         self.disk: MemoryPosix = empty_disk()
         self.state: State = {"": ({}, (), {})}
         self.other: Metatree | None = None
+        self.others_posix: Boundary | None = None
+        self.checked: list[object] = []
         self.open()
 
     def open(self) -> None:
@@ -196,6 +97,43 @@ class Lives(RuleBasedStateMachine):
         if commit:
             self.state = state
 
+    @precondition(lambda self: self.other is not None)
+    @rule(
+        first=st.lists(operations, max_size=3),
+        theirs=st.lists(operations, min_size=1, max_size=3),
+        then=st.lists(operations, max_size=3),
+    )
+    def two_at_once(self, first: list[Operation], theirs: list[Operation], then: list[Operation]) -> None:
+        """The other handle commits while a transaction is open: that conflicts, or it is as if one came first."""
+        assert self.other is not None
+        start, told = self.state, []
+        their_told = [(operation, wanted is not None) for operation, wanted in following(start, theirs)]
+        try:
+            with self.tree.transaction():
+                told += self.tell(first)
+                for operation in theirs:
+                    self.expect(self.other, operation)
+                told += self.tell(then)
+        except ConflictError:
+            assert any(done for _, done in their_told), "a conflict with nobody"
+            return
+        found = dump(self.tree)
+        orders = [replayed(start, [*their_told, *told]), replayed(start, [*told, *their_told])]
+        assert found in orders, "no order of the two transactions explains what they were told and left"
+        self.state = found
+
+    def tell(self, operations: list[Operation]) -> list[tuple[Operation, bool]]:
+        """Which of them are done, and which refused."""
+        told = []
+        for operation in operations:
+            try:
+                do(self.tree, operation)
+            except MetatreeError:  # a conflict as well: if it ends the transaction, the block's end raises it again
+                told.append((operation, False))
+            else:
+                told.append((operation, True))
+        return told
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     @rule()
@@ -210,7 +148,8 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def second_handle_comes_or_goes(self) -> None:
         if self.other is None:
-            self.other = open_tree(self.disk)
+            self.others_posix = Boundary(self.disk)
+            self.other = open_tree(self.others_posix)
         else:
             self.other.close()
             self.other = None
@@ -289,6 +228,11 @@ class Lives(RuleBasedStateMachine):
     def the_tree_is_the_dictionary(self) -> None:
         if not hasattr(self, "tree"):
             return
+        type(self).steps += 1
+        now = [self.tree, self.posix.count, self.other, self.others_posix and self.others_posix.count, id(self.state)]
+        if now == self.checked:  # nobody wrote, nothing should have changed
+            return
+        self.checked = now
         assert dump(self.tree) == self.state
         if self.other is not None:
             assert dump(self.other) == self.state
@@ -307,10 +251,28 @@ class Lives(RuleBasedStateMachine):
         assert plain(self.disk) == self.state
 
 
-TestLives = Lives.TestCase
-TestLives.settings = settings(
-    max_examples=int(os.environ.get("METATREE_MODEL_EXAMPLES", "40")),
-    stateful_step_count=int(os.environ.get("METATREE_MODEL_STEPS", "30")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: int) -> None:
+    wanted, life = layer.size(STEPS, STEPS_AT_NIGHT) // PARTS, layer.size(200, 500)
+    machine, rounds = type("Lives", (Lives,), {"steps": 0}), 0
+    while machine.steps < wanted:  # again, because Hypothesis ends a life early for which it has drawn too much
+        run_state_machine_as_test(
+            seed(f"{SEED} {part} {rounds}")(machine),
+            settings=settings(
+                max_examples=-(-(wanted - machine.steps) // life),
+                stateful_step_count=life,
+                deadline=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        rounds += 1
+    layer.report(
+        "machine of a tree and a dictionary",
+        machine.steps,
+        floor=STEPS // PARTS,
+        night=STEPS_AT_NIGHT // PARTS,
+        unit=f"steps, lives of up to {life}",
+        note=f"METATREE_MODEL_SEED={SEED}",
+    )

@@ -118,6 +118,16 @@ def write(fd: int, written: Sequence[Entry]) -> None:
             os.pwrite(fd, entry.data, entry.offset)
 
 
+def content(written: Sequence[Entry]) -> tuple[tuple[tuple[int, int], bytes], ...]:
+    """Equal only for what makes the same disk of one: the writes without those that others hide."""
+    last: dict[tuple[int, int], bytes] = {}
+    for entry in written:
+        if entry.data is not None:
+            last.pop(place := (entry.offset, len(entry.data)), None)
+            last[place] = entry.data
+    return tuple(last.items())
+
+
 def cut(choose: random.Random, history: Sequence[Entry], upto: int) -> list[Entry]:
     """What is on the disk when the power fails before the write `upto`: all that was flushed; of the rest all, a
     part, in half of these cases with one write torn."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 
 import wal
 from metatree import CommitUnknownError, Metatree, MetatreeError
-from tests.tree.model import BIG, LEVELS, OPERATIONS, OTHER_BIG, State, dump, plain, populate
-from wal.storage.posix import Posix
+from tests.tree.model import BIG, LEVELS, OPERATIONS, OTHER_BIG, State, dump, populate
+from tests.trust.leftovers import Left, recovered
 
 Act = Callable[[Metatree], object]
 EMPTY: State = {"": ({}, (), {})}
@@ -151,7 +151,7 @@ def _live(life: Life, root: str, notes: Notes) -> Ending:
                 try:
                     act(tree)
                 except Exception as error:  # noqa: BLE001  judged by who watches
-                    ending = _go_on(tree, error)
+                    ending = go_on(tree, error)
                     break
                 notes.acknowledge(number)
             os.getppid()  # seen by who traces: from here on it closes
@@ -161,10 +161,12 @@ def _live(life: Life, root: str, notes: Notes) -> Ending:
     return ending
 
 
-def _go_on(tree: Metatree, error: Exception) -> Ending:
-    """After an error: the same handle reads and writes rightly, or refuses."""
+def go_on(tree: Metatree, error: Exception, *, exhausted: bool = False) -> Ending:
+    """After an error: the same handle reads and writes rightly, or refuses. `exhausted`: it is Python's, not ours, and
+    says nothing of what was done."""
     told = "".join(traceback.format_exception(error))
-    ours, unknown = isinstance(error, MetatreeError), isinstance(error, CommitUnknownError)
+    ours = exhausted or isinstance(error, MetatreeError)
+    unknown = exhausted or isinstance(error, CommitUnknownError)
     shown, more = None, "refused"
     try:
         shown = dump(tree)
@@ -214,7 +216,7 @@ def states(life: Life, root: str) -> list[State]:
     return found
 
 
-def wrong(known: Sequence[State], notes: Notes, root: str) -> str | None:
+def wrong(known: Sequence[State], notes: Notes, root: str, recover: Callable[[str], Left] = recovered) -> str | None:
     """What is not as it was promised; None if all is."""
     ending, (begun, acknowledged) = notes.ending, notes.counts
     allowed = [known[acknowledged]]
@@ -229,24 +231,13 @@ def wrong(known: Sequence[State], notes: Notes, root: str) -> str | None:
         allowed = more if ending.more == "done" else [*allowed, *more]
     told = ending.raised if ending is not None else "killed"
     try:
-        return wrong_left(allowed, root, f"{acknowledged} acknowledged, {begun} begun, {told}")
+        left = recover(root)
     except (MetatreeError, OSError):
         return f"{told}\ncannot be opened afterwards: {traceback.format_exc()}"
-
-
-def wrong_left(allowed: list[State], root: str, told: str) -> str | None:
-    """The same of a tree alone. Raises what opening it raises."""
-    for attempt in ("first", "second"):
-        with Metatree(root, LEVELS) as tree:
-            found = dump(tree)
-            report = tree.check(deep=attempt == "first")
-        if found not in allowed:
-            return f"{attempt} opening: neither the acknowledged state nor the one in flight; {told}"
-        if not report.ok:
-            return f"{attempt} opening: {report}; {told}"
-        if plain(Posix(), root) != found:
-            return f"{attempt} opening: the folders are not what the library shows; {told}"
-    return None
+    words = f"{acknowledged} acknowledged, {begun} begun, {told}"
+    if left.problem is None and left.state not in allowed:
+        return f"neither the acknowledged state nor the one in flight; {words}"
+    return None if left.problem is None else f"{left.problem}; {words}"
 
 
 def _with_more(state: State) -> State:

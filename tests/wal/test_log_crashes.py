@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.figures import Layer
 from wal import InDoubtError, LogMissingError, PoisonedError, Record, WriteAheadLog, open_log
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.storage.posix import Posix
@@ -15,6 +16,7 @@ from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultySto
 from wal.testing.log_tools import FixedClock, bodies, state
 
 SEGMENT_SIZE = 256
+PAIRS = 500  # of each way to die the second time; a night goes through all there are
 
 
 class Life:
@@ -115,19 +117,21 @@ def calls() -> int:
 
 
 @pytest.mark.parametrize("when", ["before", "after", "torn"])
-def test_a_crash_at_any_call_loses_nothing_that_was_acknowledged(when: str) -> None:
+def test_a_crash_at_any_call_loses_nothing_that_was_acknowledged(when: str, layer: Layer) -> None:
+    covered = 0
     for call in range(1, calls() + 1):
         disk, life = MemoryPosix(), Life()
         with suppress(Crash, InDoubtError, PoisonedError):
             life.live(CrashStorage(Crashing(call, when), disk))  # type: ignore[arg-type]
         life.check(disk)
-    print(f"{calls()} of {calls()} crash points, {when}")
+        covered += 1
+    layer.report("crash points", covered, floor=calls(), night=calls(), unit="moments, all there are")
 
 
 @pytest.mark.parametrize("second", ["before", "after"])
-def test_a_crash_inside_recovery_loses_nothing_either(second: str) -> None:
+def test_a_crash_inside_recovery_loses_nothing_either(second: str, layer: Layer) -> None:
     pairs = 0
-    for call in range(1, calls() + 1, 3):
+    for call in range(1, calls() + 1, layer.size(3, 1)):
         again = 1
         while True:
             disk, life = MemoryPosix(), Life()
@@ -141,7 +145,7 @@ def test_a_crash_inside_recovery_loses_nothing_either(second: str) -> None:
             if crashing.crashed is None:
                 break
             again += 1
-    print(f"{pairs} pairs")
+    layer.report("double crash", pairs, floor=PAIRS, night=3 * PAIRS, unit="pairs")
 
 
 @pytest.mark.parametrize("lasting", [False, True])
