@@ -6,6 +6,7 @@ import random
 import sys
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from metatree.facts import Fact, KeysFact, NodeFact, NodeGone
 from metatree.fold import Effect
 from metatree.location import Path, Reference, Segment, fold_name, substitute
 from metatree.nodes import CACHE_BYTES, MAX_RESOLVED, Found, NodeCache, NodeState
+from metatree.window import Window
 from tests.tree.compared import Name
 
 PATHS = [
@@ -199,3 +201,23 @@ def test_no_more_locations_are_remembered_than_the_bound() -> None:
     for number in range(3 * MAX_RESOLVED):
         assert cache.resolve((Reference(f"k{number}"),)) == (("a",), {})
         assert 0 < len(cache.resolved) <= MAX_RESOLVED
+
+
+def test_a_window_that_begins_anew_forgets_where_locations_led_before_its_head_moves() -> None:
+    """Who looks without the lock compares the heads, and then takes what is remembered."""
+    log = mock.Mock(trimmed=lambda *, fresh=False: 7)
+    window = Window(log, trust_applied=False, eager=False)
+    window.nodes.keep((), node())
+    window.nodes.resolve(())
+    old, seen = window.nodes.resolved, set[tuple[int, bool]]()
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        seen.add((window.head, window.nodes.resolved is old))
+        return look
+
+    sys.settrace(look)
+    try:
+        window.restart()
+    finally:
+        sys.settrace(None)
+    assert {(0, True), (7, False)} <= seen and (7, True) not in seen
