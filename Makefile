@@ -1,4 +1,5 @@
 # demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds (WORKLOAD=W1,W4: of these)
+# coverage: the branches of the log, committer, checkpoint and recovery that their tests reach, nearly all (see the floors)
 # torture: the layers of trust at the size of a night, TIME minutes long where a layer is bounded by time
 # Everything lives in .venv inside the checkout; a stamp there says what is installed, so that nothing is done twice.
 
@@ -12,7 +13,11 @@ WORKLOAD ?=
 WORKERS ?= auto
 TIME ?= 60
 
-.PHONY: demo test torture check bench clean
+COVERED_BY := tests/wal tests/tree/test_committer.py tests/tree/test_replay_cases.py tests/tree/test_large_nodes.py \
+	tests/tree/test_overtaken.py tests/tree/test_recover_command.py tests/tree/test_interrupts.py
+PROMISES := wal/*.py,wal/storage/filelock.py,metatree/*
+
+.PHONY: demo test coverage torture check bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -20,6 +25,13 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+coverage: $(VENV)/.test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(COVERED_BY) $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='$(PROMISES)' --fail-under=98
+	$(BIN)/coverage report
 
 torture: $(VENV)/.test
 	METATREE_TORTURE=$(TIME) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m trust --timeout=0 $(PYTEST_ARGS)
@@ -34,7 +46,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(if $(WORKLOAD),--only $(WORKLOAD)) $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) .environments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .coverage* .environments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -4,6 +4,8 @@ database, on a storage without a server. `Metatree` is the way in; errors are de
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .errors import (
     ApplyPendingWarning,
     BlobExistsError,
@@ -24,12 +26,14 @@ from .errors import (
     UnavailableError,
     UnsupportedStorageError,
 )
-from .findings import Finding, Report
 from .node import Node
 from .recovery import Recovered
-from .repair import Repaired, Step
 from .transaction import Transaction
 from .tree import Metatree
+
+if TYPE_CHECKING:
+    from .findings import Finding, Report
+    from .repair import Repaired, Step
 
 __version__ = "0.3.0"
 
@@ -62,3 +66,16 @@ __all__ = [
     "UnsupportedStorageError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # What an operator's verbs return: a program that reads and writes need not wait for it.
+    if name in ("Finding", "Report"):
+        from . import findings
+
+        return getattr(findings, name)
+    if name in ("Repaired", "Step"):
+        from . import repair
+
+        return getattr(repair, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ question has read, it is asked again. The nodes read meanwhile are kept, so it c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import wal
@@ -18,7 +18,7 @@ from . import folders
 from .errors import InvalidLocationError, UnavailableError
 from .facts import Fact, Header
 from .location import Path, Segment
-from .nodes import NodeState
+from .nodes import Found
 from .reads import ReadSet
 from .window import Window
 
@@ -110,14 +110,20 @@ class Asking:
                     self._reads = None
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
-    def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
-        """The node at a location and its path, if all that leads there is held at the log's head as it is now. None:
-        ask, which also finds out what is wrong."""
-        with self.lock:
-            try:
-                return self._window.warm(segments) if self._log.head() == self._window.head else None
-            except (wal.WalError, OSError, InvalidLocationError):
+    def warm(self, segments: tuple[Segment, ...]) -> Found | None:
+        """The node at a location, if all that leads there is held at the log's head as it is now. None: ask, which also
+        finds out what is wrong."""
+        window = self._window
+        try:
+            if self._log.head() != window.head:
                 return None
+            found = window.nodes.resolved.get(segments)
+            if found is not None:
+                return found
+            with self.lock:  # the head again: it is looked at after the files that what is kept was read from
+                return window.nodes.resolve(segments) if self._log.head() == window.head else None
+        except (wal.WalError, OSError, InvalidLocationError):
+            return None
 
     def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
         try:

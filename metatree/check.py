@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import wal
 
 from . import config, folders, layout, marks, recovery
-from .committer import fold_log
 from .errors import CorruptionError
 from .facts import BlobFact, Slice
 from .findings import Finding, Report
 from .fold import Effect
 from .location import Path, fold_name, join
 from .sources import Sources
+from .window import fold_log
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -11,16 +11,17 @@ whose whole content may be in records before our mark only. So that is noted in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import wal
 
 from . import layout, marks
 from .clock import Clock
-from .committer import Committer, fold_log
+from .committer import Committer
 from .discard import empty_trash
 from .errors import UnavailableError
 from .staging import waiting
+from .window import fold_log
 
 LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
 BATCHES = 10_000  # ... and as many batches
@@ -28,8 +29,7 @@ SLOTS = 64  # ... or slots, where hosts share the storage and every opener asks 
 _ATTEMPTS = 100  # each but the last was spoilt by another process: its death, a failed write, its first rewrite
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(NamedTuple):
     """What is applied and waits for the sync, and what must not have changed when that is done."""
 
     redo: int

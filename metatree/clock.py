@@ -5,7 +5,7 @@ Nothing here decides about safety: times are for people, ids only have to differ
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from datetime import UTC, datetime
 
@@ -25,7 +25,7 @@ class Clock(wal.Clock):
 
     def jitter(self, attempt: int) -> float:
         """Seconds to wait before attempt number `attempt` (0, 1, …): up to 1 ms, doubling up to 0.25 s."""
-        return random.uniform(0.2, 1.0) * min(0.25, 0.001 * 2.0**attempt)
+        return (0.2 + 0.8 * os.urandom(1)[0] / 255) * min(0.25, 0.001 * 2.0**attempt)
 
 
 def base_of(txid: str) -> int:

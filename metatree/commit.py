@@ -8,8 +8,7 @@ a single call, and turns the outcome into facts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import wal
 
@@ -27,8 +26,7 @@ from .view import View
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(NamedTuple, Generic[T]):
     """How a commit ended."""
 
     position: wal.Position | None  # None: there was nothing to commit

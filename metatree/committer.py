@@ -11,18 +11,20 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
 from . import apply, layout, marks
 from .clock import Clock
 from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
-from .facts import facts_of
 from .fold import Effect, fold
-from .objects import Objects
 from .outcome import Mode, Outcome
 from .reader import Reader
+from .window import fold_log
+
+if TYPE_CHECKING:
+    from .objects import Objects
 
 T = TypeVar("T")
 
@@ -55,11 +57,9 @@ class Committer:
         self._lock_timeout = lock_timeout
         self.unsynced = not shared  # what is applied becomes durable by a checkpoint only
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
-        self._objects = None if storage.capabilities.folders else Objects(storage, log)
-        self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._objects = None if storage.capabilities.folders else _make_objects(storage, log)
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
         self._fault = 0  # a fault that is not in the head file yet
         self.upkeep: Callable[[], None] | None = None  # what the background thread does after it has followed
         self.failure: str | None = None  # why the last pass left something un-applied
@@ -255,7 +255,8 @@ class Committer:
             self._follow()
 
     def _follow(self) -> None:
-        self._wake.set()
+        if not self._wake.is_set():  # else the thread has yet to look how far the log goes
+            self._wake.set()
         if self._thread is None:
             with self._starting:
                 if self._thread is None and not self._stop.is_set():
@@ -281,10 +282,9 @@ class Committer:
         self._stop.set()
         self._wake.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            while thread.is_alive():
-                thread.join(LOOK)
-                wal.safe_point()
+        while thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(LOOK)
+            wal.safe_point()
         self._thread = None
 
     def reset_after_fork(self) -> None:
@@ -293,8 +293,7 @@ class Committer:
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
 
 
-def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
-    """The net effect of the records (after, head] of a log."""
-    batches = (batch for batch in log.read(after) if batch.lsn <= head)
-    records = (record for batch in batches for record in batch.records if record.body is not None)
-    return fold(fact for record in records for fact in facts_of(record))
+def _make_objects(storage: wal.Storage, log: wal.WriteAheadLog) -> Objects:
+    from .objects import Objects  # late: files of this machine need nothing of it
+
+    return Objects(storage, log)

@@ -11,8 +11,7 @@ Its content follows from the keys and the log alone, so two processes that creat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import wal
 
@@ -28,8 +27,7 @@ _TRIPWIRE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A parsed `.metatree`."""
 
     keys: tuple[str, ...]  # the levels, from the top

@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import wal
 
@@ -16,7 +15,7 @@ from .draft import Draft
 from .errors import BlobNotFoundError, CorruptionError, InvalidLocationError, SourceError
 from .facts import BlobFact, Inline, Slice, Source
 from .location import Path, check_inner, check_length, check_name, fold_name, join
-from .staging import CHUNK, Staging
+from .staging import CHUNK, INLINE_BLOB, Staging
 
 NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content is
 
@@ -36,6 +35,11 @@ def source_name(source: Any, name: str | None) -> str:
         raise InvalidLocationError("bytes and file objects have no name of their own: pass name='…'")
     text = os.fspath(source)
     return check_name(os.path.basename((text if isinstance(text, str) else os.fsdecode(text)).rstrip("/")))
+
+
+def is_at_hand(source: Any) -> bool:
+    """Whether it is so small a source that nothing is gained by looking first where it goes."""
+    return isinstance(source, bytes) and len(source) <= INLINE_BLOB
 
 
 def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> list[NewBlob]:
@@ -124,8 +128,7 @@ def _special(error: OSError, advice: str) -> SourceError:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class OpenBlob:
+class OpenBlob(NamedTuple):
     """A blob ready to be read: later changes of the tree do not change what it gives."""
 
     name: str  # for messages

@@ -51,7 +51,7 @@ class Draft:
         """The path of a node or blob that need not exist."""
         path: Path = ()
         for segment in segments:
-            path = (*path, self._name(segment, path))
+            path = (*path, segment if isinstance(segment, str) else self._value(segment, path))
         return check_path(path)
 
     def resolve_node(self, segments: Sequence[Segment]) -> Path:
@@ -117,24 +117,28 @@ class Draft:
         """
         for name, *_ in blobs:
             check_length((*path, *name.split("/")))
-        self._check_creatable(path)
+        there = self._check_creatable(path)
         tops = dict.fromkeys(name.partition("/")[0] for name, *_ in blobs)
-        replaced = [top for top in tops if self._check_blob(path, top, force=force)]
-        self._ensure(path)
-        effect = self.delta.at(path)
+        replaced = [top for top in tops if self._check_blob(path, top, force=force, new=there < len(path))]
+        effect = self._ensure(path, there)
         for top in replaced:
             effect.drop_blob(top)
         for name, size, sha256, source in blobs:
             effect.put_blob(BlobFact(path, name, size, sha256, source))
 
-    def _check_blob(self, path: Path, top: str, *, force: bool) -> bool:
-        """Whether something has to go before `top` comes. A plain file in place of a plain file need not."""
+    def _check_blob(self, path: Path, top: str, *, force: bool, new: bool) -> bool:
+        """Whether something has to go before `top` comes. A plain file in place of a plain file need not.
+
+        `new`: there is no such node yet, so that only a foreign file can be in the way."""
         self.reads.name(path, top)
-        twin = self.view.twin(path, top)
-        if twin is not None and twin != top:
-            raise BlobExistsError(f"{join((*path, twin))!r} exists, and {top!r} differs from it only in case or form")
-        if self.view.exists((*path, top)):
-            raise NodeExistsError(f"{join((*path, top))!r} is a node; a blob cannot have its name")
+        if not new:
+            twin = self.view.twin(path, top)
+            if twin is not None and twin != top:
+                raise BlobExistsError(
+                    f"{join((*path, twin))!r} exists, and {top!r} differs from it only in case or form"
+                )
+            if self.view.exists((*path, top)):
+                raise NodeExistsError(f"{join((*path, top))!r} is a node; a blob cannot have its name")
         if not self.view.has_blob(path, top):
             return False
         if not force:
@@ -143,17 +147,17 @@ class Draft:
 
     def ensure(self, path: Path) -> None:
         """Create a node and what is missing above it. Raises NodeExistsError, InvalidLocationError."""
-        self._check_creatable(path)
-        self._ensure(path)
+        self._ensure(path, self._check_creatable(path))
 
-    def _check_creatable(self, path: Path) -> None:
-        """Raises if the first name that is no node yet is taken by a blob, or by a node in another case or form."""
+    def _check_creatable(self, path: Path) -> int:
+        """How many nodes of the path are there. Raises if the first name that is none is taken by a blob, or by a node
+        in another case or form."""
         depth = 0
         while depth < len(path) and self.view.exists(path[: depth + 1]):
             self.reads.name(path[:depth], path[depth])
             depth += 1
         if depth == len(path):
-            return
+            return depth
         for missing in range(depth, len(path)):
             self.reads.creatable(path[:missing], path[missing])
         parent, name = path[:depth], path[depth]
@@ -164,12 +168,16 @@ class Draft:
             raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
         if twin is not None:
             raise NodeExistsError(f"{join((*parent, twin))!r} exists, and {name!r} differs only in case or form")
+        return depth
 
-    def _ensure(self, path: Path) -> None:
-        for depth in range(1, len(path) + 1):
-            if not self.view.exists(path[:depth]):
-                self.delta.at(path[:depth]).exists = True
-                self.delta.at(path[: depth - 1]).add_child(path[depth - 1])
+    def _ensure(self, path: Path, there: int) -> Effect:
+        """Create what is missing of the path, of which the first `there` nodes exist; the changes of its node."""
+        effect = self.delta.at(path[:there])
+        for name in path[there:]:
+            parent, effect = effect, effect.at((name,))
+            effect.exists = True
+            parent.add_child(name)
+        return effect
 
     def update(self, path: Path, values: dict[str, Any]) -> None:
         """Set keys (checked values) of a node. Raises NodeNotFoundError, InvalidMetadataError (too large)."""
@@ -245,8 +253,8 @@ class Draft:
 
     def graft(self, path: Path, keys: dict[str, Any], blobs: Sequence[BlobFact]) -> None:
         """A copied node: it exists, with these keys and blobs. `path` was checked by `ensure` of the copy's top."""
-        self._ensure(path)
-        effect = self.delta.at(path)
+        there = len(path) - (not self.view.exists(path))
+        effect = self._ensure(path, there)
         effect.set_keys(keys)
         for fact in blobs:
             effect.put_blob(fact)

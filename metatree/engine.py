@@ -25,7 +25,7 @@ from .errors import (
     UnavailableError,
 )
 from .location import Path, Segment
-from .nodes import NodeState
+from .nodes import Found
 from .opening import Opening
 from .reader import Reader
 from .staging import Staging
@@ -120,7 +120,7 @@ class Engine:
             return active.run(question)
         return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
 
-    def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
+    def warm(self, segments: tuple[Segment, ...]) -> Found | None:
         """The node at a location, if it can be told by one look at the log's head; None: ask."""
         if self.shared or self._closed or self._pid != os.getpid() or self.active.get() is not None:
             return None
@@ -165,6 +165,8 @@ class Engine:
 
     def _is_far_behind(self, lsn: int) -> bool:
         """Whether the files are so far behind `lsn` that its commit has to wait for them."""
+        if not self.shared and self.log.size_after(self.log.trimmed()) <= MAX_UNAPPLIED:
+            return False  # nor is what is un-applied, which is less: its mark need not be read
         applied = self.committer.applied()
         return (self.shared and lsn - applied > MAX_UNAPPLIED_SLOTS) or self.log.size_after(applied) > MAX_UNAPPLIED
 

@@ -26,8 +26,7 @@ special file in it is an OSError with its path. So does the folder of a download
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import wal
 
@@ -132,24 +131,31 @@ _FROM_WAL: tuple[tuple[type[Exception], type[MetatreeError]], ...] = (
 )
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class translated:
     """Turn the errors of the layers below into ours, in one place, keeping the original as the cause."""
-    try:
-        yield
-    except MetatreeError:
-        raise
-    except SourceError as carrier:
-        raise carrier.error from None
-    except wal.WalError as error:
-        for kind, ours in _FROM_WAL:
-            if isinstance(error, kind):
-                raise ours(str(error)) from error
-        raise UnavailableError(str(error)) from error
-    except wal.UnsafePathError as error:
-        raise InvalidLocationError(str(error)) from error
-    except OSError as error:
-        raise UnavailableError(f"{error}; nothing was changed{_advice(error)}") from error
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, MetatreeError):
+            return
+        if isinstance(error, SourceError):
+            raise error.error from None
+        if isinstance(error, wal.WalError):
+            raise _ours(error)(str(error)) from error
+        if isinstance(error, wal.UnsafePathError):
+            raise InvalidLocationError(str(error)) from error
+        if isinstance(error, OSError):
+            raise UnavailableError(f"{error}; nothing was changed{_advice(error)}") from error
+
+
+def _ours(error: wal.WalError) -> type[MetatreeError]:
+    return next((ours for kind, ours in _FROM_WAL if isinstance(error, kind)), UnavailableError)
 
 
 def _advice(error: OSError) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import wal
 
@@ -22,15 +21,13 @@ FORMAT = 1
 ABORTING = 2  # the format of a record that aborts: a version that would commit all the same must refuse the log
 
 
-@dataclass(frozen=True, slots=True)
-class Inline:
+class Inline(NamedTuple):
     """Content that the record itself carries."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Content in a staged file: the whole of it (`offset` None) or a part of a pack."""
 
     file: str
@@ -40,8 +37,7 @@ class Slice:
 Source = Inline | Slice
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFact:
+class NodeFact(NamedTuple):
     """All that is in a node's metadata.json."""
 
     path: Path
@@ -49,15 +45,13 @@ class NodeFact:
     children: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeGone:
+class NodeGone(NamedTuple):
     """A node is gone, with all below it."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class KeysFact:
+class KeysFact(NamedTuple):
     """Some keys of a large node."""
 
     path: Path
@@ -65,8 +59,7 @@ class KeysFact:
     unset: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChildFact:
+class ChildFact(NamedTuple):
     """One name in the long children list of the node `path`."""
 
     path: Path
@@ -74,8 +67,7 @@ class ChildFact:
     created: bool  # False: dropped
 
 
-@dataclass(frozen=True, slots=True)
-class BlobFact:
+class BlobFact(NamedTuple):
     """A blob's content."""
 
     path: Path  # its node
@@ -85,8 +77,7 @@ class BlobFact:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class BlobGone:
+class BlobGone(NamedTuple):
     """A blob is gone; a directory blob with all below it."""
 
     path: Path
@@ -99,14 +90,13 @@ Changes = dict[str, dict[str, list[str]]]
 """What a transaction touched: node path -> {"set", "unset": keys, "new", "gone": children, "put", "del": blobs}."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The part of a record that is kept for ever: to validate against, to find a transaction, and for history."""
 
     txid: str
     at: str  # UTC, ISO 8601; for people
     who: str  # user@host:pid; for people
-    changes: Changes = field(default_factory=dict)
+    changes: Changes = {}  # noqa: RUF012  # nobody changes it
     message: str | None = None
     key: str | None = None  # idempotency key
     staged: bool = False  # has files in the staging area
@@ -117,7 +107,6 @@ _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follo
 _TOUCHED = frozenset({"set", "unset", "new", "gone", "put", "del"})
 
 
-@dataclass(frozen=True, slots=True)
 class _Encoded(wal.Record):
     """A record that was made here: what it says need not be parsed."""
 
@@ -145,7 +134,9 @@ def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
             inline.append(fact.source.data)
             offset += len(fact.source.data)
     text = jsontext.dump(rows)
-    return _Encoded(encode_header(header), b"".join([_PREFIX.pack(len(text)), text, *inline]), (header, facts))
+    record = _Encoded(encode_header(header), b"".join([_PREFIX.pack(len(text)), text, *inline]))
+    record.says = header, facts
+    return record
 
 
 def encode_header(header: Header) -> bytes:

@@ -8,12 +8,14 @@ last creation, which gives the same list from any state in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
 from .layout import METADATA
 from .location import Path, fold_name
+
+_NONE: frozenset[str] = frozenset()  # what the sets of an effect begin as: most stay empty, and there are three a node
 
 
 class Effect:
@@ -37,14 +39,14 @@ class Effect:
 
     def __init__(self) -> None:
         self.reset = False  # all that was here or below before the window is gone
-        self.left: set[str] = set()  # files that the window had put here before it dropped the node
+        self.left: Set[str] = _NONE  # files that the window had put here before it dropped the node
         self.exists: bool | None = None  # at the window's end; None: the window does not say
         self.whole = False  # `keys` and `children` are everything, not changes
         self.keys: dict[str, Any] = {}
-        self.unset: set[str] = set()
+        self.unset: Set[str] = _NONE
         self.children: dict[str, bool] = {}  # name -> created (True) or dropped, in the order of the last event
         self.blobs: dict[str, BlobFact | None] = {}  # None: gone, with all below it
-        self.cleared: set[str] = set()  # blobs that went, also if they came again
+        self.cleared: Set[str] = _NONE  # blobs that went, also if they came again
         self.below: dict[str, Effect] = {}
         self._deep = False  # some blob's name leads into a directory blob
         self._inner = False  # or did: it may have gone
@@ -101,19 +103,21 @@ class Effect:
         else:
             self.children, self._names = dict.fromkeys(children, True), None
         self.exists, self.whole = True, True
-        self.keys, self.unset = dict(keys), set()
+        self.keys, self.unset = dict(keys), _NONE
 
     def set_keys(self, values: dict[str, Any]) -> None:
         """Keys get values; a key that had one keeps its place."""
         self.keys.update(values)
-        self.unset.difference_update(values)
+        if self.unset:
+            _changeable(self.unset).difference_update(values)
 
     def unset_keys(self, names: Iterable[str]) -> None:
         """Keys go."""
         for name in names:
             self.keys.pop(name, None)
             if not self.whole:
-                self.unset.add(name)
+                self.unset = unset = _changeable(self.unset)
+                unset.add(name)
 
     def add_child(self, name: str) -> None:
         """A child was created: it becomes the last one."""
@@ -133,8 +137,9 @@ class Effect:
         before, gone = self.below.get(name), Effect()
         gone.reset, gone.exists = True, False
         if before is not None:
-            gone.left = before.left  # handed on, for a name may come and go as often as there are records
-            gone.left.update(before._files_now())
+            left = _changeable(before.left)  # handed on, for a name may come and go as often as there are records
+            left.update(before._files_now())
+            gone.left = left
         self.below[name] = gone
         self._note(name, None)
 
@@ -156,7 +161,8 @@ class Effect:
                 del self.blobs[inner]
         self.blobs.pop(name, None)
         self.blobs[name] = None
-        self.cleared.add(name)
+        self.cleared = cleared = _changeable(self.cleared)
+        cleared.add(name)
         if "/" not in name:
             self._note(name, None)
         else:
@@ -265,6 +271,11 @@ class Effect:
 
     def _present(self, name: str) -> bool:
         return self.children.get(name) is True or self.blobs.get(name) is not None or self.blob_below(name)
+
+
+def _changeable(names: Set[str]) -> set[str]:
+    """The set, or a new one in place of the empty one that it began as."""
+    return names if isinstance(names, set) else set()
 
 
 def fold(facts: Iterable[Fact], effect: Effect | None = None) -> Effect:

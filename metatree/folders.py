@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import wal
 
@@ -15,8 +14,7 @@ from .location import Path, check_name, join
 from .values import CHILDREN, check_values
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(NamedTuple):
     """What the engine attaches to each file it publishes."""
 
     lsn: int  # of the record that brought it
@@ -42,8 +40,7 @@ def attribute_of(storage: wal.Storage, file: str, handle: BinaryIO) -> Attribute
     return Attribute.decode(handle.attribute if hasattr(handle, "attribute") else storage.attribute(file))
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFile:
+class NodeFile(NamedTuple):
     """A metadata.json, parsed."""
 
     keys: dict[str, Any]

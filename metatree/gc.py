@@ -16,12 +16,11 @@ import wal
 
 from . import layout, recovery
 from .errors import TransactionError
-from .staging import names_in
+from .staging import GRACE, names_in
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-GRACE = 24 * 3600.0  # seconds
 _TXID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{16}").fullmatch  # as `Clock.txid` makes them
 
 

@@ -7,11 +7,11 @@ the value of that key in the metadata of the node reached so far.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InvalidLocationError
 
@@ -23,13 +23,13 @@ MAX_PATH = 900  # bytes of UTF-8: below S3's key limit with room for a root
 
 _RESERVED = {"metadata.json", ".wal", ".lock", ".metatree", "lost+found"}
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in "123456789¹²³"}
+_PLAIN = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,198}").fullmatch  # most names: only a device's is no good among them
 _FORBIDDEN = set('\\/*?[]:<>"|')
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 _BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c\ufeff")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A segment to be replaced by a value of the node reached so far."""
 
     key: str
@@ -40,16 +40,16 @@ Segment = str | Reference
 
 def fold_name(name: str) -> str:
     """The form under which two names are the same name, so that a tree can be copied to any filesystem."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def check_name(name: object) -> str:
     """`name`, as a plain string, if it can stand as one segment on every storage. Raises InvalidLocationError."""
-    if not isinstance(name, str):
-        raise InvalidLocationError(f"a segment is a string, not {type(name).__name__}: {name!r}")
-    if type(name) is not str:  # a subclass: every handle gives out what the log holds
-        name = str.__str__(name)
-    if name.isascii() and name.isalnum() and len(name) < MAX_SEGMENT and name.lower() not in _DEVICES:
+    if type(name) is not str:
+        if not isinstance(name, str):
+            raise InvalidLocationError(f"a segment is a string, not {type(name).__name__}: {name!r}")
+        name = str.__str__(name)  # a subclass: every handle gives out what the log holds
+    if _PLAIN(name) and name.lower() not in _DEVICES:
         return name
     reason = _fault(name)
     if reason:
@@ -120,6 +120,7 @@ def check_blob_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=1024)  # one call asks for the same path more than once
 def check_path(path: Path) -> Path:
     """`path` if every segment is valid and the whole is not too long. Raises InvalidLocationError."""
     for name in path:
@@ -129,7 +130,7 @@ def check_path(path: Path) -> Path:
 
 def check_length(path: Path) -> Path:
     """`path` if the whole of it is not too long. Raises InvalidLocationError."""
-    if sum(len(name) for name in path) + len(path) > MAX_PATH // 4:
+    if sum(map(len, path)) + len(path) > MAX_PATH // 4:
         length = len("/".join(path).encode())
         if length > MAX_PATH:
             raise InvalidLocationError(f"the location is {length} bytes long, more than {MAX_PATH}")
@@ -143,6 +144,8 @@ def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
     """
     if isinstance(location, str):
         return _parse_string(location)
+    if isinstance(location, tuple):
+        segments = _parse_parts(location)
     elif isinstance(location, Mapping):
         segments = _parse_mapping(location, keys)
     elif isinstance(location, Sequence) and not isinstance(location, (bytes, bytearray)):
@@ -153,7 +156,7 @@ def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
 
 
 def _checked(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    check_length(tuple(s for s in segments if isinstance(s, str)))
+    check_length(tuple([s for s in segments if isinstance(s, str)]))
     return segments
 
 

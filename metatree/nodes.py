@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
-from .location import Path, fold_name
+from .location import Path, Reference, Segment, fold_name, substitute
 
 CACHE_BYTES = 64 << 20  # of parsed nodes, as estimated from their text
+MAX_RESOLVED = 1024  # locations
+
+Found = tuple[Path, dict[str, Any]]  # a node: its path, its keys
 
 
-@dataclass(slots=True)
 class NodeState:
     """A node's metadata at the reader's head."""
 
-    keys: dict[str, Any]  # never changed in place: handed out to callers
-    children: dict[str, bool]  # in order; changed in place
-    weight: int  # roughly the bytes of its metadata.json
-    edited: bool = False  # the file was changed by hand
-    blobs: set[str] | None = None  # top-level blob names, once somebody asked
-    names: dict[str, str] = field(default_factory=dict)  # folded -> actual, of children and blobs; filled with `blobs`
+    __slots__ = ("blobs", "children", "edited", "keys", "names", "weight")
+
+    def __init__(self, keys: dict[str, Any], children: dict[str, bool], weight: int, edited: bool = False) -> None:
+        self.keys = keys  # never changed in place: handed out to callers
+        self.children = children  # in order; changed in place
+        self.weight = weight  # roughly the bytes of its metadata.json
+        self.edited = edited  # the file was changed by hand
+        self.blobs: set[str] | None = None  # top-level blob names, once somebody asked
+        self.names: dict[str, str] = {}  # folded -> actual, of children and blobs; filled with `blobs`
 
     @staticmethod
     def of(keys: dict[str, Any], children: Iterable[str]) -> NodeState:
@@ -56,6 +60,28 @@ class NodeCache:
         self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
         self._below: dict[Path, set[str]] = {}  # names of a node's children at or below which a node is kept
         self._weight = 0
+        # Where locations lead, until anything kept here is changed. May be looked at without a lock: an entry is of one
+        # state, and is forgotten before that state is left.
+        self.resolved: dict[tuple[Segment, ...], Found] = {}
+
+    def resolve(self, segments: tuple[Segment, ...]) -> Found | None:
+        """The kept node at a location; None if one that is needed is not kept. Raises InvalidLocationError (what a
+        reference stands for)."""
+        path: Path = ()
+        for segment in segments:
+            if isinstance(segment, Reference):
+                node = self.get(path)
+                if node is None:
+                    return None
+                segment = substitute(segment, node.keys, path)
+            path = (*path, segment)
+        node = self.get(path)
+        if node is None:
+            return None
+        if len(self.resolved) >= MAX_RESOLVED:
+            self.resolved.clear()
+        self.resolved[segments] = path, node.keys
+        return path, node.keys
 
     def get(self, path: Path) -> NodeState | None:
         """The node, if it is kept."""
@@ -66,6 +92,7 @@ class NodeCache:
 
     def keep(self, path: Path, node: NodeState) -> None:
         """Keep a node."""
+        self.resolved.clear()
         self._drop(path)
         # The way down first: interrupted between two steps, it leads to a node that is not kept, but to each that is.
         for depth, name in enumerate(path):
@@ -89,6 +116,7 @@ class NodeCache:
 
     def forward(self, fact: Fact) -> None:
         """Bring what is kept to the state after `fact`."""
+        self.resolved.clear()
         node = self._nodes.get(fact.path)
         match fact:
             case NodeGone():
@@ -100,8 +128,10 @@ class NodeCache:
             case KeysFact() if node is not None:
                 unset = frozenset(fact.unset)
                 kept = {name: value for name, value in node.keys.items() if name not in unset}
-                node.keys = {**kept, **fact.set}
-                self.keep(fact.path, replace(node, weight=node.weight + sum(len(str(v)) for v in fact.set.values())))
+                grown = NodeState({**kept, **fact.set}, node.children, node.weight, node.edited)
+                grown.weight += sum(len(str(value)) for value in fact.set.values())
+                grown.blobs, grown.names = node.blobs, node.names
+                self.keep(fact.path, grown)
             case ChildFact() if node is not None:
                 self._child(fact, node)
             case BlobFact() if node is not None and node.blobs is not None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
 class Outcome:
     """What one application did."""
 
-    nodes: int = 0  # metadata.json files written
-    blobs: int = 0  # blobs written
-    removed: int = 0  # nodes and blobs moved to the trash
-    edited: list[str] = field(default_factory=list)  # quarantined copies of files that were changed by hand
-    failed: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be applied
+    def __init__(self) -> None:
+        self.nodes = 0  # metadata.json files written
+        self.blobs = 0  # blobs written
+        self.removed = 0  # nodes and blobs moved to the trash
+        self.edited: list[str] = []  # quarantined copies of files that were changed by hand
+        self.failed: dict[str, Exception] = {}  # node path -> why it could not be applied
 
 
 class Mode(enum.Enum):

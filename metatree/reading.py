@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 import wal
 
@@ -14,12 +14,9 @@ from .draft import Draft
 from .engine import Engine
 from .errors import CorruptionError, InvalidLocationError, UnavailableError, translated
 from .location import Location, Path, Segment, parse
-from .metadata import Metadata
+from .metadata import Metadata, WatchedMetadata
 from .node import Node
 from .reads import ReadSet
-
-if TYPE_CHECKING:
-    from .tree import Metatree
 
 T = TypeVar("T")
 Names = list[str]  # under another name, since `list` is a verb here
@@ -193,8 +190,9 @@ class Reading:
             return self._engine.change(change, self._engine.staging())
 
     def _resolve(self, where: Location) -> Path:
-        segments = self._parse(where)
-        warm = self._engine.warm(segments)
+        engine = self._engine
+        segments = parse(where, engine.levels)
+        warm = engine.warm(segments)
         return self._read(lambda draft: draft.resolve_node(segments)) if warm is None else warm[0]
 
     def _node_at(self, path: Path) -> Node:
@@ -203,7 +201,10 @@ class Reading:
     def _metadata(self, path: Path) -> Mapping[str, Any]:
         warm = self._engine.warm(path)
         if warm is not None:
-            return Metadata(warm[1].keys, path)
+            return Metadata(warm[1])
+        return self._ask_metadata(path)
+
+    def _ask_metadata(self, path: Path) -> Mapping[str, Any]:
         active = self._engine.active.get()
 
         def question(draft: Draft) -> Mapping[str, Any]:
@@ -211,9 +212,9 @@ class Reading:
             keys = draft.view.keys(path)
             if active is None:
                 draft.reads.all_keys(path)  # all of them are handed out; a transaction notes those it looks at
-                return Metadata(keys, path)
+                return Metadata(keys)
             draft.view.reader.settle_keys(path)
-            return Metadata(keys, path, active.watching(draft))
+            return WatchedMetadata(keys, path, active.watching(draft))
 
         return self._read(question)
 
@@ -224,7 +225,7 @@ class Reading:
         return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
 
     def _handle(self, path: Path) -> Node:
-        return Node(cast("Metatree", self), path)
+        return Node(self, path)  # type: ignore[arg-type]  # `Metatree` is what all are made as
 
     def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
         from . import downloads

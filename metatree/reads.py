@@ -19,9 +19,9 @@ class ReadSet:
         self._keys: dict[Path, set[str]] = {}
         self._all_keys: set[Path] = set()
         self._lists: set[Path] = set()
-        self._names: dict[Path, set[str]] = {}
+        self._names: dict[Path, str | set[str]] = {}  # a set only where there is more than one: most often there is not
         self._trees: set[Path] = set()
-        self._creatable: dict[Path, dict[str, set[str]]] = {}  # node -> folded name -> names
+        self._creatable: dict[Path, dict[str, str | None]] = {}  # node -> folded name -> name; None: several
 
     def key(self, path: Path, key: str) -> None:
         """The value, or the absence, of one key."""
@@ -37,11 +37,17 @@ class ReadSet:
 
     def name(self, path: Path, name: str) -> None:
         """Whether a child or blob of this name exists, and the blob's content."""
-        self._names.setdefault(path, set()).add(fold_name(name.partition("/")[0]))
+        folded = fold_name(name.partition("/")[0])
+        known = self._names.setdefault(path, folded)
+        if isinstance(known, set):
+            known.add(folded)
+        elif known != folded:
+            self._names[path] = {known, folded}
 
     def creatable(self, path: Path, name: str) -> None:
         """Whether a node of this name can be there: a node that another commit creates does not matter, a twin does."""
-        self._creatable.setdefault(path, {}).setdefault(fold_name(name), set()).add(name)
+        names, folded = self._creatable.setdefault(path, {}), fold_name(name)
+        names[folded] = name if names.get(folded, name) == name else None
 
     def tree(self, path: Path) -> None:
         """Everything at and below the node."""
@@ -76,7 +82,8 @@ class ReadSet:
         if named and path in self._lists:
             return f"the children or blobs of {_show(path)}"
         read = self._names.get(path)
-        if read:
+        if read is not None:
+            read = {read} if isinstance(read, str) else read
             for name in named:
                 if fold_name(name.partition("/")[0]) in read:
                     return _show((*path, name))
@@ -87,7 +94,7 @@ class ReadSet:
         if not wanted:
             return None
         for name in change.get("new", ()):
-            if wanted.get(fold_name(name), {name}) != {name}:
+            if wanted.get(fold_name(name), name) != name:
                 return _show((*path, name))
         for name in change.get("put", ()):
             if fold_name(name.partition("/")[0]) in wanted:

@@ -17,9 +17,10 @@ import wal
 
 from . import apply, layout, marks
 from .clock import Clock
-from .committer import Committer, fold_log
+from .committer import Committer
 from .outcome import Mode, Outcome
 from .staging import names_in, waiting
+from .window import fold_log
 
 
 @dataclass(slots=True)

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import layout
-from .committer import fold_log
 from .errors import InvalidLocationError
 from .findings import ADOPT, ASIDE, REBUILD, REVERT, Finding, Report, Weight
 from .fold import Effect
 from .location import Path, check_blob_name, fold_name
+from .window import fold_log
 
 if TYPE_CHECKING:
     from .engine import Engine

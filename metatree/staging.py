@@ -22,7 +22,9 @@ from .folders import Attribute, digest
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
 INLINE_RECORD = 256 << 10  # bytes of inline content in one record ...
 INLINE_OBJECT = 4 << 20  # ... where each file that is staged costs requests
+GRACE = 24 * 3600.0  # seconds that a staged blob is left alone if nobody says otherwise, see `gc`
 CHUNK = 1 << 20
+GATHERED = 64 << 10  # bytes of small blobs that are written to a pack at once
 
 Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is
 
@@ -47,7 +49,8 @@ class Staging:
         self._inline_limit = INLINE_RECORD if storage.capabilities.folders else INLINE_OBJECT
         self._count = 0
         self._pack: wal.StagedFile | None = None
-        self._pack_size = 0
+        self._pack_size = 0  # written
+        self._unwritten = bytearray()  # what follows in the pack
         self._packs = 0  # finished ones
         self._is_local = storage.capabilities.append_log  # what is being written can be read
         self._pid = os.getpid()
@@ -90,15 +93,23 @@ class Staging:
         if self._inline + len(data) <= self._inline_limit:
             self._inline += len(data)
             return len(data), sha256, Inline(data)
-        offset = self._pack_size
-        with self._there():
-            if self._pack is None:
-                self.used = True
-                with wal.DeferredInterrupt():
-                    self._pack = self._storage.stage(layout.pack(self.txid, self._packs))
-            self._pack.write(data)
-        self._pack_size += len(data)
+        if self._pack is None:
+            self.used = True
+            with self._there(), wal.DeferredInterrupt():
+                self._pack = self._storage.stage(layout.pack(self.txid, self._packs))
+        offset = self._pack_size + len(self._unwritten)
+        self._unwritten += data
+        if len(self._unwritten) >= GATHERED:
+            self._write_out()
         return len(data), sha256, Slice(layout.pack(self.txid, self._packs), offset)
+
+    def _write_out(self) -> None:
+        """Bring what was gathered into the pack. After an error it is tried again, in the same place."""
+        if self._pack is not None and self._unwritten:
+            with self._there(), wal.DeferredInterrupt():
+                self._pack.write(bytes(self._unwritten))
+                self._pack_size += len(self._unwritten)
+                self._unwritten = bytearray()
 
     def add_existing(self, file: str, *, share: bool) -> Content:
         """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
@@ -122,12 +133,15 @@ class Staging:
     def let_read(self) -> None:
         """To be called before the transaction reads a blob: an object, or a file on HDFS, cannot be read while it is
         being written."""
-        if not self._is_local:
+        if self._is_local:
+            self._write_out()
+        else:
             with self._there():
                 self._finish_pack()
 
     def _finish_pack(self) -> None:
         if self._pack is not None:
+            self._write_out()
             self._pack.finish(Attribute(0, "").encode())
             self._pack, self._pack_size = None, 0
             self._packs += 1

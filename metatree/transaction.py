@@ -146,8 +146,10 @@ class Transaction:
     def _extend(self, draft: Draft) -> None:
         if self._failure is not None:
             raise self._failure
-        self._require_unchanged(draft.reads, self._base)
-        self._base = self._engine.reader.head
+        head = self._engine.reader.head
+        if head != self._base:
+            self._require_unchanged(draft.reads, self._base)
+            self._base = head
 
     def _require_unchanged(self, reads: ReadSet, base: int) -> None:
         for _, header in self._engine.reader.since(base):

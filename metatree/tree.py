@@ -11,7 +11,6 @@ import wal
 
 from . import content
 from .clock import base_of
-from .copying import Copying
 from .draft import Draft
 from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
@@ -114,7 +113,8 @@ class Metatree(Upkeep):
         blob_name = content.source_name(source, name)
         with translated():
             staging = self._engine.staging()
-            self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
+            if not content.is_at_hand(source):
+                self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
             try:
                 blobs = content.take_in(source, blob_name, staging, recursive=recursive)
             except BaseException:
@@ -179,6 +179,8 @@ class Metatree(Upkeep):
         self._copy(src, dst, move=False)
 
     def _copy(self, src: Location, dst: Location, *, move: bool) -> None:
+        from .copying import Copying  # late: hardly anybody copies
+
         source, target = self._parse(src), self._parse(dst)
 
         def body(txn: Transaction) -> None:

@@ -6,7 +6,7 @@ What is known lies between `floor` and `head`. The parsed nodes kept here are br
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import takewhile
 
 import wal
@@ -14,8 +14,7 @@ import wal
 from . import marks
 from .facts import Fact, Header, facts_of, header_of
 from .fold import Effect, fold
-from .location import Path, Reference, Segment, substitute
-from .nodes import NodeCache, NodeState
+from .nodes import NodeCache
 
 RECENT = 4096  # headers kept to validate transactions without reading the log again ...
 LONG = 1000  # records held after which one that only reads asks how far the log was trimmed
@@ -55,8 +54,9 @@ class Window:
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
+        self.nodes = NodeCache(eager=self._eager)  # before the head: who looks without the lock finds nothing old there
         self.floor = self.head = lsn
-        self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
+        self.effect = Effect()
         self._facts.clear()
         self._long = LONG
         self._recent.clear()
@@ -142,22 +142,15 @@ class Window:
             for index, record in enumerate(batch.records):
                 yield wal.Position(batch.lsn, index), header_of(record)
 
-    def warm(self, segments: Sequence[Segment]) -> tuple[Path, NodeState] | None:
-        """The kept node at a location and its path; None if one that is needed is not kept. Raises
-        InvalidLocationError (what a reference stands for)."""
-        path: Path = ()
-        for segment in segments:
-            if isinstance(segment, Reference):
-                node = self.nodes.get(path)
-                if node is None:
-                    return None
-                segment = substitute(segment, node.keys, path)
-            path = (*path, segment)
-        node = self.nodes.get(path)
-        return None if node is None else (path, node)
-
     def facts(self, after: int) -> list[Fact] | None:
         """The facts of the records (after, head]; None if not all of them are held."""
         if after < self.floor:
             return None
         return [fact for lsn, facts in self._facts if lsn > after for fact in facts]
+
+
+def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
+    """The net effect of the records (after, head] of a log."""
+    batches = (batch for batch in log.read(after) if batch.lsn <= head)
+    records = (record for batch in batches for record in batch.records if record.body is not None)
+    return fold(fact for record in records for fact in facts_of(record))

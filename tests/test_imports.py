@@ -48,6 +48,15 @@ def test_opening_a_local_root_loads_no_filesystem_library(tmp_path_factory: pyte
     assert imported_by(statement) & HEAVY == set()
 
 
+def test_opening_a_local_root_loads_nothing_that_a_bucket_or_an_operator_needs(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = str(tmp_path_factory.mktemp("tree") / "root")
+    others = ["wal.slot_log", "wal.storage.memory", "metatree.objects", "metatree.check", "metatree.repair"]
+    statement = f"from metatree import Metatree\nwith Metatree({root!r}, ('model',)) as t: t.put('m', b'x', name='f')"
+    imported_by(f"{statement}\nimport sys; assert not sys.modules.keys() & {others}")
+
+
 def test_a_commit_imports_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a child that is forked while another thread imports something, importing it would never end."""
     root = str(tmp_path_factory.mktemp("tree") / "root")

@@ -5,7 +5,8 @@ It knows nothing of what its records mean. Guarantees: `wal.log`. Bytes on disk:
 
 from __future__ import annotations
 
-from wal.claim import whoami
+from typing import TYPE_CHECKING
+
 from wal.clock import Clock
 from wal.errors import (
     InDoubtError,
@@ -19,11 +20,12 @@ from wal.errors import (
     UnsupportedError,
     WalError,
 )
-from wal.host_right import TTL
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
 from wal.opening import open_log
 from wal.parallel import spread
+from wal.process import whoami
+from wal.settings import TTL
 from wal.storage import (
     Capabilities,
     ChangedError,
@@ -34,8 +36,6 @@ from wal.storage import (
     Kind,
     LocalStorage,
     Lock,
-    MemoryPosix,
-    MemoryStorage,
     Posix,
     Publication,
     RandomFile,
@@ -53,6 +53,9 @@ from wal.storage import (
     try_conditions,
     written_at,
 )
+
+if TYPE_CHECKING:
+    from wal.storage import MemoryPosix, MemoryStorage
 
 __all__ = [
     "LSN",
@@ -110,3 +113,11 @@ __all__ = [
     "whoami",
     "written_at",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("MemoryPosix", "MemoryStorage"):  # as in `wal.storage`
+        from wal import storage
+
+        return getattr(storage, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

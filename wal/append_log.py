@@ -24,7 +24,6 @@ from wal.rights import Holding, Right
 from wal.settings import Settings
 from wal.shelf import Shelf
 from wal.storage.base import Lock
-from wal.verify import verify_log
 from wal.writer import Writer
 
 # what systems say of a datasync through a file that is open for reading only, or on a read-only mount
@@ -164,6 +163,8 @@ class AppendLog:
 
     def verify(self) -> Verification:
         """Read every byte again and say what is wrong; changes nothing."""
+        from wal.verify import verify_log  # late: hardly anybody asks
+
         head = self.head()
         if self.settings.read_only:
             return verify_log(self.chain, self.history, self.head_file, head, whole=False)

@@ -11,7 +11,7 @@ from wal.format import BATCH, SEAL, SEGMENT_HEADER
 from wal.frame import intact, parse_header
 from wal.index import Extent, Index
 from wal.log import LSN, Batch
-from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor
+from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor, unpadded
 from wal.shelf import Shelf
 
 _READ = 256 * 2**10
@@ -74,14 +74,12 @@ class Chain:
     def _searched(self, redo: LSN) -> Tail:
         """Scan the segment that holds batch `redo`, or stand at the start of the one that begins after it."""
         numbers = self.shelf.numbers()
-        if not numbers:
-            raise LogCorruptionError("the log's segments are missing", file=self.shelf.names.segment(1))
         for number in reversed(numbers):
             header = self.shelf.header(number, self.log_id)
             if header.first <= redo or (number == numbers[0] and header.first == redo + 1):
                 break
         else:
-            missing = self.shelf.names.segment(numbers[0] - 1)
+            missing = self.shelf.names.segment(min(numbers, default=2) - 1)
             raise LogCorruptionError(f"the segment that holds batch {redo + 1} is missing", file=missing)
         if number == 1 and header.previous != first_log_crc(self.log_id):
             raise LogCorruptionError("the first segment is chained to something", file=self.shelf.names.segment(1))
@@ -194,9 +192,8 @@ class Chain:
         """What stands behind the last intact frame, without the zeros that end it; b"" unless a write was cut."""
         with self._mutex:
             tail = self.tail
-        return self.shelf.pread(tail.number, max(0, self.shelf.size(tail.number) - tail.offset), tail.offset).rstrip(
-            b"\0"
-        )
+        size = max(0, self.shelf.size(tail.number) - tail.offset)
+        return unpadded(self.shelf.pread(tail.number, size, tail.offset))
 
     def size_after(self, lsn: LSN) -> int:
         """Bytes of all frames after `lsn` that were followed."""
@@ -217,8 +214,8 @@ class Chain:
             data = self.shelf.pread(extent.number, extent.size, extent.offset)
         except FileNotFoundError:
             with self._mutex:
-                if lsn > self.index.base:
-                    self._after_trim(lsn, extent.number)
+                self._after_trim(lsn, extent.number)
+                self.reach(upto)  # the chain began anew at the redo mark
             return None
         return list(self._decode(data, lsn, extent))
 

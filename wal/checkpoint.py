@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from wal.errors import LogCorruptionError, LogFormatError
@@ -13,8 +13,7 @@ from wal.names import Names
 from wal.storage.base import Storage
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The redo mark of a log."""
 
     log: str  # the log's id
@@ -24,7 +23,7 @@ class Checkpoint:
 
     def encode(self) -> bytes:
         """The file's content: one line, and the CRC of that line without the CRC."""
-        fields = {"format": FORMAT, **asdict(self)}
+        fields = {"format": FORMAT, **self._asdict()}
         return _dump({**fields, "crc": f"{crc32(_dump(fields)):08x}"})
 
     @classmethod

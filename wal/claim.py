@@ -7,9 +7,7 @@ own clock how long the count has not moved.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 MARKS = 8
@@ -52,19 +50,3 @@ class Claim:
             and type(self.held) is type(self.clean) is bool
             and len(self.marks) == MARKS
         )
-
-
-def whoami() -> str:
-    """This process, for people: user@host:pid."""
-    return f"{_user_and_host()}:{os.getpid()}"
-
-
-@cache
-def _user_and_host() -> str:
-    import getpass  # late: readers do not say who they are
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no entry for this uid, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from wal.claim import Claim, whoami
+from wal.claim import Claim
 from wal.names import Names, epoch_numbers
+from wal.process import whoami
 from wal.storage.base import Publication, Storage
 
 

@@ -35,6 +35,7 @@ class HeadFile:
         self._file = file
         self._pread = file.pread
         self._pwrite = file.pwrite
+        self._seen: tuple[bytes, LSN | None] = b"", None  # the word of the durable head, as it was met last
 
     def belongs_to(self, log_id: bytes) -> bool:
         """Whether the file begins as this log's head does; if not, none of its words is believed."""
@@ -42,7 +43,13 @@ class HeadFile:
 
     def durable(self) -> LSN | None:
         """The last batch that was flushed. Stored under the append right only."""
-        return self._load(_DURABLE)
+        data = self._pread(WORD.size, _WORD_AT[_DURABLE])
+        word, lsn = self._seen
+        if data == word:
+            return lsn
+        lsn = self._load(_DURABLE)
+        self._seen = (b"" if lsn is None else WORD.pack(lsn, lsn ^ MASK)), lsn
+        return lsn
 
     def state(self) -> tuple[LSN, LSN] | None:
         """(durable, intent), equal unless an append is under way or was cut short."""

@@ -38,13 +38,15 @@ class History:
         lsn, pruned = after, start < 0
         for number in numbers[max(0, start) :]:
             for batch in self._of(number):
-                if batch.lsn > upto:
-                    return
                 if batch.lsn > after:
                     if batch.lsn != lsn + 1 and not pruned:
                         raise self._gap(lsn, number)
+                    if batch.lsn > upto:  # the oldest that is kept
+                        return
                     yield batch
                     lsn, pruned = batch.lsn, False
+                    if lsn == upto:
+                        return
         if lsn < upto and not pruned:
             raise self._gap(lsn, numbers[-1] + 1)
 
@@ -90,12 +92,14 @@ class History:
         only when its headers are durable, and two processes that free the same one write the same bytes."""
         numbers = self._shelf.numbers()
         for number in numbers[:-1]:
-            if number + 1 not in numbers or self._shelf.header(number + 1, self._log_id).first > redo + 1:
+            if number + 1 not in numbers:
                 return
             try:
+                if self._shelf.header(number + 1, self._log_id).first > redo + 1:
+                    return
                 content = self._summary(number)
             except FileNotFoundError:
-                continue  # another process freed it
+                continue  # another process freed it, and perhaps its successor as well
             if content is None:
                 return
             self._keep(number, content)

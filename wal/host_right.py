@@ -21,7 +21,6 @@ from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import ChangedError, Storage
 
 _POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
-TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 _FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
 _LONGEST_PAUSE = 1.0
 _SHORTEST_PAUSE = 0.001  # a remainder of less than this may not move the clock
@@ -184,20 +183,22 @@ class HostRight:
                 raise LogClosedError("the log was closed")
             asked = self._clock.monotonic()
             claim = self._fencing.look()
-            held = claim is not None and claim.held and not self._fencing.is_own(claim)
-            unmoved = self._unmoved(claim, asked) if claim is not None and held else 0.0
-            expired = held and unmoved >= self._ttl
+            other = None if claim is None or not claim.held or self._fencing.is_own(claim) else claim
+            unmoved = 0.0 if other is None else self._unmoved(other, asked)
+            expired = other is not None and unmoved >= self._ttl
             taking = self._clock.monotonic()
-            if (not held or expired) and self._fencing.take(claim):
+            if (other is None or expired) and self._fencing.take(claim):
                 if claim is None or not self._fencing.is_own(claim):
                     self._follow()
                 died = expired or self._fencing.interrupted()
                 return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
-            if held and asked >= deadline:  # what was free and was taken first by another is looked at again
-                holder = _describe(claim, unmoved)
+            # what was free and was taken first by another is looked at again
+            if other is not None and asked >= deadline:
+                holder = f"{other.holder}, without a sign of life for {unmoved:.0f} s"
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
-            if held:  # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+            # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+            if other is not None:
                 self._clock.sleep(max(_SHORTEST_PAUSE, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
@@ -215,9 +216,3 @@ class HostRight:
         self._closed = True
         if held:
             self._mutex.release()
-
-
-def _describe(claim: Claim | None, age: float) -> str:
-    if claim is None:
-        return "nobody who is known"
-    return f"{claim.holder}, without a sign of life for {age:.0f} s"

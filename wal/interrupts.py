@@ -28,6 +28,7 @@ _default = signal.default_int_handler
 class _MainThread:
     """What is deferred now. Only the main thread ever changes it, as only there Python delivers signals."""
 
+    main = threading.main_thread().ident  # which it is; in a forked child it may be another
     ident = 0  # the thread that deferred
     depth = 0  # DeferredInterrupt blocks that are open
     swapped = False  # our handler is installed
@@ -45,7 +46,7 @@ class DeferredInterrupt:
     __slots__ = ("_ours",)
 
     def __enter__(self) -> DeferredInterrupt:
-        self._ours = threading.get_ident() == threading.main_thread().ident
+        self._ours = threading.get_ident() == _MainThread.main
         if self._ours:
             if _MainThread.depth == 0 and _raw.getsignal(_SIGINT) is _default:
                 _MainThread.done = ""
@@ -78,19 +79,19 @@ def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
 
 def tell(done: str) -> None:
     """Something was done that an interrupt waiting now will not undo: it is said in a note of the exception."""
-    if _MainThread.swapped and threading.get_ident() == threading.main_thread().ident:
+    if _MainThread.swapped and threading.get_ident() == _MainThread.main:
         _MainThread.done = done
 
 
 def safe_point() -> None:
     """Raise the interrupt that is waiting, if any. To be called where an exception leaves everything in order."""
-    if _MainThread.noted and threading.get_ident() == threading.main_thread().ident:
+    if _MainThread.noted and threading.get_ident() == _MainThread.main:
         _deliver()
 
 
 def is_deferred() -> bool:
     """Whether this thread's interrupts wait for a safe point, so that it must pass one while it waits for others."""
-    return _MainThread.swapped and threading.get_ident() == threading.main_thread().ident
+    return _MainThread.swapped and threading.get_ident() == _MainThread.main
 
 
 def _deliver() -> None:
@@ -108,6 +109,7 @@ def _note(_number: int, _frame: FrameType | None) -> None:
 
 def _after_fork() -> None:
     """In a child forked by another thread, which is now the main one: nobody is left to end what was deferred."""
+    _MainThread.main = threading.get_ident()
     if _MainThread.depth and _MainThread.ident != threading.get_ident():
         if _MainThread.swapped:
             _raw.signal(_SIGINT, _default)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from wal.claim import Claim, whoami
+from wal.claim import Claim
 from wal.log import LSN
+from wal.process import whoami
 from wal.storage.base import ChangedError, Storage
 
 

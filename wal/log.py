@@ -20,36 +20,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from wal.storage.base import Storage
 
 LSN = int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One entry of a batch."""
 
     header: bytes  # kept for ever; may be empty
     body: bytes | None  # None: trimmed (never None when appended)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one flush made durable."""
 
     lsn: LSN
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a record stands."""
 
     lsn: LSN
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Deferred(Exception):
@@ -65,8 +61,7 @@ An error or a None that may rest on mates counts once these are durable; if they
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TailReport:
+class TailReport(NamedTuple):
     """What opening the log found behind its last valid frame."""
 
     quarantined: int  # bytes of torn tail moved to quarantine; a mere reader leaves them, a writer may be at work there
@@ -74,8 +69,7 @@ class TailReport:
     adopted: int  # batches that were complete but not yet acknowledged
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """Result of `verify`."""
 
     first: LSN  # oldest batch whose body is held; head + 1 if none

@@ -9,21 +9,23 @@ asks `attended` takes an opener's turn for a moment, if it may.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from wal.append_log import AppendLog, make_right
 from wal.checkpoint import Checkpoint, read_checkpoint
-from wal.claim import whoami
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogCorruptionError, LogFormatError, LogMissingError, UnsupportedError
 from wal.format import SEGMENT_HEADER
 from wal.head import HeadFile, new_head
-from wal.host_right import TTL
 from wal.log import TailReport, WriteAheadLog
 from wal.names import Names, segment_numbers
+from wal.process import whoami
 from wal.segment import SegmentHeader, first_log_crc, new_segment
-from wal.settings import Settings
-from wal.slot_log import SlotLog
+from wal.settings import TTL, Settings
 from wal.storage.base import Lock, Storage
+
+if TYPE_CHECKING:
+    from wal.slot_log import SlotLog
 
 _ID_BYTES = 16
 SEGMENT_SIZE = 16 * 2**20
@@ -82,6 +84,8 @@ def open_log(
 
 
 def _open_slots(settings: Settings, *, create: bool) -> SlotLog:
+    from wal.slot_log import SlotLog  # late: who opens files of this machine need not wait for it
+
     can = settings.storage.capabilities
     if not settings.read_only and not (can.writable and can.slot_log):
         raise UnsupportedError(f"{settings.storage.url} cannot hold a log: {can.reason}")

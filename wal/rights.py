@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError
@@ -92,8 +92,7 @@ class Right:
             self._mutex.release()
 
 
-@dataclass(frozen=True, slots=True)
-class LockTenure:
+class LockTenure(NamedTuple):
     """See `wal.log.Tenure`: a lock of the system is lost only with its process."""
 
     died: bool

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wal.clock import Clock
-from wal.host_right import TTL
 from wal.storage.base import Storage
 
+TTL = 15.0  # seconds without a sign of life after which a holder is overtaken
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+
+class Settings(NamedTuple):
     """What every kind of log needs; see `wal.open_log`."""
 
     storage: Storage

@@ -179,9 +179,8 @@ class SlotChain:
         size = sum(len(record.header) + len(record.body or b"") for record in slot.records) + 128
         if slot.trimmed is None:
             self._sizes[slot.lsn] = size
-        if slot.lsn not in self._cache:
-            self._cache[slot.lsn] = (slot, size)
-            self._cached += size
+        self._cache[slot.lsn] = (slot, size)
+        self._cached += size
         while self._cached > CACHE_BYTES and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1][1]
 

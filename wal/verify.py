@@ -8,7 +8,7 @@ from wal.format import SEAL, SEGMENT_HEADER
 from wal.head import HeadFile
 from wal.history import History, frames
 from wal.log import LSN, Verification
-from wal.segment import Tail, behind, records, successor
+from wal.segment import Tail, behind, records, successor, unpadded
 
 
 def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head: LSN, *, whole: bool) -> Verification:
@@ -22,8 +22,10 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
         problems.append(str(error))
     if head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None:
         problems.append(f"the head file is missing, damaged or of another log (file {shelf.names.head})")
-    _history(history, problems)
-    numbers = shelf.numbers()
+    numbers = shelf.numbers()  # first: one that is freed meanwhile has its history file by then
+    _history(history, _first(chain, numbers), problems)
+    if not numbers:
+        problems.append(f"the log's segments are missing (folder {shelf.names.folder})")
     tail: Tail | None = None
     for number in numbers:
         try:
@@ -36,8 +38,16 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
     return Verification(min(redo, head) + 1, head, len(numbers), tuple(problem for problem in problems if problem))
 
 
-def _history(history: History, problems: list[str]) -> None:
-    """Each history file whole, and each following the one before."""
+def _first(chain: Chain, numbers: list[int]) -> LSN | None:
+    """The first batch of the oldest segment; None if that cannot be read, which its own look reports."""
+    try:
+        return chain.shelf.header(numbers[0], chain.log_id).first if numbers else None
+    except (WalError, OSError):
+        return None
+
+
+def _history(history: History, segments_from: LSN | None, problems: list[str]) -> None:
+    """Each history file whole, each following the one before, and the segments following the last."""
     following: LSN | None = None
     for number in history.numbers():
         try:
@@ -53,6 +63,8 @@ def _history(history: History, problems: list[str]) -> None:
             following = lsn + 1
         except (WalError, OSError) as error:
             problems.append(str(error))
+    if following is not None and segments_from is not None and segments_from > following:
+        problems.append(f"the headers after batch {following - 1} are missing, which no segment has any more")
 
 
 def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:
@@ -66,7 +78,7 @@ def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: b
     header = chain.shelf.check(number, data, chain.log_id)
     tail = header.tail()
     if before is not None and before != tail:
-        if before.number != number and whole and not data[SEGMENT_HEADER:].rstrip(b"\x00"):
+        if before.number != number and whole and not unpadded(data[SEGMENT_HEADER:]):
             return before  # an interrupted rotation
         raise LogCorruptionError("the segment does not follow the one before", file=name)
     end = tail.offset

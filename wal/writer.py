@@ -20,7 +20,7 @@ from wal.format import SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch, encode_seal, find_later
 from wal.head import HeadFile
 from wal.log import LSN, Batch, Record, TailReport
-from wal.segment import SegmentHeader, Tail, extend, new_segment
+from wal.segment import SegmentHeader, Tail, extend, new_segment, unpadded
 
 
 class Writer:
@@ -88,7 +88,7 @@ class Writer:
         self._shelf.header(number, self._chain.log_id)
         file = self._shelf.storage.open_file(self._shelf.names.segment(number), writable=False)
         try:
-            return bool(file.pread(file.size(), SEGMENT_HEADER).rstrip(b"\x00"))
+            return bool(unpadded(file.pread(file.size(), SEGMENT_HEADER)))
         finally:
             file.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from serve_hdfs import Hdfs
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
+from tests.figures import Layer
 from tests.hosts.conftest import LEVELS, TORTURE
 from tests.servers.hdfs import Raw
 from tests.servers.proxy import Exchange, Proxy, before, passing
@@ -66,7 +68,7 @@ def change(tree: Metatree, name: str, number: int) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore::metatree.ApplyPendingWarning")
 def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
-    fault: str, proxy: Proxy, opened: Callable[..., Metatree]
+    layer: Layer, fault: str, proxy: Proxy, opened: Callable[..., Metatree]
 ) -> None:
     other = opened(quiet=True)
     other.put("m/v1", b"1", name="b")
@@ -75,8 +77,9 @@ def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
     seen = [0]
     proxy.follow(doing("", 0, seen))
     change(tree, "second", 0)
-    expected, outcomes = 3, dict[str, int]()
-    for at in range(1 + FAULTS.index(fault) % STEP, seen[0] + 1, STEP):
+    expected, outcomes = 3, Counter[str]()
+    requests = range(1 + FAULTS.index(fault) % STEP, seen[0] + 1, STEP)
+    for at in requests:
         name = f"n{at}"
         proxy.follow(doing(fault, at, [0]))
         try:
@@ -88,7 +91,7 @@ def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
         except (UnavailableError, OSError):
             outcome = "not committed"
         proxy.follow(passing)
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        outcomes[outcome] += 1
         committed = outcome.endswith("committed") and not outcome.startswith("not")
         expected += committed
         assert other.exists(f"m/{name}/b") is committed
@@ -99,4 +102,5 @@ def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
     tree.flush()
     assert len(other.children("m")) == expected
     assert other.check(deep=True).ok
-    assert outcomes.get("committed", 0) > 0, outcomes
+    assert outcomes["committed"] > 0, outcomes
+    layer.report("storms on HDFS", outcomes.total(), floor=len(requests), night=seen[0], unit="commits")

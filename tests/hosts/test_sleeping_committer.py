@@ -1,6 +1,6 @@
 """A committer sleeps before its k-th storage call, is overtaken, and wakes: for every k, the tree equals the log.
 
-On HDFS, and between calls of the system, for one k in a few; for all of them with `METATREE_TORTURE`.
+On servers, and between calls of the system, for one k in a few; for all of them with `METATREE_TORTURE`.
 
 What the other host does meanwhile is the worst that it can do: it undoes, or does over again, what the sleeper was
 about to put into the files.
@@ -21,7 +21,11 @@ from tests.hosts.sleeper import Sleeper
 
 TTL = 0.05  # seconds, by the clock of the one that overtakes
 MOST = 400  # calls of one change
-STEPS = {"mount": 1, "seaweedfs": 1, "hdfs": 1 if TORTURE else 6}  # every so many calls; where to begin is drawn
+STEPS = {
+    "mount": 1,
+    "seaweedfs": 1 if TORTURE else 3,
+    "hdfs": 1 if TORTURE else 8,
+}  # every so many calls; where to begin is drawn
 
 
 def again(tree: Metatree, node: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from serve_s3 import Server
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
+from tests.figures import Layer
 from tests.tree import storages
 from tests.tree.storages import Swift
 from tests.wal.s3_proxy import Proxy, Request, proxied
@@ -18,6 +20,8 @@ from wal.storage.s3 import S3Storage
 
 LEVELS = ("model", "version")
 FAULTS = ("reset", "lost", "cut", "503 SlowDown", "500 InternalError", "after 500 InternalError", "after 503 SlowDown")
+
+REQUESTS = 8  # of one commit and of what brings it into place
 
 
 class Hosted(Metatree):
@@ -36,7 +40,7 @@ def opened(
 ) -> Iterator[Callable[..., Metatree]]:
     """Handles on one tree: through the proxy, or (`quiet`) past it."""
     monkeypatch.setenv(storages.CACHE, str(tmp_path))
-    prefix = f"storms/{os.getpid()}-{next(storages._numbers)}"
+    prefix = f"storms-of-commits/{os.getpid()}-{next(storages._numbers)}"
     trees: list[Metatree] = []
 
     def open_one(*, quiet: bool = False, **options: Any) -> Metatree:
@@ -67,15 +71,15 @@ def doing(what: str, at: int, times: int = 1) -> Callable[[Request], str | None]
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore::metatree.ApplyPendingWarning")
 def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
-    fault: str, times: int, proxy: Proxy, opened: Callable[..., Metatree]
+    layer: Layer, fault: str, times: int, proxy: Proxy, opened: Callable[..., Metatree]
 ) -> None:
     other = opened(quiet=True)
     other.put("m/v1", b"1", name="b")
-    outcomes: dict[str, int] = {}
+    outcomes = Counter[str]()
     expected = 0
     tree = opened()
     tree.find("m/v1")
-    for at in range(1, 9):
+    for at in range(1, REQUESTS + 1):
         name = f"n{at}"
         proxy.plan = doing(fault, at, times)
         try:
@@ -92,7 +96,7 @@ def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
         except (UnavailableError, OSError):
             outcome = "not committed"
         proxy.plan = lambda request: None
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        outcomes[outcome] += 1
         if outcome != "unknown":
             committed = outcome == "committed"
         expected += committed
@@ -105,4 +109,5 @@ def test_a_commit_in_a_storm_is_done_or_not_done_or_settled_by_status(
     tree.flush()
     assert len(other.children("m")) == expected + 1
     assert other.check(deep=True).ok
-    assert outcomes.get("committed", 0) > 0, outcomes
+    assert outcomes["committed"] > 0, outcomes
+    layer.report("storms on S3", outcomes.total(), floor=REQUESTS, night=REQUESTS, unit="commits")

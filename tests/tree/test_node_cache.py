@@ -6,14 +6,17 @@ import random
 import sys
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from metatree import fold, nodes
-from metatree.facts import NodeFact, NodeGone
+from metatree.errors import InvalidLocationError
+from metatree.facts import Fact, KeysFact, NodeFact, NodeGone
 from metatree.fold import Effect
-from metatree.location import Path, fold_name
-from metatree.nodes import CACHE_BYTES, NodeCache, NodeState
+from metatree.location import Path, Reference, Segment, fold_name, substitute
+from metatree.nodes import CACHE_BYTES, MAX_RESOLVED, Found, NodeCache, NodeState
+from metatree.window import Window
 from tests.tree.compared import Name
 
 PATHS = [
@@ -121,3 +124,100 @@ def test_a_child_that_came_while_an_interrupt_did_is_known_in_full_when_its_reco
     assert node is not None and (node.blobs, node.names) == (set(), {"a": "a", fold_name("B"): "B"})
     assert list(node.children) == ["a", "B"] == list(effect.at(("m",)).children)
     assert effect.at(("m",)).name_taken(fold_name("B")) == ("B", True)
+
+
+# --- where locations lead -------------------------------------------------------------------------------------------
+
+LOCATIONS: list[tuple[Segment, ...]] = [
+    *PATHS,
+    (Reference("to"), "x"),
+    ("a", Reference("to")),
+    ("b", Reference("to"), Reference("to")),
+]
+
+
+def leads_to(cache: NodeCache, segments: tuple[Segment, ...]) -> Found | None:
+    path: Path = ()
+    for segment in segments:
+        if isinstance(segment, Reference):
+            above = cache.get(path)
+            if above is None:
+                return None
+            segment = substitute(segment, above.keys, path)
+        path = (*path, segment)
+    node = cache.get(path)
+    return None if node is None else (path, node.keys)
+
+
+def any_fact(draw: random.Random) -> Fact:
+    path, to = draw.choice(PATHS), draw.choice("abxyz12")
+    whole = NodeFact(path, {"to": to}, ())
+    return draw.choice([whole, KeysFact(path, {"to": to}, ()), KeysFact(path, {}, ("to",)), NodeGone(path)])
+
+
+def test_where_a_location_leads_is_forgotten_when_anything_is_changed() -> None:
+    draw = random.Random(2)
+    cache, met = NodeCache(), 0
+    for _ in range(20_000):
+        segments = draw.choice(LOCATIONS)
+        kind = draw.random()
+        if kind < 0.1:
+            cache.keep(draw.choice(PATHS), NodeState.of({"to": draw.choice("abxyz12")}, ()))
+        elif kind < 0.12:
+            cache.forward(any_fact(draw))
+        elif kind < 0.6:
+            try:
+                cache.resolve(segments)
+            except InvalidLocationError:
+                assert segments not in cache.resolved
+        elif segments in cache.resolved:
+            met += 1
+            assert cache.resolved[segments] == leads_to(cache, segments)
+    assert met > 500
+
+
+@pytest.mark.parametrize("fact", [NodeFact(("m",), {}, ()), KeysFact(("m",), {"a": 1}, ()), NodeGone(("m",))])
+def test_where_a_location_leads_is_forgotten_with_each_fact(fact: Fact) -> None:
+    cache = NodeCache()
+    cache.keep(("m",), NodeState.of({"a": 0}, ()))
+    assert cache.resolve(("m",)) == (("m",), {"a": 0}) == cache.resolved[("m",)]
+    cache.forward(fact)
+    assert cache.resolved == {}
+
+
+def test_a_node_that_is_no_longer_kept_is_not_held_by_where_locations_lead() -> None:
+    cache, large = NodeCache(), node()
+    cache.keep(("a",), node())
+    assert cache.resolve(("a",)) is not None
+    large.weight = CACHE_BYTES
+    cache.keep(("b",), large)
+    assert cache.get(("a",)) is None and cache.resolved == {}
+
+
+def test_no_more_locations_are_remembered_than_the_bound() -> None:
+    cache = NodeCache()
+    cache.keep((), NodeState.of({f"k{number}": "a" for number in range(3 * MAX_RESOLVED)}, ()))
+    cache.keep(("a",), node())
+    for number in range(3 * MAX_RESOLVED):
+        assert cache.resolve((Reference(f"k{number}"),)) == (("a",), {})
+        assert 0 < len(cache.resolved) <= MAX_RESOLVED
+
+
+def test_a_window_that_begins_anew_forgets_where_locations_led_before_its_head_moves() -> None:
+    """Who looks without the lock compares the heads, and then takes what is remembered."""
+    log = mock.Mock(trimmed=lambda *, fresh=False: 7)
+    window = Window(log, trust_applied=False, eager=False)
+    window.nodes.keep((), node())
+    window.nodes.resolve(())
+    old, seen = window.nodes.resolved, set[tuple[int, bool]]()
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        seen.add((window.head, window.nodes.resolved is old))
+        return look
+
+    sys.settrace(look)
+    try:
+        window.restart()
+    finally:
+        sys.settrace(None)
+    assert {(0, True), (7, False)} <= seen and (7, True) not in seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from torture_place import Place
 
+import wal
 from metatree import Metatree, UnavailableError
 from wal.testing.hosts import watched
 
@@ -101,3 +103,36 @@ def test_a_checkpoint_that_is_overtaken_while_it_empties_the_trash_is_made_again
         assert tree.checkpoint() == tree.lsn
         assert overtaken
         assert tree.check(deep=True).ok
+
+
+class FullDisk(wal.Posix):
+    """Refuses large writes while it is `full`."""
+
+    full = False
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        if self.full and len(data) >= 32 << 10:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return super().pwrite(fd, data, offset)
+
+
+def test_small_blobs_that_could_not_be_written_to_their_pack_at_first_stand_in_the_right_place(fast_path: Path) -> None:
+    root, posix = str(fast_path / "tree"), FullDisk()
+    Metatree(root, ["model", "version"]).close()
+    blobs = {f"v{number}": bytes([number]) * (4000 + number) for number in range(200)}
+    refused = []
+    with Metatree(wal.LocalStorage(root, posix=posix)) as tree:
+        with tree.transaction():
+            for number, (name, data) in enumerate(blobs.items()):
+                posix.full = 120 <= number < 150
+                try:
+                    tree.put(("m", name), data, name="b")
+                except UnavailableError:
+                    refused.append(name)
+                posix.full = False
+            with tree.open("m/v199/b") as stream:
+                assert stream.read() == blobs["v199"], "what was gathered is there to be read"
+        assert refused and not any(tree.exists(("m", name)) for name in refused)
+        for name in blobs.keys() - set(refused):
+            with tree.open(("m", name, "b")) as stream:
+                assert stream.read() == blobs[name]

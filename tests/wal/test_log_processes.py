@@ -405,6 +405,46 @@ def test_an_interrupted_follower_withdraws(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_follower_that_is_interrupted_while_its_record_is_written_waits_and_says_where_it_is(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    inside, go = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+    def leader(number: int) -> threading.Thread:
+        def prepare(head: int, mates: Sequence[Record]) -> Record:
+            inside[number].set()
+            go[number].wait(30)
+            return Record(b"", b"%d" % number)
+
+        thread = threading.Thread(target=lambda: log.append(prepare))
+        thread.start()
+        return thread
+
+    first = leader(0)
+    assert inside[0].wait(30)
+    second = leader(1)
+    queue = log._group._queue  # type: ignore[attr-defined]
+
+    def interrupt() -> None:
+        while len(queue) < 2:  # the second leader's, and that of the main thread
+            time.sleep(0.01)
+        go[0].set()
+        assert inside[1].wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        go[1].set()
+
+    while not queue:
+        time.sleep(0.01)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        add(log, b"committed")
+    assert caught.value.__notes__ == ["the record was committed at LSN 2 before the interrupt"]
+    first.join()
+    second.join()
+    assert bodies(log) == [b"0", b"1", b"committed"]
+    log.close()
+
+
 class _Listing(Boundary):
     """Lets something happen after the n-th listing of a folder."""
 

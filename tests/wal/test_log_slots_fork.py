@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from wal import LocalStorage, LockBusyError, open_log
+from wal.interrupts import DeferredInterrupt
 from wal.testing.log_tools import add, bodies
 
 
@@ -77,3 +79,31 @@ def test_a_child_forked_while_a_thread_of_the_parent_appends_hangs_on_nothing(tm
         assert tenure.died is False
         assert log.load_mark(0) == 1
     log.close()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["python's handler", "a handler of the program's own"])
+def test_a_child_forked_by_a_thread_while_the_main_thread_defers_ctrl_c_can_be_interrupted(own: bool) -> None:
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    survived: list[bool] = []
+
+    def work() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+
+    def fork() -> None:
+        in_a_child(work)
+        survived.append(True)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handle if own else signal.default_int_handler)
+    try:
+        with DeferredInterrupt():
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert survived

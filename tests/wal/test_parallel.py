@@ -37,6 +37,29 @@ def test_the_first_error_is_raised_and_ends_it() -> None:
     assert len(begun) < 10_000
 
 
+def test_where_no_thread_can_be_started_any_more_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert spread(abs, [-1, -2, -3]) == [1, 2, 3]
+
+
+def test_an_interrupt_between_two_starts_ends_it_and_waits_for_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def second(thread: threading.Thread) -> None:
+        if started:
+            raise KeyboardInterrupt
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second)
+    with pytest.raises(KeyboardInterrupt):
+        spread(abs, range(1000))
+    assert not started[0].is_alive()
+
+
 def test_it_works_while_the_interpreter_ends() -> None:
     code = "import atexit; from wal.parallel import spread; atexit.register(lambda: print(spread(abs, [-1, -2, -3])))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 from serve_s3 import Server
 
+from tests.figures import Layer
 from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.clock import Clock
 from wal.storage.base import ChangedError, Staged
@@ -151,7 +152,7 @@ def scene(proxy: Proxy) -> Iterator[Stage]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_no_fault_makes_an_operation_lie_or_end_half_done(proxy: Proxy, scene: Stage, name: str) -> None:
+def test_no_fault_makes_an_operation_lie_or_end_half_done(layer: Layer, proxy: Proxy, scene: Stage, name: str) -> None:
     operation = OPERATIONS[name]
     scene.set(operation.before)
     assert operation.run(scene.storage) == operation.result
@@ -171,11 +172,14 @@ def test_no_fault_makes_an_operation_lie_or_end_half_done(proxy: Proxy, scene: S
         else:
             assert result == operation.result, where
             assert scene.state() == operation.after, where
-    assert tried == requests * 2 * len(FAULTS)
+    everything = requests * 2 * len(FAULTS)
+    layer.report("faults of S3", tried, floor=everything, night=everything, unit="requests × faults, all there are")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_set_aside_is_never_lost_and_goes_when_asked_again(proxy: Proxy, scene: Stage, fault: str) -> None:
+def test_what_is_set_aside_is_never_lost_and_goes_when_asked_again(
+    layer: Layer, proxy: Proxy, scene: Stage, fault: str
+) -> None:
     before = {"m/x": OLD, "m/y": NEW, "other": NEW}
     scene.set(before)
     scene.storage.set_aside("m", "q/m")
@@ -193,3 +197,4 @@ def test_what_is_set_aside_is_never_lost_and_goes_when_asked_again(proxy: Proxy,
         state = scene.state()
         assert not [name for name in state if name.startswith("m")]
         assert {OLD, NEW} <= {data for name, data in state.items() if name != "other"}
+    layer.report("faults of S3", requests, floor=requests, night=requests, unit="requests × faults, all there are")

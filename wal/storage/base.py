@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
 class UnsafePathError(OSError):
@@ -33,8 +32,7 @@ class Kind(enum.Enum):
     OTHER = "other"  # symbolic link, FIFO, socket, device: never opened, never followed
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a folder."""
 
     name: str  # the last segment only
@@ -50,8 +48,7 @@ class Fence(enum.Enum):
     FOLDER = "folder"  # a publish is a rename out of the holder's own folder, which its successor moves away
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A small file, read whole."""
 
     data: bytes
@@ -59,8 +56,7 @@ class Stored:
     version: str = ""  # for `publish(expect=...)`; "" where versions are not the fence
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(NamedTuple):
     """Content that already lies durably on this storage under `name`."""
 
     name: str
@@ -69,8 +65,7 @@ class Staged:
 Content = bytes | Staged
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """A file to bring into being."""
 
     name: str  # full name, below the storage's root
@@ -78,8 +73,7 @@ class Publication:
     attribute: bytes  # attached to the file as its attribute
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a storage guarantees; proven by the conformance suite."""
 
     writable: bool
@@ -92,8 +86,7 @@ class Capabilities:
     filesystem: str = ""  # what holds it, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """Something that a store must refuse, where `Fence.VERSION`: a write whose condition does not hold."""
 
     name: str  # one word, for programs

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wal.storage.base import Capabilities, Fence
 from wal.storage.files import keeps_attributes
@@ -17,8 +17,7 @@ from wal.storage.posix import Posix
 LOCAL_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "apfs", "tmpfs", "overlay"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """The mount that holds a path."""
 
     point: str  # where it is mounted
@@ -34,7 +33,9 @@ def find_mount(table: bytes, path: str) -> Mount | None:
         fields, more = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(more) < 3:
             continue
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        point = fields[4]
+        if "\\" in point:
+            point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point)
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         # A later line of the same length hides an earlier one: mounts stack.
         if inside and (found is None or len(point) >= len(found.point)):
@@ -111,7 +112,7 @@ def capabilities(posix: Posix, root: str, fd: int) -> Capabilities:
 
 
 def _mount(posix: Posix, root: str) -> Mount:
-    if sys.platform == "darwin":  # no table to read; the disks of a Mac are apfs
+    if sys.platform == "darwin":  # pragma: no cover  no table to read; the disks of a Mac are apfs
         return Mount("/", "apfs", read_only=False)
     with suppress(OSError):
         found = find_mount(posix.kernel_file("/proc/self/mountinfo"), posix.realpath(root))

@@ -16,7 +16,7 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows: without locks there are readers only
+except ImportError:  # pragma: no cover  Windows: without locks there are readers only
     fcntl = None  # type: ignore[assignment]
 
 # Flags that a system without them does not need: there is nothing to refuse.
@@ -50,7 +50,7 @@ class Posix:
 
     def copy_file_range(self, source: int, target: int, count: int, offset: int) -> int:
         """Copy inside the kernel, at the same offset in both; ENOSYS where there is no such call."""
-        if not hasattr(os, "copy_file_range"):
+        if not hasattr(os, "copy_file_range"):  # pragma: no cover  not on Linux
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         return os.copy_file_range(source, target, count, offset, offset)
 
@@ -59,7 +59,7 @@ class Posix:
 
     def fsync(self, fd: int) -> None:
         """Content and metadata of a file, or the entries of a folder, durable."""
-        if sys.platform == "darwin":  # fsync there stops at the drive's cache
+        if sys.platform == "darwin":  # pragma: no cover  fsync there stops at the drive's cache
             import fcntl
 
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -70,7 +70,7 @@ class Posix:
         """Content and length of a file durable."""
         if hasattr(os, "fdatasync"):
             os.fdatasync(fd)
-        else:
+        else:  # pragma: no cover  a Mac
             self.fsync(fd)
 
     def syncfs(self, fd: int) -> None:
@@ -113,7 +113,7 @@ class Posix:
         """A second name for a file; FileExistsError if `target` exists."""
         if os.link in os.supports_follow_symlinks:
             os.link(source, target, follow_symlinks=False)
-        else:
+        else:  # pragma: no cover  not on Linux
             os.link(source, target)
 
     def unlink(self, path: str) -> None:
@@ -132,7 +132,7 @@ class Posix:
 
     def getxattr(self, target: int | str, attribute: str) -> bytes:
         """Of a descriptor or a path. ENODATA: not set; ENOTSUP: the filesystem or system has none."""
-        if sys.platform != "linux":
+        if sys.platform != "linux":  # pragma: no cover  other systems
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         if isinstance(target, int):
             return os.getxattr(target, attribute)
@@ -140,7 +140,7 @@ class Posix:
 
     def setxattr(self, target: int | str, attribute: str, value: bytes) -> None:
         """On a descriptor or a path."""
-        if sys.platform != "linux":
+        if sys.platform != "linux":  # pragma: no cover  other systems
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         if isinstance(target, int):
             os.setxattr(target, attribute, value)
@@ -190,7 +190,7 @@ def _wait_for_lock(fd: int, *, shared: bool) -> None:
 @functools.cache
 def _syncfs() -> Callable[[int], Any] | None:
     """libc's syncfs; None where it is missing or, before Linux 5.8, silent about failed writes."""
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # pragma: no cover  other systems
         return None
     version = os.uname().release.split(".")
     if not (version[0].isdigit() and version[1:] and version[1].isdigit()):

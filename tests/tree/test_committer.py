@@ -1,0 +1,345 @@
+"""What a committer and a checkpoint say and do when files cannot follow, marks lie, or others come in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+import pytest
+
+import wal
+from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, marks
+from metatree.engine import Engine
+from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
+from tests.tree.storages import TextBucket
+from tests.tree.test_overtaken import Host, opened, prepared
+from wal.storage.memory import MemoryPosix, MemoryStorage
+from wal.testing import ALL_CALLS, Boundary, Call
+
+T = TypeVar("T")
+
+
+class Disk(Boundary):
+    """Refuses the calls that `refuse` picks, and does `act` once before the call that `when` picks."""
+
+    def __init__(self, inner: MemoryPosix | None = None) -> None:
+        super().__init__(inner or MemoryPosix(), counted=ALL_CALLS)
+        self.refuse: Callable[[Call], bool] = lambda call: False
+        self.when: Callable[[Call], bool] = lambda call: False
+        self.act: Callable[[], object] = lambda: None
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.refuse(call):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.path)
+        if self.when(call):
+            self.when = lambda call: False
+            self.act()
+        return run()
+
+
+@pytest.fixture
+def disk() -> Disk:
+    disk = Disk()
+    with open_tree(disk) as tree:
+        tree.put("m/v1", b"one", name="b")
+    return disk
+
+
+def another(disk: Disk, **options: float) -> Engine:
+    """Another process on the same disk, whose calls are not refused."""
+    return Engine(MemoryStorage(disk.inner), LEVELS, read_only=False, apply="sync", **options)  # type: ignore[arg-type]
+
+
+def soon(holds: Callable[[], object]) -> None:
+    """Wait for the background thread."""
+    for _ in range(3000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the background thread did not come to it")
+
+
+@pytest.fixture(autouse=True)
+def sound(disk: Disk) -> Iterator[None]:
+    """Whatever happened: who opens the disk afterwards finds a sound tree whose files show the log."""
+    yield
+    after = clone(disk.inner)
+    with open_tree(after) as tree:
+        assert tree.check(deep=True).ok
+        assert plain(after) == dump(tree)
+
+
+# --- the background thread ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["a full disk", "no locks"])
+def test_what_keeps_the_background_thread_from_following_is_told_to_the_next_commit_and_by_flush(
+    disk: Disk, why: str
+) -> None:
+    with open_tree(disk, apply="background") as tree:
+        if why == "a full disk":
+            disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/m/v2")
+        else:
+            disk.refuse = lambda call: call.method == "flock" and call.path.endswith("/apply")
+        tree.put("m/v2", b"two", name="b")
+        soon(lambda: tree._engine.committer.failure)
+        with pytest.warns(ApplyPendingWarning, match="No space left"):
+            tree.update("m", later=1)
+        with pytest.raises(UnavailableError, match="No space left"):
+            tree.flush()
+        assert b"".join(tree.get("m/v2/b")) == b"two", "readers see it all the same"
+        disk.refuse = lambda call: False
+        tree.flush()
+        assert tree.unapplied == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tree.update("m", later=2)
+
+
+# --- marks and the right --------------------------------------------------------------------------------------------
+
+
+def test_marks_ahead_of_the_log_are_corruption_and_nothing_is_carried_out(disk: Disk) -> None:
+    """The log has lost its end: what is committed next would take the numbers of what was lost."""
+    with open_tree(disk) as tree:
+        log = tree._engine.log
+        log.store_mark(marks.APPLIED, log.head() + 2)
+        before = plain(disk)
+        with pytest.raises(CorruptionError, match="the files show it up to"):
+            tree._engine.committer.pass_(defer=False)
+        assert plain(disk) == before
+        log.store_mark(marks.APPLIED, log.head())
+
+
+def test_a_host_that_is_overtaken_again_and_again_gives_up_and_says_so() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+
+    def lost(tenure: wal.Tenure) -> None:
+        tries.append(tenure)
+        raise wal.RightLostError("another has it")
+
+    with opened(Host(bucket)) as tree:
+        with pytest.raises(UnavailableError, match="other hosts keep taking over"):
+            tree._engine.committer.holding(lost)
+        assert len(tries) == 3
+        tree.update("m", after=1)
+        assert tree.unapplied == 0
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_commit_that_is_read_while_a_pass_begins_is_neither_lost_nor_done_twice(disk: Disk, large: bool) -> None:
+    """This handle's reader is ahead of its pass then, which takes its records from the log."""
+    met: list[int] = []
+    for number in range(1, 60):
+        other = another(disk, lock_timeout=0.0)
+        with open_tree(disk) as tree:
+            left = [number]
+
+            def pick(call: Call, left: list[int] = left) -> bool:
+                left[0] -= call.method == "pread"
+                return left[0] == 0
+
+            def act(other: Engine = other, number: int = number, tree: Metatree = tree) -> None:
+                with suppress(wal.LockBusyError), warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ApplyPendingWarning)  # this handle has the right to apply
+                    other.change(lambda draft: draft.update(("m",), {"other": number}))
+                    tree.find("m")
+                    met.append(number)
+
+            disk.act = act
+            disk.when = pick
+            tree.update("m", mine=number, text="x" * 20_000 if large else "")
+            disk.when = lambda call: False
+            tree.flush()
+            assert tree.find("m").metadata["mine"] == number
+            assert tree.find("m").metadata.get("other") == (met[-1] if met else None)
+            assert plain(disk) == dump(tree)
+        other.close()
+        if left[0] > 0:
+            break
+    assert len(met) > 3
+
+
+def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        committer.stop()  # nobody follows
+        tree.update("m", text="x" * 20_000)
+        assert committer.applied(small=True) == tree.lsn > committer.applied()
+        tree.flush()
+        assert committer.applied() == tree.lsn
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_keeps_all(disk: Disk) -> None:
+    other = another(disk)
+    with open_tree(disk) as tree:
+        tree.update("m", n=1)
+        redo = tree._engine.log.trimmed()
+        syncs = 0
+
+        class Spoilt(type(disk)):  # type: ignore[misc]
+            def syncfs(self, fd: int) -> None:
+                nonlocal syncs
+                syncs += 1
+                other.committer.fault()
+
+        disk.__class__ = Spoilt
+        with pytest.raises(UnavailableError, match="kept failing meanwhile"):
+            tree.checkpoint()
+        disk.__class__ = Disk
+        assert syncs == 100
+        assert tree._engine.log.trimmed() == redo
+        assert tree.checkpoint() == tree.lsn
+    other.close()
+
+
+def test_a_checkpoint_in_a_bucket_that_could_not_write_all_files_keeps_the_log() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        redo = tree._engine.log.trimmed()
+        around = host._around
+
+        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+            if method == "publish" and arguments[0] == "m/metadata.json":
+                raise OSError(errno.EIO, "refused")
+            return around(method, arguments, run)
+
+        host.storage._around = refuse  # type: ignore[attr-defined]
+        with pytest.warns(ApplyPendingWarning, match="refused"):
+            tree.update("m", n=1)
+        with pytest.raises(UnavailableError, match="no checkpoint: some files could not be written"):
+            tree.checkpoint()
+        assert tree._engine.log.trimmed() == redo
+        host.storage._around = around  # type: ignore[attr-defined]
+        assert tree.checkpoint() == tree.lsn
+
+
+def test_a_checkpoint_that_cannot_write_the_window_again_keeps_the_log(disk: Disk) -> None:
+    writer = another(disk)
+    writer.change(lambda draft: draft.update(("m", "v1"), {"n": 1}))
+    with open_tree(disk) as tree:  # it opened later, so its sync cannot vouch for that
+        redo = tree._engine.log.trimmed()
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/m/v1/metadata.json")
+        with pytest.raises(UnavailableError, match="some files could not be written: m/v1"):
+            tree.checkpoint()
+        assert tree._engine.log.trimmed() == redo
+        disk.refuse = lambda call: False
+        assert tree.checkpoint() == tree.lsn
+    writer.close()
+
+
+class NoSyncfs(MemoryPosix):
+    """A disk that is synced file by file; notes which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: set[int] = set()
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self.synced.add(self.fstat(fd).st_ino)
+
+    fdatasync = fsync
+
+    def syncfs(self, fd: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def test_where_one_sync_cannot_do_a_checkpoint_flushes_every_file_and_folder_of_its_window() -> None:
+    disk = NoSyncfs()
+    with open_tree(disk) as tree:
+        tree.put("m/v1", BIG, name="large")
+        tree.put("m/v1", b"small", name="small")
+        tree.put("m/v2", b"gone", name="b")
+        tree.delete("m/v2", recursive=True)
+        disk.synced.clear()
+        assert tree.checkpoint() == tree.lsn
+        names = ["", "/metadata.json", "/m", "/m/metadata.json", "/m/v1", "/m/v1/metadata.json"]
+        for name in (*names, "/m/v1/large", "/m/v1/small"):
+            assert disk.stat(ROOT + name).st_ino in disk.synced, name
+
+
+# --- recovery, upkeep and forks -------------------------------------------------------------------------------------
+
+
+def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_not() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        tree.checkpoint()
+        assert tree.recover().clean
+        tree.put("m/v3", b"three", name="b")
+        del bucket.objects["m/v3/b"]
+        around = host._around
+
+        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+            if method == "publish" and arguments[0] == "m/v3/b":
+                raise OSError(errno.EIO, "refused")
+            return around(method, arguments, run)
+
+        host.storage._around = refuse  # type: ignore[attr-defined]
+        assert "refused" in tree.recover().failed["m/v3"]
+        host.storage._around = around  # type: ignore[attr-defined]
+        recovered = tree.recover()
+        assert (recovered.records, recovered.failed, recovered.blobs > 0) == (1, {}, True)
+        assert bucket.objects["m/v3/b"].data == b"three"
+
+
+def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        around = host._around
+
+        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+            if method == "publish" and arguments[0] == "m/metadata.json":
+                raise OSError(errno.EIO, "refused")
+            return around(method, arguments, run)
+
+        host.storage._around = refuse  # type: ignore[attr-defined]
+        with pytest.warns(ApplyPendingWarning, match="refused"):
+            tree.update("m", n=1)
+        assert list(tree.recover().failed) == ["m"]
+        host.storage._around = around  # type: ignore[attr-defined]
+        assert tree.recover().failed == {}
+        assert tree.unapplied == 0
+
+
+def test_a_background_writer_in_a_bucket_makes_its_checkpoint_while_nobody_asks() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket), apply="background") as tree:
+        before = tree._engine.log.trimmed()
+        for number in range(80):
+            tree.update("m", n=number)
+        soon(lambda: tree._engine.log.trimmed() > before)
+
+
+def test_a_forked_child_has_a_committer_of_its_own(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        tree.update("m", parent=1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                tree.update("m", child=1)  # on its own copy of the disk
+                done = plain(disk)["m"][0] == {"parent": 1, "child": 1}
+            except BaseException:  # noqa: BLE001  told by the status
+                done = False
+            os._exit(0 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        tree.update("m", parent=2)
+        assert plain(disk)["m"][0] == {"parent": 2}

@@ -1,0 +1,71 @@
+"""A lock of the system that was not held, was forked past Python, or cannot be looked at once it was taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+import pytest
+
+from wal import MemoryPosix, MemoryStorage
+from wal.testing.boundary import ALL_CALLS, Boundary, Call
+
+T = TypeVar("T")
+
+
+def test_a_lock_that_is_not_held_can_be_given_back() -> None:
+    with closing(MemoryStorage().lock("a")) as lock:
+        lock.release()
+        assert lock.acquire(timeout=0)
+
+
+def test_a_child_that_was_forked_past_python_does_not_release_its_parents_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork in C calls none of Python's hooks; all that tells is the process's number."""
+    disk = MemoryPosix()
+    with closing(MemoryStorage(disk).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(timeout=0)
+        monkeypatch.setattr(disk, "close", lambda fd: None)  # the parent still has it open
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        lock.release()
+        assert not other.acquire(timeout=0)
+        monkeypatch.undo()
+
+
+class Blind(Boundary):
+    """Fails the look at what was just locked, or its release."""
+
+    failing = ""
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return run()
+
+
+def test_a_lock_that_cannot_be_looked_at_when_it_was_taken_is_given_back() -> None:
+    disk = MemoryPosix()
+    posix = Blind(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        posix.failing = "fstat"
+        with pytest.raises(OSError, match="Input/output"):
+            lock.acquire(timeout=0)
+        assert other.acquire(timeout=0), "nobody holds it"
+        other.release()
+        posix.failing = ""
+        assert lock.acquire(timeout=0)
+
+
+def test_a_lock_that_cannot_be_released_is_released_by_closing_it() -> None:
+    disk = MemoryPosix()
+    posix = Blind(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(timeout=0)
+        posix.failing = "funlock"
+        lock.release()
+        assert other.acquire(timeout=0)
+        other.release()
+        posix.failing = ""
+        assert lock.acquire(timeout=0)

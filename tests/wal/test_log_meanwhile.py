@@ -1,0 +1,528 @@
+"""What other handles, and other threads of one handle, do to an append log between two steps of its user."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+import pytest
+
+from wal import (
+    LockBusyError,
+    LogClosedError,
+    LogCorruptionError,
+    MemoryPosix,
+    MemoryStorage,
+    Record,
+    WriteAheadLog,
+    open_log,
+)
+from wal.frame import encode_batch, encode_seal
+from wal.group import Entry
+from wal.leader import ask
+from wal.names import Names
+from wal.segment import SegmentHeader, new_segment
+from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.log_tools import add, bodies, files_of
+
+T = TypeVar("T")
+NAMES = Names(".wal")
+SIZE = 300  # of a segment: two or three batches
+
+
+class Meanwhile(Boundary):
+    """Does `happen` once, before (or `after`) the next call of `method` on a path that ends with `ending`."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk, counted=ALL_CALLS)
+        self.seen: list[tuple[str, str]] = []
+        self.plan("", "", lambda: None)
+
+    def plan(self, method: str, ending: str, happen: Callable[[], object], *, after: bool = False) -> None:
+        self._method, self._ending, self._happen, self._after = method, ending, happen, after
+        self.happened = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        self.seen.append((call.method, call.path))
+        if self.happened or call.method != self._method or not call.path.endswith(self._ending):
+            return run()
+        self.happened = True
+        if self._after:
+            result = run()
+            self._happen()
+            return result
+        self._happen()
+        return run()
+
+
+def made(disk: MemoryPosix, batches: int = 12) -> WriteAheadLog:
+    log = open_log(MemoryStorage(disk), create=True, segment_size=SIZE)
+    for number in range(batches):
+        add(log, b"%d" % number * 20, b"%d" % number)
+    return log
+
+
+def headers(log: WriteAheadLog) -> list[bytes]:
+    return [record.header for batch in log.read(0) for record in batch.records]
+
+
+# --- opened, read and freed at once ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_an_opener_whose_checkpoint_grew_old_while_it_looked_begins_at_the_new_one(read_only: bool) -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    posix = Meanwhile(disk)
+    storage = MemoryStorage(posix)
+    # its first look at the checkpoint finds the log's id, the second where to begin
+    posix.plan("open_read", NAMES.checkpoint, lambda: posix.plan(*second, after=True), after=True)
+    second = ("open_read", NAMES.checkpoint, lambda: log.trim(10))
+    with closing(open_log(storage, read_only=read_only, segment_size=SIZE)) as opened:
+        assert headers(opened) == [b"%d" % number for number in range(12)]
+        assert bodies(opened, 10) == [b"%d" % number * 20 for number in (10, 11)]
+    log.close()
+
+
+def test_a_reader_that_crosses_a_segment_learns_of_the_trim_and_lets_freed_segments_go() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 8)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert len(bodies(reader)) == 8
+        log.trim(8)
+        for number in range(8, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        assert reader.trimmed() == 0
+        assert bodies(reader, 8) == [b"%d" % number * 20 for number in range(8, 12)]
+        assert reader.trimmed() == 8
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+    log.close()
+
+
+def test_a_reader_that_crosses_a_segment_up_to_the_redo_mark_keeps_nothing_of_what_lies_before() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert len(bodies(reader)) == 2
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        free, log.history.free = log.history.free, lambda redo: None  # type: ignore[attr-defined]
+        log.trim(12)
+        batches = reader.read(0)
+        assert reader.trimmed() == 12
+        log.history.free = free  # type: ignore[attr-defined]
+        log.trim(12)
+        assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
+        assert [batch.lsn for batch in batches] == list(range(1, 13))
+    log.close()
+
+
+def test_a_reader_that_asks_for_less_than_was_trimmed_meanwhile_gets_the_headers() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        log.trim(12)
+        assert [batch.lsn for batch in reader.read(0, 5)] == [1, 2, 3, 4, 5]
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+    log.close()
+
+
+@pytest.mark.parametrize("trimmed", range(3, 13))
+def test_what_is_freed_between_the_index_and_the_read_comes_from_the_history(trimmed: int) -> None:
+    for after in range(trimmed):
+        disk = MemoryPosix()
+        log = made(disk)
+        with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+            reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+            log.trim(trimmed)
+            assert [batch.lsn for batch in reader.read(after)] == list(range(after + 1, 13))
+        log.close()
+
+
+def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
+    disk = MemoryPosix()
+    made(disk).close()
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]
+        MemoryStorage(disk).erase(NAMES.segment(2))
+        with pytest.raises(LogCorruptionError, match="a segment is missing") as caught:
+            bodies(reader)
+        assert caught.value.file == NAMES.segment(2)
+
+
+@pytest.mark.parametrize("call", ["open_read", "pread"])
+def test_two_that_trim_free_the_same_segments(call: str) -> None:
+    """Each finds some of them gone, at whatever step."""
+    for at in range(1, 6):
+        disk = MemoryPosix()
+        other = made(disk)
+        posix = Meanwhile(disk)
+        with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as log:
+            posix.plan(call, NAMES.segment(at), lambda: other.trim(11))  # noqa: B023
+            log.trim(11)
+            assert headers(log) == [b"%d" % number for number in range(12)]
+            assert log.verify().problems == ()
+        other.close()
+
+
+def test_a_header_is_read_from_the_history_when_its_segment_goes_before_it_is_opened() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    log.history.free = lambda redo: None  # type: ignore[attr-defined]  trimmed, and not freed yet
+    log.trim(11)
+    del log.history.free  # type: ignore[attr-defined]
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        posix.plan("open_read", NAMES.segment(1), lambda: log.trim(11))
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+        assert posix.happened
+    log.close()
+
+
+def test_a_trim_stops_at_a_segment_without_a_seal() -> None:
+    """A rotation that was cut short has left its successor: nothing is freed that is still being written."""
+    disk = MemoryPosix()
+    log = made(disk, 1)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    _, crc = encode_seal(1, tail.crc, 2)
+    data = new_segment(SegmentHeader(bytes.fromhex(log.id), 2, 2, crc), SIZE)
+    MemoryStorage(disk).publish(NAMES.segment(2), data, b"", durable=True)
+    log.trim(1)
+    assert not any(name.startswith(NAMES.history_folder) for name in files_of(MemoryStorage(disk)))
+    assert add(log, b"next").lsn == 2
+    assert bodies(log) == [None, b"next"]
+    log.close()
+
+
+def test_an_opener_that_finds_the_segments_removed_while_it_looked_says_so() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+    posix.plan("open_read", NAMES.head, lambda: MemoryStorage(disk).erase(NAMES.segment(1)))
+    with pytest.raises(LogCorruptionError, match="is missing") as caught:
+        open_log(MemoryStorage(posix), read_only=True)
+    assert caught.value.file == NAMES.segment(1)
+
+
+# --- the log's end --------------------------------------------------------------------------------------------------
+
+
+def test_a_seal_behind_the_redo_mark_that_may_not_be_durable_is_written_again() -> None:
+    """The one frame since the redo mark: whoever builds on its successor flushes it first."""
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    log.trim(2)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    seal, crc = encode_seal(2, tail.crc, tail.number + 1)
+    header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, 3, crc)
+    log.close()
+    storage = MemoryStorage(disk)
+    storage.publish(NAMES.segment(tail.number + 1), new_segment(header, SIZE), b"", durable=True)
+    file = storage.open_file(NAMES.segment(tail.number), writable=True)
+    file.pwrite(seal, tail.offset)
+    file.close()
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as again:
+        calls = [method for method, path in posix.seen if path.endswith(NAMES.segment(tail.number))]
+        assert calls[calls.index("pwrite") :].count("fdatasync") == 1
+        assert add(again, b"next").lsn == 3
+        assert again.verify().problems == ()
+
+
+def test_bytes_behind_the_end_that_nobody_announced_are_settled_before_an_append() -> None:
+    """The frame reached the disk, the announcement before it did not."""
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    frame, _ = encode_batch(3, tail.crc, [Record(b"", b"unannounced")])
+    file = MemoryStorage(disk).open_file(NAMES.segment(tail.number), writable=True)
+    file.pwrite(frame, tail.offset)
+    file.close()
+    assert add(log, b"next").lsn == 4
+    assert bodies(log, 2) == [b"unannounced", b"next"]
+    log.close()
+
+
+def test_evidence_that_is_in_quarantine_already_is_never_overwritten() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    kept = []
+    for torn in (b"first", b"second", b"second"):
+        file = MemoryStorage(disk).open_file(NAMES.segment(tail.number), writable=True)
+        file.pwrite(torn, tail.offset)
+        file.close()
+        log.close()
+        log = open_log(MemoryStorage(disk), segment_size=SIZE)
+        kept += log.tail_report.quarantine
+    log.close()
+    assert kept[0] != kept[1] == kept[2]
+    files = files_of(MemoryStorage(disk))
+    assert [files[name] for name in kept[:2]] == [b"first", b"second"]
+
+
+def test_a_batch_that_another_thread_met_while_it_was_flushed_is_indexed_once() -> None:
+    """The head word cannot be read for a moment, so that thread reads the log itself."""
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+    log = open_log(MemoryStorage(posix), segment_size=SIZE)
+
+    def look() -> None:
+        head = disk.open(f"/disk/{NAMES.head}", 2)
+        disk.pwrite(head, b"\xff", 32)
+        disk.close(head)
+        assert log.head() == 2
+
+    posix.plan("fdatasync", ".log", look, after=True)
+    assert add(log, b"met").lsn == 2
+    assert posix.happened
+    assert bodies(log, 1) == [b"met"]
+    assert (add(log, b"next").lsn, add(log, b"last").lsn) == (3, 4)
+    assert bodies(log, 1) == [b"met", b"next", b"last"]
+    assert log.verify().problems == ()
+    log.close()
+
+
+def test_a_filesystem_that_fails_a_readers_flush_lets_it_serve_nothing_unless_it_never_flushes() -> None:
+    for number, served in ((errno.EIO, False), (errno.EBADF, True)):
+        disk = MemoryPosix()
+        log = made(disk, 1)
+        log.close()
+        MemoryStorage(disk).erase(NAMES.head)  # so that the reader must look, and flush what it finds
+        posix = Meanwhile(disk)
+
+        def fail(number: int = number) -> None:
+            raise OSError(number, "no flush")
+
+        posix.plan("fdatasync", ".log", fail)
+        if served:
+            with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+                assert len(bodies(reader)) == 1
+        else:
+            with pytest.raises(OSError, match="no flush"):
+                open_log(MemoryStorage(posix), read_only=True)
+        assert posix.happened
+
+
+# --- openers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_creator_that_finds_the_log_made_while_it_waited_opens_that() -> None:
+    disk = MemoryPosix()
+    posix, made_there = Meanwhile(disk), []
+    posix.plan("flock", ".wal", lambda: made_there.append(made(disk, 3)))
+    with closing(open_log(MemoryStorage(posix), create=True, segment_size=SIZE)) as log:
+        assert log.id == made_there[0].id
+        assert len(bodies(log)) == 3
+    made_there[0].close()
+
+
+def test_an_opener_that_is_not_let_in_names_the_lock() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    with closing(MemoryStorage(disk).lock(NAMES.alive)) as alive:
+        assert alive.acquire()
+        with pytest.raises(LockBusyError, match="alive was not free"):
+            open_log(MemoryStorage(disk), lock_timeout=0)
+
+
+def test_whether_a_log_is_attended() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 1)
+    with closing(open_log(MemoryStorage(disk), read_only=True, lock_timeout=0)) as reader:
+        assert log.attended() is reader.attended() is True
+        log.close()
+        assert reader.attended() is False
+        with closing(MemoryStorage(disk).lock(NAMES.opening)) as opening:
+            assert opening.acquire()
+            assert reader.attended() is True, "somebody recovers it"
+        MemoryStorage(disk).erase(NAMES.alive)
+        assert reader.attended() is False
+
+
+def test_a_log_that_cannot_be_locked_tells_nothing_of_who_attends_it() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+
+        def fail() -> None:
+            raise OSError(errno.EACCES, "no lock for you")
+
+        posix.plan("flock", "opening", fail)
+        assert reader.attended() is None
+        assert posix.happened
+
+
+# --- threads of one handle ------------------------------------------------------------------------------------------
+
+
+class Elsewhere:
+    """A thread that stays inside `block` until the end of the with block."""
+
+    def __init__(self, block: object) -> None:
+        self._block, self._inside, self._go = block, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with self._block:  # type: ignore[attr-defined]
+            self._inside.set()
+            self._go.wait(60)
+
+    def go(self) -> None:
+        self._go.set()
+        self._thread.join()
+
+    def __enter__(self) -> Elsewhere:
+        self._thread.start()
+        assert self._inside.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go()
+
+
+def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_said_to_be_busy() -> None:
+    log = made(MemoryPosix(), 1)
+    with (
+        Elsewhere(log.right()),
+        pytest.raises(LockBusyError, match="a thread of this process has it"),
+        log.right(timeout=0.12),
+    ):
+        pass
+    with Elsewhere(log.right()) as other:
+        threading.Timer(0.12, other.go).start()
+        with log.right(timeout=60):
+            pass
+    log.close()
+
+
+def test_a_handle_that_is_closed_while_a_thread_has_the_right_closes_and_the_others_learn_it() -> None:
+    log = open_log(MemoryStorage(), create=True, lock_timeout=0.05)
+    right = log.right(timeout=60)
+    inside = log.right()
+    inside.__enter__()
+    log.close()
+    with pytest.raises(OSError, match="descriptor"):  # it is told that it was not done in time
+        inside.__exit__(None, None, None)
+    with pytest.raises(LogClosedError), right:
+        pass
+
+
+def test_a_right_that_cannot_begin_is_given_back() -> None:
+    disk = MemoryPosix()
+    log, other = made(disk, 3), open_log(MemoryStorage(disk))
+    other.trim(2)
+    checkpoint = MemoryStorage(disk).read(NAMES.checkpoint).data
+    MemoryStorage(disk).publish(NAMES.checkpoint, b"?", b"", durable=False)
+    with pytest.raises(LogCorruptionError), log.right(timeout=0):
+        pass
+    MemoryStorage(disk).publish(NAMES.checkpoint, checkpoint, b"", durable=False)
+    with other.right(timeout=0), pytest.raises(LockBusyError), log.right(timeout=0):
+        pass
+    with log.right(timeout=0):
+        assert log.trimmed() == 2
+    log.close()
+    other.close()
+
+
+def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:
+    disk = MemoryPosix()
+    made(disk).close()
+    before = set(disk._open)
+    posix = Meanwhile(disk)
+    storage = MemoryStorage(posix)
+    log = open_log(storage, read_only=True)
+    posix.plan("pread", NAMES.segment(1), log.close)
+    with pytest.raises(LogClosedError):
+        bodies(log)
+    assert posix.happened
+    storage.close()
+    assert set(disk._open) == before, "what was read at that moment is closed after it"
+
+
+def test_a_log_that_is_closed_while_it_looks_at_the_head_says_so() -> None:
+    disk = MemoryPosix()
+    other = made(disk, 1)
+    posix = Meanwhile(disk)
+    log = open_log(MemoryStorage(posix), read_only=True)
+    add(other, b"new")
+    posix.plan("pread", NAMES.head, log.close, after=True)
+    with pytest.raises(LogClosedError):
+        log.read(0)
+    other.close()
+
+
+def test_a_batch_ends_where_it_is_large_enough() -> None:
+    entries = [Entry(lambda head, mates: Record(b"", bytes(5 << 20))) for _ in range(3)]
+    accepted, refused = ask(entries, 0)
+    assert (accepted, refused) == (entries[:2], [])
+
+
+class Huge(bytes):
+    """More than a length field can say."""
+
+    def __len__(self) -> int:
+        return 1 << 32
+
+
+def test_a_record_beyond_four_gigabytes_is_refused_and_the_log_goes_on() -> None:
+    log = made(MemoryPosix(), 1)
+    with pytest.raises(ValueError, match="4 GiB"):
+        add(log, Huge())
+    assert add(log, b"next").lsn == 2
+    log.close()
+
+
+def test_a_record_without_a_body_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a body"):
+        encode_batch(1, 0, [Record(b"header", None)])
+
+
+def test_an_error_that_names_a_file_travels_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(LogCorruptionError("damaged", file="x.log", offset=7)))
+    assert (error.file, error.offset, str(error)) == ("x.log", 7, "damaged (file x.log, offset 7)")
+
+
+def test_a_log_can_be_asked_what_is_known_settled_and_trimmed_now() -> None:
+    disk = MemoryPosix()
+    log, other = made(disk, 3), open_log(MemoryStorage(disk))
+    assert log.known() == log.head() == 3
+    log.settle()
+    assert log.head() == 3, "a log of segments has nothing on its way"
+    for redo in (1, 2):
+        log.trim(redo)
+        assert other.trimmed() == redo - 1
+        assert other.trimmed(fresh=True) == other.trimmed(fresh=True) == redo
+    log.close()
+    other.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_only: bool) -> None:
+    disk = MemoryPosix()
+    made(disk, 2).close()
+    log = open_log(MemoryStorage(disk), read_only=read_only)
+    log.reset_after_fork()
+    assert len(bodies(log)) == 2
+    log.close()
+    log.reset_after_fork()
+    with pytest.raises(LogClosedError):
+        log.head()
+
+
+def test_a_log_without_its_folder_has_no_segments() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        MemoryStorage(disk).erase(".wal")
+        (problem, *more) = reader.verify().problems
+        assert "checkpoint is missing" in problem
+        assert any("segments are missing" in one for one in more)

@@ -1,0 +1,242 @@
+"""A log of slots whose slots or history were damaged, and what other hosts and threads do to it meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from wal import (
+    LockBusyError,
+    LogClosedError,
+    LogCorruptionError,
+    LogMissingError,
+    MemoryPosix,
+    MemoryStorage,
+    Record,
+    Storage,
+    WriteAheadLog,
+    open_log,
+)
+from wal.format import CRC, LENGTH, SLOT_FIELDS, SLOT_STATE
+from wal.names import Names
+from wal.slot import Slot, decode
+from wal.slot_chain import READERS
+from wal.testing.hosts import ManualClock, watched
+from wal.testing.log_tools import add, bodies
+from wal.testing.objects import Bucket, MemoryObjects
+
+NAMES = Names(".wal")
+
+
+def opened(bucket: Bucket, storage: Storage | None = None, **options: Any) -> WriteAheadLog:
+    return open_log(storage or MemoryObjects(bucket), clock=ManualClock(len(bucket.objects)), **options)
+
+
+def made(bucket: Bucket, batches: int = 20) -> WriteAheadLog:
+    log = opened(bucket, create=True)
+    for number in range(batches):
+        add(log, b"body %d" % number, b"%d" % number)
+    return log
+
+
+def headers(log: WriteAheadLog) -> list[bytes]:
+    return [record.header for batch in log.read(0) for record in batch.records]
+
+
+def before(storage: Storage, method: str, name: str, happen: Callable[[], object]) -> Storage:
+    """`storage`, with `happen` done once before its first such call."""
+    left = [happen]
+
+    def around(called: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if left and called == method and arguments[0] == name:
+            left.pop()()
+        return run()
+
+    return watched(storage, around)
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_that_is_missing_in_the_middle_is_named_when_it_is_read_or_trimmed() -> None:
+    bucket = Bucket()
+    made(bucket).close()
+    with closing(opened(bucket)) as log:
+        assert log.head() == 20
+        del bucket.objects[NAMES.slot(7)]
+        log.chain._cache.clear()  # type: ignore[attr-defined]  as after many others
+        for fails in (lambda: bodies(log), lambda: log.trim(10)):
+            with pytest.raises(LogCorruptionError, match="missing in the middle") as caught:
+                fails()
+            assert caught.value.file == NAMES.slot(7)
+
+
+def test_the_first_slot_is_missing_though_others_are_there() -> None:
+    bucket = Bucket()
+    made(bucket).close()
+    del bucket.objects[NAMES.slot(0)]
+    with pytest.raises(LogCorruptionError, match="first slot is missing") as caught:
+        opened(bucket)
+    assert caught.value.file == NAMES.slot(0)
+
+
+def test_a_log_that_is_made_while_an_opener_looks_for_it_is_found() -> None:
+    bucket, logs = Bucket(), []
+    storage = before(MemoryObjects(bucket), "list", ".wal", lambda: logs.append(made(bucket, 2)))
+    with closing(opened(bucket, storage)) as log:
+        assert len(bodies(log)) == 2
+    logs[0].close()
+    with pytest.raises(LogMissingError):
+        opened(Bucket())
+
+
+def test_a_history_of_another_log_and_one_that_has_a_body_are_refused() -> None:
+    bucket = Bucket()
+    made(bucket).trim(2 * READERS)
+    name = NAMES.history(2 * READERS)
+    whole = bucket.objects[name].data
+    (size,) = LENGTH.unpack_from(whole)
+    slot = decode(whole[LENGTH.size : LENGTH.size + size], name)
+    for other in (
+        Slot(b"x" * 16, slot.lsn, slot.token, slot.previous, slot.records, slot.trimmed),
+        Slot(slot.log_id, slot.lsn, slot.token, slot.previous, (Record(b"h", b"b"),), None),
+    ):
+        data = other.encode()
+        bucket.put(name, LENGTH.pack(len(data)) + data, None)
+        with closing(opened(bucket)) as log, pytest.raises(LogCorruptionError, match="another log") as caught:
+            headers(log)
+        assert caught.value.file == name
+
+
+def test_a_history_that_goes_further_than_it_was_asked_for_ends_there() -> None:
+    """Two trims that crossed: the history of the later one begins with what the earlier one has."""
+    bucket = Bucket()
+    log = made(bucket, 40)
+    log.trim(20)
+    with closing(opened(bucket)) as late:
+        assert [batch.lsn for batch in late.read(0, 12)] == list(range(1, 13))
+    log.close()
+
+
+@pytest.mark.parametrize(("headers", "cut"), [([b"h", b"i"], -1), ([b"h"], 1)], ids=["over the end", "bytes left over"])
+def test_a_slot_whose_lengths_do_not_add_up_is_refused(headers: list[bytes], cut: int) -> None:
+    """The checksum fits: somebody wrote it like that."""
+    slot = Slot(b"x" * 16, 1, b"t" * 16, b"l" * 32, tuple(Record(header, b"") for header in headers))
+    data = bytearray(slot.encode()[: -CRC.size])
+    at = SLOT_FIELDS.size + SLOT_STATE.size + 4
+    LENGTH.pack_into(data, at, 1 - cut)
+    with pytest.raises(LogCorruptionError, match="do not add up"):
+        decode(bytes(data) + CRC.pack(crc32(data)), "a.rec", 1)
+
+
+def test_a_record_without_a_body_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a body"):
+        Slot(b"x" * 16, 1, b"t" * 16, b"l" * 32, (Record(b"h", None), Record(b"h", b""))).encode()
+
+
+# --- hosts and threads ----------------------------------------------------------------------------------------------
+
+
+def test_a_mount_that_cannot_flush_a_folder_for_a_reader_serves_it_and_one_that_fails_does_not() -> None:
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, kind="slots")
+    add(log, b"x")
+    for number, served in ((errno.EROFS, True), (errno.EIO, False)):
+
+        def fail(number: int = number) -> None:
+            raise OSError(number, "no flush")
+
+        storage = before(MemoryStorage(disk), "sync_folder", ".wal", fail)
+        with closing(open_log(storage, kind="slots", read_only=True)) as reader:
+            if served:
+                assert bodies(reader) == [b"x"]
+                add(log, b"y")
+                assert bodies(reader) == [b"x", b"y"]
+            else:
+                add(log, b"z")
+                with pytest.raises(OSError, match="no flush"):
+                    reader.head()
+    log.close()
+
+
+def test_marks_have_a_range_and_an_index() -> None:
+    with closing(made(Bucket(), 1)) as log, log.right():
+        for index, value in ((-1, 0), (99, 0), (0, -1), (0, 2**63)):
+            with pytest.raises(ValueError, match="a mark is"):
+                log.store_mark(index, value)
+        log.store_mark(0, 2**63 - 1)
+        assert log.load_mark(0) == 2**63 - 1
+
+
+def test_the_right_to_apply_is_refused_inside_a_prepare() -> None:
+    log = made(Bucket(), 1)
+
+    def nested(head: int, mates: object) -> None:
+        assert (head, log.head(), log.known()) == (1, 1, 1)
+        with pytest.raises(RuntimeError, match="inside a prepare"):
+            log.right()
+
+    log.append(nested)
+    log.close()
+
+
+def test_a_handle_that_was_closed_is_not_attached_again_by_a_fork() -> None:
+    log = made(Bucket(), 1)
+    log.close()
+    log.reset_after_fork()
+    with pytest.raises(LogClosedError):
+        log.head()
+
+
+def test_a_trim_by_another_is_learned_of_when_it_is_asked_for() -> None:
+    bucket = Bucket()
+    log = made(bucket)
+    with closing(opened(bucket)) as other:
+        assert other.trimmed() == other.trimmed(fresh=True) == 0
+        log.trim(5)
+        assert other.trimmed() == 0
+        assert other.trimmed(fresh=True) == 5
+    log.close()
+
+
+def test_a_thread_waits_for_another_threads_right_and_gives_up_in_time() -> None:
+    log = open_log(MemoryObjects(), create=True)
+    inside, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with log.right():
+            inside.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(60)
+    with pytest.raises(LockBusyError, match="a thread of this process has it"), log.right(timeout=0.12):
+        pass
+    threading.Timer(0.12, go.set).start()
+    with log.right(timeout=60):
+        pass
+    thread.join()
+    log.close()
+    with pytest.raises(LogClosedError), log.right():
+        pass
+
+
+def test_a_look_at_the_end_is_believed_for_as_long_as_was_allowed() -> None:
+    bucket, clock = Bucket(), ManualClock(99)
+    log = made(bucket, 1)
+    with closing(open_log(MemoryObjects(bucket), clock=clock, read_only=True, staleness=5)) as reader:
+        assert reader.head() == 1
+        add(log, b"new")
+        clock.now += 4.9
+        assert (reader.head(), reader.head(fresh=True)) == (1, 2)
+        add(log, b"newer")
+        clock.now += 5
+        assert reader.head() == 3
+    log.close()
