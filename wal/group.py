@@ -7,7 +7,6 @@ the handing over is done, so nobody waits for a leader that is gone.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -68,7 +67,7 @@ class Group:
     def __init__(self, leader: Flush) -> None:
         self._work = leader
         self._mutex = threading.Lock()
-        self._queue: deque[Entry] = deque()
+        self._queue: list[Entry] = []
         self._leader: int | None = None  # its thread
 
     def leading(self) -> bool:
@@ -101,17 +100,19 @@ class Group:
     def take(self, limit: int) -> list[Entry]:
         """By the leader: the first entries of the queue."""
         with self._mutex:
-            entries = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+            entries = self._queue[:limit]
             for entry in entries:
                 entry.taken = True
+            del self._queue[:limit]  # all at once, at the end: whatever fails, none is lost
             return entries
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """By the leader: these come first in the next batch."""
         with self._mutex:
-            for entry in reversed(list(entries)):
+            back = list(entries)
+            for entry in back:
                 entry.taken = False
-                self._queue.appendleft(entry)
+            self._queue[:0] = back
 
     def wake(self, entries: Iterable[Entry]) -> None:
         """By the leader, when the append right is free again: these are settled."""

@@ -53,6 +53,9 @@ class Right:
         """Give it back."""
         try:
             self._lock.release()
+        except BaseException:
+            self._lock.release()  # for want of memory, say: kept, it would exclude everybody until we end
+            raise
         finally:
             self._mutex.release()
 

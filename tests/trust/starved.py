@@ -30,6 +30,7 @@ from tests.trust.lives import Ending, Notes, copy_folder, go_on, make_start, wro
 
 ROW = 50
 BOUND = 20  # seconds; an operation takes a thousandth of it: longer is a hang
+HANGS = "died: SIGALRM"
 MOST = 1 << 22  # allocations of one operation, at most
 
 
@@ -144,7 +145,7 @@ class Watch:
         notes, ending = self.run(at)
         summary.points += 1
         summary.endings[ending] = summary.endings.get(ending, 0) + 1
-        problem = wrong(self.states, notes, self._root, usable)
+        problem = "it hangs" if ending == HANGS else wrong(self.states, notes, self._root, usable)
         if problem is not None:
             again = f"python -B -m tests.trust.starved {self._name!r} --only {at}"
             summary.findings.append(f"{ending}: {problem}\nagain: {again}")

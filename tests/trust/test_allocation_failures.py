@@ -23,18 +23,62 @@ PROJECT = Path(__file__).resolve().parents[2]
 NAME = "allocations that fail"
 POINTS, POINTS_AT_NIGHT = 100, 2_000  # of each operation; the smallest has 800
 
+IN_A_GROUP = """
+import _testcapi, signal
+from wal.group import Group
+
+class Work:
+    def flush(self, queue):
+        try:
+            entries = queue.take(10)
+        except MemoryError as error:
+            entries = queue.take(10)
+            for entry in entries:
+                entry.settle(error=error)
+        for entry in entries:
+            entry.settle(entry.position, entry.error)
+        queue.wake(entries)
+
+signal.alarm(30)
+for number in range(1, 100):
+    group = Group(Work())
+    try:
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            group.submit(lambda head, mates: None)
+        finally:
+            _testcapi.remove_mem_hooks()
+    except (MemoryError, RuntimeError):  # the latter: no memory for a lock
+        group.submit(lambda head, mates: None)
+print("done")
+"""
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(
+        [sys.executable, "-B", *command], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+
+
+def needs_the_hook(layer: Layer) -> None:
+    if importlib.util.find_spec("_testcapi") is None:
+        layer.not_run(NAME, "this Python has no _testcapi, whose hook lets allocations fail")
+
+
+def test_a_leader_without_memory_loses_nobody_who_waits(layer: Layer) -> None:
+    needs_the_hook(layer)
+    done = run("-c", IN_A_GROUP)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-4000:]
+
 
 @pytest.mark.parametrize(
     "operation", ["put", "staged put", "update", "delete", "transaction", "find", "checkpoint", "open"]
 )
 def test_a_failed_allocation_is_told_or_the_result_is_right(operation: str, layer: Layer) -> None:
-    if importlib.util.find_spec("_testcapi") is None:
-        layer.not_run(NAME, "this Python has no _testcapi, whose hook lets allocations fail")
+    needs_the_hook(layer)
     points = layer.size(POINTS, POINTS_AT_NIGHT)
-    command = [sys.executable, "-B", "-m", "tests.trust.starved", operation, "--points", str(points), "--seed", SEED]
-    done = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
-    )
+    done = run("-m", "tests.trust.starved", operation, "--points", str(points), "--seed", SEED)
     assert done.stdout, done.stderr[-4000:]
     summary = json.loads(done.stdout)
     assert not summary["findings"], "\n\n".join(summary["findings"][:5])

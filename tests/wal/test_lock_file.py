@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from wal import MemoryPosix, MemoryStorage
+from wal import Clock, MemoryPosix, MemoryStorage
+from wal.rights import Right
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
 
 T = TypeVar("T")
@@ -69,3 +70,46 @@ def test_a_lock_that_cannot_be_released_is_released_by_closing_it() -> None:
         other.release()
         posix.failing = ""
         assert lock.acquire(timeout=0)
+
+
+class Poor(Boundary):
+    """Has once no memory for giving a lock back."""
+
+    poor = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "funlock" and self.poor:
+            self.poor = False
+            raise MemoryError
+        return run()
+
+
+def test_a_lock_for_whose_release_there_was_no_memory_is_held_by_nobody() -> None:
+    disk = MemoryPosix()
+    posix = Poor(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(timeout=0)
+        posix.poor = True
+        with pytest.raises(MemoryError):
+            lock.release()
+        assert other.acquire(timeout=0)
+
+
+def test_a_right_whose_lock_could_not_be_given_back_is_given_back_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = MemoryPosix()
+    with closing(MemoryStorage(disk).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        right, release, tried = Right(lock, "the right", 1.0, Clock()), lock.release, []
+
+        def poor() -> None:
+            tried.append(1)
+            if len(tried) == 1:
+                raise MemoryError
+            release()
+
+        monkeypatch.setattr(lock, "release", poor)
+        with pytest.raises(MemoryError), right:
+            pass
+        assert other.acquire(timeout=0)
+        other.release()
+        with right:
+            assert not other.acquire(timeout=0)

@@ -63,6 +63,9 @@ class FileLock:
         except OSError:
             # Closing releases too, so nothing failed: an error from here would hide that of the work just done.
             self._close_fd()
+        except BaseException:
+            self._close_fd()
+            raise
         finally:
             self._held = False
             self._thread.release()
