@@ -319,6 +319,20 @@ def test_what_cannot_be_recovered_here_is_wrong_usage_and_no_advice_to_create(
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_tree_of_0_2_3_is_not_adopted_but_the_line_that_does_is_named(
+    more: list[str], tmp_path: Path, recover: Recover
+) -> None:
+    """A recovery is harmless to repeat; an adoption cannot be undone, and is asked for by name."""
+    old = Path(shutil.copytree(Path(__file__).parent / "data/metatreedb-0.2.3/tree", tmp_path / "it's old"))
+    before = everything(old)
+    code, _, err = recover(old, *more)
+    assert code == 2 and everything(old) == before
+    assert "cannot be undone" in err
+    subprocess.run([sys.executable, "-c", err.partition("then run: ")[2]], check=True, cwd=CHECKOUT)
+    assert recover(old, *more)[0] == 0
+
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
