@@ -80,7 +80,8 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
     except ValueError as error:
         raise InvalidLocationError(f"{url} is no root: {error}") from error
     except TypeError as error:
-        raise TypeError(f"{error}{_meant(options)}") from error
+        refused = set(re.findall(r"\w+", str(error).partition(" (")[0]))
+        raise TypeError(f"{error}{_meant(name for name in options if name in refused)}") from error
     except FileNotFoundError as error:
         advice = "" if read_only else "; to create a tree there, name its levels: keys=('model', …)"
         raise MetatreeError(f"{url} does not exist{advice}") from error

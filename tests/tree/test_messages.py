@@ -200,6 +200,17 @@ def test_a_misspelt_keyword_for_a_bucket_is_refused_with_the_right_one(keyword: 
         Metatree("s3://bucket/x", ("a",), **{keyword: "x"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("root", "options"),
+    [("s3://bucket/x", {"endpoint": "x", "key": "a"}), ("s3://bucket/x", {"kye": "x", "key": "a"})],
+)
+def test_no_hint_is_given_for_an_option_that_is_right(root: str, options: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match="did you mean") as caught:
+        Metatree(root, ("a",), **options)  # type: ignore[arg-type]
+    assert "keys" not in str(caught.value)
+    assert str(caught.value).count("did you mean") == 1
+
+
 # --- arguments of the wrong kind --------------------------------------------------------------------------------------
 
 
