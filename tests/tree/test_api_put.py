@@ -521,6 +521,22 @@ def test_a_generator_is_no_source(tree: Metatree) -> None:
     assert records(tree) == []
 
 
+@pytest.mark.parametrize("user", ["", "ann:secret@"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_url_whose_server_is_not_reached_is_an_os_error_that_names_it_without_secrets(
+    user: str, recursive: bool, tree: Metatree
+) -> None:
+    with socket.socket() as nobody:  # bound, but not listening: it refuses
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}/x"
+        with pytest.raises(OSError, match=f"^http://{place} cannot be read: ClientConnectorError") as caught:
+            tree.put("m", f"http://{user}{place}{'?sig=secret' if user else ''}", name="x", recursive=recursive)
+    assert type(caught.value) is OSError
+    assert type(caught.value.__cause__).__module__.startswith("aiohttp")
+    assert "secret" not in str(caught.value)
+    assert not tree.exists("m")
+
+
 def test_a_missing_source_is_its_own_error_and_creates_no_node(tree: Metatree, fast_path: Path) -> None:
     for missing in (fast_path / "missing", str(fast_path / "missing"), (fast_path / "missing").as_uri()):
         with pytest.raises(FileNotFoundError) as caught:
