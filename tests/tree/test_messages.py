@@ -214,6 +214,12 @@ def test_no_hint_is_given_for_an_option_that_is_right(root: str, options: dict[s
 # --- arguments of the wrong kind --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("age", ["1d", "86400", None, -5, float("nan")])
+def test_what_is_no_age_is_refused_with_what_is_one(age: Any, tree: Metatree) -> None:
+    with pytest.raises(ValueError, match=r"older_than is a number of seconds .*, not "):
+        tree.gc(older_than=age)
+
+
 @pytest.mark.parametrize("source", [5, None, ["a"], object()])
 @pytest.mark.parametrize("name", [None, "n"])
 def test_what_is_no_source_is_said(source: Any, name: str | None, tree: Metatree) -> None:
