@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from metatree import Metatree, recover_command
+from metatree import Metatree, __version__, recover_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
@@ -337,7 +337,8 @@ def test_a_tree_of_0_2_3_is_not_adopted_but_the_line_that_does_is_named(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["a", "b"], ["a", "--no-such"], ["a", "-o"], ["a", "-o", "key"], ["a", "-o", "=value"]]
+    "arguments",
+    [[], ["a", "b"], ["a", "--no-such"], ["a", "--jso"], ["a", "-o"], ["a", "-o", "key"], ["a", "-o", "=value"]],
 )
 def test_wrong_usage_is_two(arguments: list[str], recover: Recover) -> None:
     code, out, err = recover(*arguments)
@@ -349,6 +350,10 @@ def test_help_tells_the_exit_codes(recover: Recover) -> None:
     code, out, _ = recover("--help")
     assert code == 0
     assert "exit codes: 0 clean or recovered, 1 damage remains, 2 usage" in out
+
+
+def test_the_version_is_that_of_the_package(recover: Recover) -> None:
+    assert recover("--version") == (0, f"metatree-recover, version {__version__}\n", "")
 
 
 def test_options_go_to_the_storage_the_first_equals_sign_divides(
