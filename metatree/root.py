@@ -52,6 +52,11 @@ def open_root(
         raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
         return _open_remote(text, options, create=create, read_only=read_only)
+    if (home := os.path.expanduser(path)) != path:
+        raise InvalidLocationError(
+            f"{text!r} is no root: shells fill in the home folder; pass {home!r}, or {f'./{path}'!r} for a folder of "
+            "that name"
+        )
     if options:
         raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
     return _open_local(os.path.abspath(path), create=create, read_only=read_only)

@@ -173,6 +173,21 @@ def test_a_url_that_lost_a_slash_is_not_taken_for_a_folder(
         assert tree.root == str(fast_path / "c:x/y")
 
 
+@pytest.mark.parametrize("root", ["~", "~/x", Path("~/x"), "~root/x", "local://~/x"])
+def test_a_home_folder_that_no_shell_has_filled_in_is_not_taken_for_a_folder(
+    root: str | Path, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fast_path)
+    monkeypatch.setenv("HOME", str(fast_path / "home"))
+    path = str(root).removeprefix("local://")
+    with pytest.raises(InvalidLocationError, match=f"pass '{os.path.expanduser(path)}', or './{path}'"):
+        Metatree(root, ("a",))
+    assert os.listdir() == []
+    for name in (f"./{path}", "~no such user/x"):
+        with Metatree(name, ("a",)) as tree:
+            assert tree.root == os.path.abspath(name)
+
+
 @pytest.mark.parametrize(
     ("root", "options", "message"),
     [
