@@ -123,13 +123,18 @@ def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
 
 
 def _failed(source: str | os.PathLike[str], error: Exception) -> SourceError:
-    """An error of Python's own stays as it is; one of the library that reads a URL becomes an OSError that names it."""
-    if type(error).__module__ == "builtins" or wal.local_path(os.fspath(source)) is not None:
-        return SourceError(error)
+    """An error of Python's own stays as it is, unless the URL in it may hold a secret; one of the library that reads a
+    URL becomes an OSError that names it."""
     url = os.fspath(source)
+    if wal.local_path(url) is not None:
+        return SourceError(error)
     shown = re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]  # users, passwords and signatures are nobody's business
-    why = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
-    told = OSError(f"{shown} cannot be read: {why}")
+    kind = type(error)
+    own = kind.__module__ == "builtins"
+    if own and shown == url:
+        return SourceError(error)
+    why = f"{kind.__name__}: {error}" if shown == url else kind.__name__
+    told = (kind if own and isinstance(error, OSError) else OSError)(f"{shown} cannot be read: {why}")
     told.__cause__ = error
     return SourceError(told)
 
