@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -52,7 +53,7 @@ def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> lis
     files = _list(source)
     if files is None:
         with _open(source) as stream:
-            return [(name, *staging.add(_Source(stream)))]
+            return [(name, *staging.add(_Source(stream, source)))]
     if not recursive:
         raise SourceError(
             IsADirectoryError(f"{os.fspath(source)} is a directory: pass recursive=True to put all of it")
@@ -61,17 +62,18 @@ def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> lis
 
 
 class _Source:
-    """A caller's stream; what it raises is the caller's own."""
+    """A caller's stream; what it raises is the caller's own. `source`: what it was opened from, if we opened it."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, source: str | os.PathLike[str] = "") -> None:
         self._stream = stream
+        self._source = source
 
     def read(self, size: int = -1, /) -> bytes:
         """Raises SourceError."""
         try:
             data = self._stream.read(size)
         except Exception as error:
-            raise SourceError(error) from error
+            raise _failed(self._source, error) from error
         if not isinstance(data, (bytes, bytearray, memoryview)):
             kind = type(data).__name__
             raise SourceError(TypeError(f"the source must yield bytes, not {kind}: open it in binary mode"))
@@ -86,7 +88,7 @@ def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Stagin
     for inner, file in files:
         check_length((name, *map(check_inner, inner.split("/"))))
         with _open(file) as stream:
-            blobs.append((f"{name}/{inner}", *staging.add(_Source(stream))))
+            blobs.append((f"{name}/{inner}", *staging.add(_Source(stream, file))))
     return blobs
 
 
@@ -108,7 +110,7 @@ def _open(source: str | os.PathLike[str]) -> BinaryIO:
     except wal.UnsafePathError as error:
         raise _special(error, "put a regular file instead, or read it yourself and put the bytes") from error
     except Exception as error:
-        raise SourceError(error) from error
+        raise _failed(source, error) from error
 
 
 def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
@@ -117,7 +119,24 @@ def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
     except wal.UnsafePathError as error:
         raise _special(error, "remove it, or put a copy in which links are files (cp -rL)") from error
     except Exception as error:
-        raise SourceError(error) from error
+        raise _failed(source, error) from error
+
+
+def _failed(source: str | os.PathLike[str], error: Exception) -> SourceError:
+    """An error of Python's own stays as it is, unless the URL in it may hold a secret; one of the library that reads a
+    URL becomes an OSError that names it."""
+    url = os.fspath(source)
+    if wal.local_path(url) is not None:
+        return SourceError(error)
+    shown = re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]  # users, passwords and signatures are nobody's business
+    kind = type(error)
+    own = kind.__module__ == "builtins"
+    if own and shown == url:
+        return SourceError(error)
+    why = f"{kind.__name__}: {error}" if shown == url else kind.__name__
+    told = (kind if own and isinstance(error, OSError) else OSError)(f"{shown} cannot be read: {why}")
+    told.__cause__ = error
+    return SourceError(told)
 
 
 def _special(error: OSError, advice: str) -> SourceError:

@@ -19,8 +19,9 @@
     └── UnsupportedStorageError  this filesystem cannot give the guarantee; says which, and what to do
 
 `ApplyPendingWarning` is no error: the commit is durable, only the readable files have not followed yet.
-What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception; a link or
-special file in it is an OSError with its path. So does the folder of a download that is missing.
+What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception, as does
+the folder of a download that is missing. A link or special file in a source is an OSError with its path; what the
+library that reads a URL calls by a name of its own is an OSError with the URL.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class translated:
         if error is None or isinstance(error, MetatreeError):
             return
         if isinstance(error, SourceError):
-            raise error.error from None
+            raise error.error from error.error.__cause__
         if isinstance(error, wal.WalError):
             raise _ours(error)(str(error)) from error
         if isinstance(error, wal.UnsafePathError):

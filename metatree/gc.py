@@ -49,8 +49,8 @@ class Collected:
 
 def collect(engine: Engine, *, older_than: float, dry_run: bool) -> Collected:
     """See `Metatree.gc`."""
-    if older_than < 0:
-        raise ValueError(f"older_than is a number of seconds, not {older_than!r}")
+    if not isinstance(older_than, (int, float)) or not older_than >= 0:
+        raise ValueError(f"older_than is a number of seconds (a day: 86400), not {older_than!r}")
     if engine.active.get() is not None:
         raise TransactionError("a collection makes a commit of its own: call it outside of the transaction")
     if not dry_run:

@@ -75,7 +75,11 @@ class Opening:
         if self._read_only and found is None:
             raise MetatreeError(f"{self._storage.url} holds no tree")
         if self._read_only:
-            raise ReadOnlyError(f"{self._storage.url} is a tree of metatreedb 0.2.3: open it for writing to adopt it")
+            url = self._storage.url
+            raise ReadOnlyError(
+                f"{url} is a tree of metatreedb 0.2.3; opening it for writing adopts it, which cannot be undone: stop "
+                f"the programs that use it, copy it, then run: from metatree import Metatree; Metatree({url!r}).close()"
+            )
         kind = "append" if self._storage.capabilities.append_log else "slots"
         self._require_writable(kind)
         levels, log = self._found(keys, kind) if found is None else self._adopt(keys, found, kind)

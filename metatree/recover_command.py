@@ -15,7 +15,7 @@ from typing import Any
 
 import wal
 
-from . import Metatree
+from . import Metatree, __version__
 from .errors import (
     ApplyPendingWarning,
     InvalidLocationError,
@@ -60,11 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="metatree-recover",
+        allow_abbrev=False,  # what a script may say must not depend on which options there are
         description="Replay a tree's log after a crash and report what was done. Deletes nothing: what it sets aside "
-        "goes to .wal/quarantine/. Running it again is harmless and says 'clean'.",
+        "goes to .wal/quarantine/. Running it again is harmless and says 'clean'. A tree of metatreedb 0.2.3 is not "
+        "adopted.",
         epilog="exit codes: 0 clean or recovered, 1 damage remains, 2 usage",
     )
     parser.add_argument("root", metavar="ROOT", help="the tree's folder")
+    parser.add_argument("--version", action="version", version=f"%(prog)s, version {__version__}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", dest="option", action="append", default=[], metavar="KEY=VALUE", help="storage option")

@@ -52,6 +52,11 @@ def open_root(
         raise InvalidLocationError(f"{text!r} is no root: {error}") from error
     if path is None:
         return _open_remote(text, options, create=create, read_only=read_only)
+    if (home := os.path.expanduser(path)) != path:
+        raise InvalidLocationError(
+            f"{text!r} is no root: shells fill in the home folder; pass {home!r}, or {f'./{path}'!r} for a folder of "
+            "that name"
+        )
     if options:
         raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
     return _open_local(os.path.abspath(path), create=create, read_only=read_only)
@@ -80,7 +85,8 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
     except ValueError as error:
         raise InvalidLocationError(f"{url} is no root: {error}") from error
     except TypeError as error:
-        raise TypeError(f"{error}{_meant(options)}") from error
+        refused = set(re.findall(r"\w+", str(error).partition(" (")[0]))
+        raise TypeError(f"{error}{_meant(name for name in options if name in refused)}") from error
     except FileNotFoundError as error:
         advice = "" if read_only else "; to create a tree there, name its levels: keys=('model', …)"
         raise MetatreeError(f"{url} does not exist{advice}") from error

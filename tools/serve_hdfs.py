@@ -258,6 +258,8 @@ def serving(folder: str | os.PathLike[str]) -> Iterator[tuple[str, int]]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one, and `timeout` sends two, would cut the end short
     raise SystemExit(0)
 
 
@@ -265,9 +267,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Serve HDFS on this machine, for tests.")
     parser.add_argument("folder", help="holds everything; is created if absent")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _end)
     try:
-        with serving(arguments.folder) as (host, port), suppress(KeyboardInterrupt):
+        with serving(arguments.folder) as (host, port):
             print(host, port, flush=True)
             parent = os.getppid()
             while os.getppid() == parent:

@@ -182,8 +182,14 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     }
     command = [_binary(), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
     with (folder / "server.log").open("wb") as log:
+        # A session of its own: a signal to our whole group, as `timeout` and a terminal send, must not end the watcher.
         return subprocess.Popen(
-            [sys.executable, "-c", _WATCH, *command], stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=folder
+            [sys.executable, "-c", _WATCH, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
         )
 
 
@@ -217,6 +223,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one, and `timeout` sends two, would cut the clearing up short
     raise KeyboardInterrupt
 
 
@@ -224,7 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Start a real S3 server on 127.0.0.1 (SeaweedFS).")
     parser.add_argument("folder", nargs="?", type=Path, help="where the data lies; default: a temporary folder")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serve-s3-")))
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ _ADVICE = {
 }
 
 
-@click.command()
+@click.command(short_help="Verify a tree: log against folders, and back.")
 @tree_command
 @click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
 @click.pass_context

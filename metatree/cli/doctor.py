@@ -26,7 +26,7 @@ _STATUS = {
 }
 
 
-@click.command()
+@click.command(short_help="Try whether a storage is fit for a tree.")
 @click.argument("url")
 @storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the same keys whatever is found.")

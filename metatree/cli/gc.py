@@ -28,7 +28,7 @@ class _Duration(click.ParamType[float]):
         return float(int(found[1]) * _UNITS[found[2]])
 
 
-@click.command()
+@click.command(short_help="Take away what writers that died left in a tree.")
 @tree_command
 @click.option("--older-than", type=_Duration(), default="1d", show_default=True, help="30m, 12h, 2d: leave younger.")
 @click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")

@@ -19,7 +19,7 @@ from .trees import opened, tree_command
 _COLOURS = {ADOPT: "green", REVERT: "green", REBUILD: "green", ASIDE: "green", RECOVER: "green", CHOOSE: "yellow"}
 
 
-@click.command()
+@click.command(short_help="Mend what `metatree check` finds.")
 @tree_command
 @click.option("--adopt", "edits", flag_value=ADOPT, help="Make official, by a commit, what was changed by hand.")
 @click.option("--revert", "edits", flag_value=REVERT, help="Undo what was changed by hand; a copy is kept.")

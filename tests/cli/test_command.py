@@ -8,6 +8,8 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 import metatree
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,8 +34,9 @@ def test_without_click_it_says_what_to_install_and_ends_with_two() -> None:
     assert done.stderr == "metatree: the command needs the package click: pip install 'metatreedb[cli]'\n"
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    done = run("-m", "metatree.cli", "--version")
+@pytest.mark.parametrize("module", ["metatree", "metatree.cli"])
+def test_the_version_is_that_of_the_package(module: str) -> None:
+    done = run("-m", module, "--version")
     assert (done.returncode, done.stdout) == (0, f"metatree, version {metatree.__version__}\n")
 
 
@@ -41,6 +44,7 @@ def test_help_names_the_commands_and_is_no_error() -> None:
     done = run("-m", "metatree.cli", "--help")
     assert done.returncode == 0
     assert "doctor" in done.stdout and "metatree-recover" in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2]  # no sentence is cut
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,3 +41,42 @@ def test_it_says_where_it_is_and_is_gone_when_it_is_stopped_or_killed(
     # the watcher ends it, a moment after its parent
     while is_open(server.endpoint):
         pass
+
+
+def servers_below(folder: Path) -> list[str]:
+    """Command lines of the processes that work below a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if os.fsencode(folder) in command:
+            found.append(os.fsdecode(command))
+    return found
+
+
+@pytest.mark.parametrize("starting", [True, False], ids=["while it starts", "while it serves"])
+def test_a_signal_to_its_whole_group_leaves_no_server_and_no_folder(
+    seaweedfs: Server, tmp_path: Path, starting: bool
+) -> None:
+    """As `timeout` and a terminal send it; the tool may be told twice."""
+    tool = subprocess.Popen(
+        [sys.executable, str(TOOL)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    assert tool.stdout is not None
+    if starting:
+        while not any("-s3.port=" in command for command in servers_below(tmp_path)):
+            time.sleep(0.01)
+    else:
+        assert tool.stdout.readline().startswith(b"endpoint_url=")
+    os.killpg(tool.pid, signal.SIGTERM)
+    time.sleep(0.01)  # so that the second one is not taken for the first
+    os.killpg(tool.pid, signal.SIGTERM)
+    assert tool.wait() == 0
+    tool.stdout.close()
+    assert servers_below(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

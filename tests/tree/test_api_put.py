@@ -7,7 +7,9 @@ import io
 import os
 import socket
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import fsspec
@@ -519,6 +521,47 @@ def test_a_generator_is_no_source(tree: Metatree) -> None:
     with pytest.raises(TypeError, match="a source is"):
         tree.put("m", (b"x" for _ in range(3)), name="b")
     assert records(tree) == []
+
+
+@pytest.mark.parametrize("user", ["", "ann:secret@"])
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_url_whose_server_is_not_reached_is_an_os_error_that_names_it_without_secrets(
+    user: str, recursive: bool, tree: Metatree
+) -> None:
+    with socket.socket() as nobody:  # bound, but not listening: it refuses
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}/x"
+        with pytest.raises(OSError, match=f"^http://{place} cannot be read: ClientConnectorError") as caught:
+            tree.put("m", f"http://{user}{place}{'?sig=secret' if user else ''}", name="x", recursive=recursive)
+    assert type(caught.value) is OSError
+    assert type(caught.value.__cause__).__module__.startswith("aiohttp")
+    assert "secret" not in str(caught.value)
+    assert not tree.exists("m")
+
+
+class _Nothing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.local("the source is the same for all storages")
+def test_a_url_of_nothing_is_not_found_without_secrets(tree: Metatree) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as server:
+        Thread(target=server.serve_forever).start()
+        place = f"127.0.0.1:{server.server_port}/x"
+        try:
+            with pytest.raises(FileNotFoundError, match=f"http://{place}"):
+                tree.put("m", f"http://{place}")
+            with pytest.raises(FileNotFoundError, match=f"^http://{place} cannot be read") as caught:
+                tree.put("m", f"http://ann:secret@{place}?sig=secret", name="x")
+        finally:
+            server.shutdown()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_missing_source_is_its_own_error_and_creates_no_node(tree: Metatree, fast_path: Path) -> None:

@@ -173,6 +173,21 @@ def test_a_url_that_lost_a_slash_is_not_taken_for_a_folder(
         assert tree.root == str(fast_path / "c:x/y")
 
 
+@pytest.mark.parametrize("root", ["~", "~/x", Path("~/x"), "~root/x", "local://~/x"])
+def test_a_home_folder_that_no_shell_has_filled_in_is_not_taken_for_a_folder(
+    root: str | Path, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fast_path)
+    monkeypatch.setenv("HOME", str(fast_path / "home"))
+    path = str(root).removeprefix("local://")
+    with pytest.raises(InvalidLocationError, match=f"pass '{os.path.expanduser(path)}', or './{path}'"):
+        Metatree(root, ("a",))
+    assert os.listdir() == []
+    for name in (f"./{path}", "~no such user/x"):
+        with Metatree(name, ("a",)) as tree:
+            assert tree.root == os.path.abspath(name)
+
+
 @pytest.mark.parametrize(
     ("root", "options", "message"),
     [
@@ -200,7 +215,24 @@ def test_a_misspelt_keyword_for_a_bucket_is_refused_with_the_right_one(keyword: 
         Metatree("s3://bucket/x", ("a",), **{keyword: "x"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("root", "options"),
+    [("s3://bucket/x", {"endpoint": "x", "key": "a"}), ("s3://bucket/x", {"kye": "x", "key": "a"})],
+)
+def test_no_hint_is_given_for_an_option_that_is_right(root: str, options: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match="did you mean") as caught:
+        Metatree(root, ("a",), **options)  # type: ignore[arg-type]
+    assert "keys" not in str(caught.value)
+    assert str(caught.value).count("did you mean") == 1
+
+
 # --- arguments of the wrong kind --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("age", ["1d", "86400", None, -5, float("nan")])
+def test_what_is_no_age_is_refused_with_what_is_one(age: Any, tree: Metatree) -> None:
+    with pytest.raises(ValueError, match=r"older_than is a number of seconds .*, not "):
+        tree.gc(older_than=age)
 
 
 @pytest.mark.parametrize("source", [5, None, ["a"], object()])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from metatree import Metatree, recover_command
+from metatree import Metatree, __version__, recover_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
@@ -319,11 +319,26 @@ def test_what_cannot_be_recovered_here_is_wrong_usage_and_no_advice_to_create(
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_tree_of_0_2_3_is_not_adopted_but_the_line_that_does_is_named(
+    more: list[str], tmp_path: Path, recover: Recover
+) -> None:
+    """A recovery is harmless to repeat; an adoption cannot be undone, and is asked for by name."""
+    old = Path(shutil.copytree(Path(__file__).parent / "data/metatreedb-0.2.3/tree", tmp_path / "it's old"))
+    before = everything(old)
+    code, _, err = recover(old, *more)
+    assert code == 2 and everything(old) == before
+    assert "cannot be undone" in err
+    subprocess.run([sys.executable, "-c", err.partition("then run: ")[2]], check=True, cwd=CHECKOUT)
+    assert recover(old, *more)[0] == 0
+
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["a", "b"], ["a", "--no-such"], ["a", "-o"], ["a", "-o", "key"], ["a", "-o", "=value"]]
+    "arguments",
+    [[], ["a", "b"], ["a", "--no-such"], ["a", "--jso"], ["a", "-o"], ["a", "-o", "key"], ["a", "-o", "=value"]],
 )
 def test_wrong_usage_is_two(arguments: list[str], recover: Recover) -> None:
     code, out, err = recover(*arguments)
@@ -335,6 +350,10 @@ def test_help_tells_the_exit_codes(recover: Recover) -> None:
     code, out, _ = recover("--help")
     assert code == 0
     assert "exit codes: 0 clean or recovered, 1 damage remains, 2 usage" in out
+
+
+def test_the_version_is_that_of_the_package(recover: Recover) -> None:
+    assert recover("--version") == (0, f"metatree-recover, version {__version__}\n", "")
 
 
 def test_options_go_to_the_storage_the_first_equals_sign_divides(
