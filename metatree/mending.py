@@ -81,9 +81,13 @@ class _Mending:
         self._result.kept += outcome.edited
         self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
         for step in steps:
-            if step not in supplied and step.action in (REVERT, ASIDE):
+            if step in supplied:
+                continue
+            if step.action == ASIDE:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
                 self._result.kept += [went] if went is not None else []
+            else:
+                self._result.failed[step.path] = "a checkpoint came in between: the log does not hold it any more"
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 
