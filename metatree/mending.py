@@ -33,7 +33,9 @@ _ROUNDS = 10  # a rebuilt node may show what is wrong below it
 def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: bool, dry_run: bool) -> Repaired:
     """See `Metatree.repair`."""
     report = check(engine, deep=deep)
-    result = Repaired(engine.log.known(), steps=Planner(engine, report, edits, paths).steps())
+    planner = Planner(engine, report, edits, paths)
+    result = Repaired(engine.log.known(), steps=planner.steps())
+    planner.require_found(result.steps)
     if dry_run:
         return result
     engine.require_writable()

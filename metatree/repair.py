@@ -72,6 +72,7 @@ class Planner:
         """`edits`: adopt, revert or None; `paths`: only what is there or below, if any are given; '': the root."""
         self._engine = engine
         self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
+        self._deep = report.deep
         self._edits = edits
         self._paths = [path.strip("/") for path in paths]
         redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
@@ -84,6 +85,19 @@ class Planner:
         steps = self._recovered()
         known = {step.path for step in steps}
         return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
+
+    def require_found(self, steps: Sequence[Step]) -> None:
+        """Raises InvalidLocationError for a path at which nothing was found, unless nothing was found anywhere, or what
+        was there may have been mended by the recovery of this handle."""
+        recovered = self._engine.recovered
+        if not self._findings or not (recovered is None or recovered.clean):
+            return
+        for path in self._paths:
+            if not any(_is_in(step.path, path) for step in steps):
+                count = len(self._findings)
+                others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
+                deep = "" if self._deep else "; whether a blob's content changed is looked at with deep only"
+                raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
 
     def _selected(self, path: str, known: set[str]) -> bool:
         if path in known:

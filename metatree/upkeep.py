@@ -34,7 +34,8 @@ class Upkeep(Reading):
         `paths`: only these files and folders, and what is below them; "" is the root. What the engine did not put
         there, which a tree without its marks is full of, is left alone by "revert" too, but for what is one of
         `paths` itself: that goes to the quarantine. `dry_run`: the plan, also of a tree that is open for reading.
-        Nothing is deleted, and what cannot be mended is named. Raises ConflictError (try again).
+        Nothing is deleted, and what cannot be mended is named. Raises InvalidLocationError for a path at which nothing
+        is found though something is elsewhere, ConflictError (try again).
         """
         if edits not in (None, ADOPT, REVERT):
             raise ValueError(f"edits is 'adopt', 'revert' or None, not {edits!r}")

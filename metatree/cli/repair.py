@@ -14,21 +14,25 @@ from metatree.repair import CANNOT, CHOOSE, DOING, LEAVE
 from .check import code_of, line
 from .ending import Code, ending
 from .progress import Progress
-from .trees import opened, tree_command
+from .trees import below, opened, tree_command
 
 _COLOURS = {**dict.fromkeys(DOING, "green"), CHOOSE: "yellow"}
 
 
 @click.command()
 @tree_command
-@click.option("--adopt", "edits", flag_value=ADOPT, help="Make official, by a commit, what was changed by hand.")
+@click.option("--adopt", is_flag=True, help="Make official, by a commit, what was changed by hand.")
 @click.option(
     "--revert",
-    "edits",
-    flag_value=REVERT,
+    is_flag=True,
     help="Undo what was changed by hand, as far as the log holds what was there; a copy is kept.",
 )
-@click.option("--path", "paths", multiple=True, help="Only this file or folder, and what is below. May be repeated.")
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    help="Only this file or folder, named as check does, and what is below. May be repeated.",
+)
 @click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
 @click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
 @click.pass_context
@@ -37,7 +41,8 @@ def repair(
     root: str,
     options: dict[str, Any],
     as_json: bool,
-    edits: str | None,
+    adopt: bool,
+    revert: bool,
     paths: tuple[str, ...],
     deep: bool,
     yes: bool,
@@ -52,6 +57,9 @@ def repair(
     Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
     hand, 2 usage, 4 another commit came in between (run it again), 6 damage, 7 commits wait for a recovery.
     """
+    if adopt and revert:
+        raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")
+    edits = ADOPT if adopt else REVERT if revert else None
     with ending(context, root, as_json=as_json), Progress() as progress:
         progress("looking at the tree")
         done, code = _repair(root, options, edits, paths, deep=deep, yes=yes)
@@ -66,6 +74,7 @@ def _repair(
     root: str, options: dict[str, Any], edits: str | None, paths: tuple[str, ...], *, deep: bool, yes: bool
 ) -> tuple[Repaired, Code]:
     with opened(root, options, read_only=True) as tree:
+        paths = tuple(below(tree, root, path) for path in paths)
         plan = tree.repair(edits=edits, paths=paths, deep=deep, dry_run=True)
     if not yes or not plan.steps:
         return plan, _code(plan)
@@ -99,7 +108,7 @@ def _worst(steps: list[Step]) -> Code:
 def _text(root: str, done: Repaired) -> list[str]:
     if not done.steps and done.clean:
         return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
-    lines = [f"{root}: {'repaired' if done.done else 'plan, nothing is changed yet'}"]
+    lines = [f"{root}: {_headline(done)}"]
     for step in done.steps:
         if step.action == LEAVE:
             continue
@@ -113,6 +122,23 @@ def _text(root: str, done: Repaired) -> list[str]:
         lines.append(f"  adopted by commit {done.lsn}")
     lines += [f"  kept      {name}" for name in done.kept]
     return lines + _ending(root, done)
+
+
+def _headline(done: Repaired) -> str:
+    if not done.done:
+        return "plan, nothing is changed yet"
+    actions = [step.action for step in done.steps if step.path not in done.failed]
+    mended = sum(action in DOING for action in actions)
+    counts = (
+        (len(done.failed), "failed", "failed"),
+        (actions.count(CHOOSE), "needs a choice", "need a choice"),
+        (actions.count(CANNOT), "cannot be repaired", "cannot be repaired"),
+        (actions.count(LEAVE), "is left alone", "are left alone"),
+    )
+    rest = ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
+    if not mended:
+        return f"nothing repaired: {rest}"
+    return f"{mended} repaired; {rest}" if rest else "repaired"
 
 
 def _left(done: Repaired) -> list[str]:

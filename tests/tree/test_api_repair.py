@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from metatree import Metatree, TransactionError
+from metatree import InvalidLocationError, Metatree, TransactionError
 from tests.tree.storages import again, at, records, storage_of
 
 Make = Callable[..., Metatree]
@@ -168,7 +168,9 @@ def test_a_plan_changes_nothing_and_needs_only_a_reader(tree: Metatree) -> None:
     reader = again(tree, read_only=True)
     assert actions(reader) == {"m/v1/metadata.json": "choose", "m/v1/notes.txt": "choose"}
     assert actions(reader, edits="adopt", paths=["m/v1/notes.txt"]) == {"m/v1/notes.txt": "adopt"}
-    assert actions(reader, paths=["m/v", "other"]) == {}
+    for path in ("m/v", "other"):
+        with pytest.raises(InvalidLocationError, match=f"nothing to repair at '{path}', but 2 other findings"):
+            reader.repair(paths=["m/v1", path], dry_run=True)
     assert at(tree).files() == before
     plan = reader.repair(edits="adopt", dry_run=True).as_dict()
     assert list(plan) == ["clean", "done", "head", "steps", "kept", "failed", "lsn", "remains"]
