@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from metatree import Metatree
 from metatree.cli.app import commands
+from metatree.recover_command import main as metatree_recover
 
 Run = Callable[..., tuple[int, str]]
 
@@ -230,3 +231,21 @@ def test_the_first_line_says_what_was_done(edited: Path, run: Run) -> None:
     assert run(edited, "--yes", *named)[1].splitlines()[0] == first
     first = f"{edited}: 1 repaired; 1 cannot be repaired"
     assert run(edited, "--yes", "--adopt", *named)[1].splitlines()[0] == first
+
+
+def test_a_file_that_cannot_be_read_has_a_way_out_that_is_no_circle(
+    root: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "m/v1/metadata.json").write_bytes(b'{"cut')
+    assert metatree_recover([str(root)]) == 1
+    code, repaired = run(root)
+    assert code == 6
+    for out in (capsys.readouterr().out, repaired):
+        assert "delete('m/v1', recursive=True)" in out
+        assert "run metatree-recover" not in out and "`metatree repair`" not in out
+    with Metatree(root) as tree:
+        tree.delete("m/v1", recursive=True)
+    assert run(root) == (0, f"{root}: clean: nothing to repair\n")
+    assert metatree_recover([str(root)]) == 0
+    kept = {file.name: file.read_bytes() for file in (root / ".wal/quarantine").rglob("*") if file.is_file()}
+    assert kept == {"metadata.json": b'{"cut', "w": b"weights"}

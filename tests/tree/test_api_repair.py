@@ -161,6 +161,17 @@ def test_a_file_that_cannot_be_read_is_rebuilt_or_named(tree: Metatree) -> None:
     assert tree.repair(edits="adopt").clean
 
 
+def test_a_node_whose_file_cannot_be_read_can_be_given_up(tree: Metatree) -> None:
+    at(tree, "m/v1/metadata.json").write_bytes(b'{"cut')
+    (step,) = tree.repair().steps
+    assert step.action == "cannot" and "give the node up with delete('m/v1', recursive=True)" in step.reason
+    tree.delete("m/v1", recursive=True)
+    assert tree.children("m") == ["v2"]
+    tree.checkpoint()
+    assert b'{"cut' in kept(tree)
+    assert_clean(tree)
+
+
 def test_a_plan_changes_nothing_and_needs_only_a_reader(tree: Metatree) -> None:
     at(tree, "m/v1/metadata.json").write_bytes(EDIT)
     at(tree, "m/v1/notes.txt").write_bytes(b"mine")
