@@ -63,7 +63,8 @@ class Draft:
     def resolve_blob(self, segments: Sequence[Segment], *, damaged: bool = False) -> tuple[Path, str]:
         """A node that exists and the name of a blob in it, which may not: as many segments as are nodes, then a blob.
 
-        The name is '' if the whole location is a node; `damaged`: also one that is listed but whose file is missing.
+        The name is '' if the whole location is a node; `damaged`: also one that is listed but whose file is missing or
+        cannot be parsed.
         """
         exists = self.view.stands if damaged else self.view.exists
         path: Path = ()
@@ -203,8 +204,8 @@ class Draft:
         self.delta.at(path).set_keys(check_values({key: value}))
 
     def delete_node(self, path: Path, *, recursive: bool) -> None:
-        """Drop a node and all below it; with `recursive` also one whose file is missing. Raises NodeNotFoundError;
-        NodeExistsError if not empty and not recursive."""
+        """Drop a node and all below it; with `recursive` also one whose file is missing or cannot be parsed. Raises
+        NodeNotFoundError; NodeExistsError if not empty and not recursive."""
         if not path:
             raise InvalidLocationError("the root cannot be deleted")
         self.reads.name(path[:-1], path[-1])

@@ -107,11 +107,21 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
             for child in children:
                 check_name(child)
     except (ValueError, TypeError, RecursionError) as error:
-        raise CorruptionError(
-            f"{name} cannot be read as a node's metadata: {error}. Restore the file, or run metatree-recover: "
-            "the log may still hold its content"
-        ) from error
+        raise CorruptionError(f"{name} cannot be read as a node's metadata: {error}; {_way_out(name)}") from error
     return NodeFile(value, tuple(children), len(stored.data), edited)
+
+
+NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError)
+"""What causes the CorruptionError of a node whose metadata.json is missing or cannot be parsed: no reading helps."""
+
+
+def _way_out(name: str) -> str:
+    """What to do about a metadata.json that cannot be read."""
+    restoring = "restore it, from a backup if repair() cannot"
+    folder = name.rpartition("/")[0]
+    if not folder or folder.startswith(layout.QUARANTINE):
+        return restoring
+    return f"{restoring}, or give the node up with delete({folder!r}, recursive=True)"
 
 
 def missing(path: Path) -> CorruptionError:

@@ -33,7 +33,9 @@ _ROUNDS = 10  # a rebuilt node may show what is wrong below it
 def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: bool, dry_run: bool) -> Repaired:
     """See `Metatree.repair`."""
     report = check(engine, deep=deep)
-    result = Repaired(engine.log.known(), steps=Planner(engine, report, edits, paths).steps())
+    planner = Planner(engine, report, edits, paths)
+    result = Repaired(engine.log.known(), steps=planner.steps())
+    planner.require_found(result.steps)
     if dry_run:
         return result
     engine.require_writable()
@@ -81,9 +83,13 @@ class _Mending:
         self._result.kept += outcome.edited
         self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
         for step in steps:
-            if step not in supplied and step.action in (REVERT, ASIDE):
+            if step in supplied:
+                continue
+            if step.action == ASIDE:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
                 self._result.kept += [went] if went is not None else []
+            else:
+                self._result.failed[step.path] = "a checkpoint came in between: the log does not hold it any more"
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 

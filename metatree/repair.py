@@ -2,7 +2,8 @@
 
 Nothing is guessed. What the log since the redo mark holds is rebuilt from it; what somebody changed by hand is adopted
 by a commit or reverted, as the caller says, and left alone if he says nothing; what neither log nor hand can supply is
-named. Nothing is deleted: what has to make room goes to the quarantine.
+named. What the engine did not put there is no edit of anything: a revert leaves it, unless it is named itself. Nothing
+is deleted: what has to make room goes to the quarantine.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from .window import fold_log
 if TYPE_CHECKING:
     from .engine import Engine
 
-CHOOSE, CANNOT, RECOVER = "choose", "cannot", "recover"
+CHOOSE, CANNOT, LEAVE, RECOVER = "choose", "cannot", "leave", "recover"
 DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
 _NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
+_FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Step:
     path: str  # of the file or folder, below the root
     kind: str  # see findings.KINDS
     reason: str
-    action: str  # adopt, revert, rebuild, set aside, recover: is done; choose, cannot: is left as it is
+    action: str  # adopt, revert, rebuild, set aside, recover: is done; choose, cannot, leave: is left as it is
     detail: str = ""  # what that means for this one
     source: str = ""  # where the edit lies by now, if a recovery moved it into the quarantine
 
@@ -67,9 +69,10 @@ class Planner:
     """Makes the plan for one tree."""
 
     def __init__(self, engine: Engine, report: Report, edits: str | None, paths: Sequence[str]) -> None:
-        """`edits`: adopt, revert or None; `paths`: only what is there or below, if any are given."""
+        """`edits`: adopt, revert or None; `paths`: only what is there or below, if any are given; '': the root."""
         self._engine = engine
         self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
+        self._deep = report.deep
         self._edits = edits
         self._paths = [path.strip("/") for path in paths]
         redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
@@ -83,10 +86,23 @@ class Planner:
         known = {step.path for step in steps}
         return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
 
+    def require_found(self, steps: Sequence[Step]) -> None:
+        """Raises InvalidLocationError for a path at which nothing was found, unless nothing was found anywhere, or what
+        was there may have been mended by the recovery of this handle."""
+        recovered = self._engine.recovered
+        if not self._findings or not (recovered is None or recovered.clean):
+            return
+        for path in self._paths:
+            if not any(_is_in(step.path, path) for step in steps):
+                count = len(self._findings)
+                others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
+                deep = "" if self._deep else "; whether a blob's content changed is looked at with deep only"
+                raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
+
     def _selected(self, path: str, known: set[str]) -> bool:
         if path in known:
             return False
-        return not self._paths or any(path == each or path.startswith(each + "/") for each in self._paths)
+        return not self._paths or any(_is_in(path, each) for each in self._paths)
 
     def _step(self, finding: Finding) -> Step:
         action, detail = self._decide(finding)
@@ -106,33 +122,37 @@ class Planner:
             return CANNOT, "only by hand"
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
-            return (CANNOT, adopting[1]) if not adopting[0] else (ADOPT, adopting[1])
+            return adopting
         if self._edits == REVERT or (self._recovering and supplies(self._window, finding) is not None):
-            return (CANNOT, reverting[1]) if not reverting[0] else (REVERT, reverting[1])
+            return reverting
         ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
         return CHOOSE, "; ".join(ways)
 
-    def _reverting(self, finding: Finding) -> tuple[bool, str]:
+    def _reverting(self, finding: Finding) -> tuple[str, str]:
         if supplies(self._window, finding) is not None:
-            return True, "what the log holds comes back, the edit is kept in the quarantine"
-        if finding.kind in ("blob-extra", "folder-extra"):
-            return True, f"goes to {layout.QUARANTINE}"
-        return False, "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
+            return REVERT, "what the log holds comes back, the edit is kept in the quarantine"
+        if finding.kind not in _FOREIGN_KINDS:
+            return CANNOT, (
+                "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
+            )
+        if finding.path in self._paths:
+            return ASIDE, f"goes to {layout.QUARANTINE}"
+        return LEAVE, "left alone, unless --path names it"
 
-    def _adopting(self, finding: Finding) -> tuple[bool, str]:
+    def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
-            return False, "a folder that is no node and no blob cannot be adopted: put it, or leave it alone"
-        if finding.kind == "blob-changed" and not self._paths:
-            return False, "rot and an edit look the same: adopt it by name, with --path"
+            return CANNOT, "a folder that is no node and no blob cannot be adopted: put it, or leave it alone"
+        if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
+            return CANNOT, "rot and an edit look the same: adopt it by name, with --path"
         if finding.kind in _NODE_KINDS:
-            return True, "a commit makes what the file says the node's keys"
+            return ADOPT, "a commit makes what the file says the node's keys"
         if _folded(finding.path) in self._twins:
-            return False, "another name differs from it only in case or form: rename one"
+            return CANNOT, "another name differs from it only in case or form: rename one"
         try:
             check_blob_name(finding.path.rpartition("/")[2])
         except InvalidLocationError as error:
-            return False, f"cannot be a blob: {error}"
-        return True, "a commit makes it a blob"
+            return CANNOT, f"cannot be a blob: {error}"
+        return ADOPT, "a commit makes it a blob"
 
     def _recovered(self) -> list[Step]:
         """Edits that the recovery of this very handle has moved out of the way, if nothing was committed since."""
@@ -184,6 +204,11 @@ def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None
         if effect.blobs.get(name) is not None:
             return tuple(parts[:depth]), name
     return None
+
+
+def _is_in(path: str, folder: str) -> bool:
+    """Whether it is this file or folder, or below it; '' is the root."""
+    return not folder or path == folder or path.startswith(folder + "/")
 
 
 def _folded(path: str) -> tuple[str, str]:

@@ -37,8 +37,11 @@ class Upkeep(Reading):
         """Mend what `check(deep=deep)` finds: write again what the log since the last checkpoint holds, and with
         `edits` "adopt" what was changed by hand, in one commit, or "revert" it; without, edits are left alone.
 
-        `paths`: only these files and folders, and what is below them. `dry_run`: the plan, also of a tree that is open
-        for reading. Nothing is deleted, and what cannot be mended is named. Raises ConflictError (try again).
+        `paths`: only these files and folders, and what is below them; "" is the root. What the engine did not put
+        there, which a tree without its marks is full of, is left alone by "revert" too, but for what is one of
+        `paths` itself: that goes to the quarantine. `dry_run`: the plan, also of a tree that is open for reading.
+        Nothing is deleted, and what cannot be mended is named. Raises InvalidLocationError for a path at which nothing
+        is found though something is elsewhere, ConflictError (try again).
         """
         from .findings import ADOPT, REVERT
         from .mending import repair

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import layout
+from . import folders, layout
 from .errors import CorruptionError
 from .facts import BlobFact
 from .fold import Effect
@@ -35,11 +35,12 @@ class View:
         return self.reader.node(path) is not None
 
     def stands(self, path: Path) -> bool:
-        """As `exists`, and also for a node that its parent lists but whose file is missing: it can only be dropped."""
+        """As `exists`, and also for a node that its parent lists but whose file is missing or cannot be parsed: it can
+        only be dropped."""
         try:
             return self.exists(path)
         except CorruptionError as error:
-            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            if not isinstance(error.__cause__, folders.NO_NODE_FILE):
                 raise
             return path[-1:] != () and path[-1] in self.children(path[:-1])
 

@@ -8,22 +8,31 @@ from typing import Any
 import click
 
 from metatree import Finding, Repaired, Report, Step
-from metatree.findings import ADOPT, ASIDE, REBUILD, REVERT
-from metatree.repair import CANNOT, CHOOSE, RECOVER
+from metatree.findings import ADOPT, REVERT
+from metatree.repair import CANNOT, CHOOSE, DOING, LEAVE
 
 from .check import code_of, line
 from .ending import Code, ending
 from .progress import Progress
-from .trees import opened, tree_command
+from .trees import below, opened, tree_command
 
-_COLOURS = {ADOPT: "green", REVERT: "green", REBUILD: "green", ASIDE: "green", RECOVER: "green", CHOOSE: "yellow"}
+_COLOURS = {**dict.fromkeys(DOING, "green"), CHOOSE: "yellow"}
 
 
 @click.command(short_help="Mend what `metatree check` finds.")
 @tree_command
-@click.option("--adopt", "edits", flag_value=ADOPT, help="Make official, by a commit, what was changed by hand.")
-@click.option("--revert", "edits", flag_value=REVERT, help="Undo what was changed by hand; a copy is kept.")
-@click.option("--path", "paths", multiple=True, help="Only this file or folder, and what is below. May be repeated.")
+@click.option("--adopt", is_flag=True, help="Make official, by a commit, what was changed by hand.")
+@click.option(
+    "--revert",
+    is_flag=True,
+    help="Undo what was changed by hand, as far as the log holds what was there; a copy is kept.",
+)
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    help="Only this file or folder, named as check does, and what is below. May be repeated.",
+)
 @click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
 @click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
 @click.pass_context
@@ -32,7 +41,8 @@ def repair(
     root: str,
     options: dict[str, Any],
     as_json: bool,
-    edits: str | None,
+    adopt: bool,
+    revert: bool,
     paths: tuple[str, ...],
     deep: bool,
     yes: bool,
@@ -40,12 +50,16 @@ def repair(
     """Mend what `metatree check` finds in the tree at ROOT; without --yes, print the plan.
 
     What the log since the last checkpoint holds is written again. What was changed by hand is left alone unless
-    --adopt or --revert says what becomes of it. What cannot be mended is named. Nothing is deleted: what has to make
-    room goes to .wal/quarantine/. A second run says "clean".
+    --adopt or --revert says what becomes of it. Files and folders that the engine did not put there stay with --revert
+    too, unless --path names each itself. What cannot be mended is named. Nothing is deleted: what has to make room goes
+    to .wal/quarantine/. A second run says "clean" if nothing was left alone.
 
     Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
     hand, 2 usage, 4 another commit came in between (run it again), 6 damage, 7 commits wait for a recovery.
     """
+    if adopt and revert:
+        raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")
+    edits = ADOPT if adopt else REVERT if revert else None
     with ending(context, root, as_json=as_json), Progress() as progress:
         progress("looking at the tree")
         done, code = _repair(root, options, edits, paths, deep=deep, yes=yes)
@@ -60,6 +74,7 @@ def _repair(
     root: str, options: dict[str, Any], edits: str | None, paths: tuple[str, ...], *, deep: bool, yes: bool
 ) -> tuple[Repaired, Code]:
     with opened(root, options, read_only=True) as tree:
+        paths = tuple(below(tree, root, path) for path in paths)
         plan = tree.repair(edits=edits, paths=paths, deep=deep, dry_run=True)
     if not yes or not plan.steps:
         return plan, _code(plan)
@@ -93,17 +108,49 @@ def _worst(steps: list[Step]) -> Code:
 def _text(root: str, done: Repaired) -> list[str]:
     if not done.steps and done.clean:
         return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
-    lines = [f"{root}: {'repaired' if done.done else 'plan, nothing is changed yet'}"]
+    lines = [f"{root}: {_headline(done)}"]
     for step in done.steps:
+        if step.action == LEAVE:
+            continue
         word = f"FAILED {step.action}" if step.path in done.failed else step.action
         colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
         lines.append(f"  {click.style(f'{word:9}', fg=colour)} {step.path}: {step.reason}")
         lines += [f"            {text}" for text in (done.failed.get(step.path) or step.detail).split("; ") if text]
+    lines += _left(done)
     lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in _paths(done)]
     if done.lsn is not None:
         lines.append(f"  adopted by commit {done.lsn}")
     lines += [f"  kept      {name}" for name in done.kept]
     return lines + _ending(root, done)
+
+
+def _headline(done: Repaired) -> str:
+    if not done.done:
+        return "plan, nothing is changed yet"
+    actions = [step.action for step in done.steps if step.path not in done.failed]
+    mended = sum(action in DOING for action in actions)
+    counts = (
+        (len(done.failed), "failed", "failed"),
+        (actions.count(CHOOSE), "needs a choice", "need a choice"),
+        (actions.count(CANNOT), "cannot be repaired", "cannot be repaired"),
+        (actions.count(LEAVE), "is left alone", "are left alone"),
+    )
+    rest = ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
+    if not mended:
+        return f"nothing repaired: {rest}"
+    return f"{mended} repaired; {rest}" if rest else "repaired"
+
+
+def _left(done: Repaired) -> list[str]:
+    """In one line: of a tree without the engine's marks it is every blob."""
+    folders = sum(step.action == LEAVE and step.kind == "folder-extra" for step in done.steps)
+    files = sum(step.action == LEAVE for step in done.steps) - folders
+    counts = [f"{count} {word}{'s' * (count > 1)}" for count, word in ((files, "file"), (folders, "folder")) if count]
+    if not counts:
+        return []
+    adopting = "--adopt takes files in, " if files else ""
+    told = f"{' and '.join(counts)} the engine did not put here; {adopting}--revert --path NAME sets one aside"
+    return [f"  {click.style('left alone', fg='yellow')}: {told}"]
 
 
 def _paths(done: Repaired) -> set[str]:
@@ -118,7 +165,7 @@ def _ending(root: str, done: Repaired) -> list[str]:
         return ["what remains:", *(line(finding) for finding in left)]
     actions = {step.action for step in done.steps}
     lines = []
-    if actions & {ADOPT, REVERT, REBUILD, ASIDE, RECOVER}:
+    if actions & DOING:
         lines.append("run it again with --yes to do this")
     if CHOOSE in actions:
         lines.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,3 +35,17 @@ def opened(root: str, options: Mapping[str, Any], *, read_only: bool) -> Iterato
         finally:
             with suppress(UnavailableError):
                 tree.close()
+
+
+def below(tree: Metatree, root: str, path: str) -> str:
+    """A path in the tree opened at ROOT as people type it, below the root: `./x`, and what begins with ROOT/, as a
+    shell completes it, or with the root's absolute path. The root itself is ''."""
+    typed = posixpath.normpath(root)
+    places = {tree.root, os.path.abspath(root), os.path.realpath(tree.root)}
+    if typed.startswith("..") or not os.path.lexists(os.path.join(tree.root, typed)):
+        places.add(typed)  # else a node is called as ROOT, and may be meant
+    name = posixpath.normpath(path)  # of a URL too, as of its root
+    for place in map(posixpath.normpath, places):
+        if f"{name}/".startswith(f"{place}/"):
+            return name[len(place) :].strip("/")
+    return "" if name == "." else name

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from metatree import Metatree, TransactionError
+from metatree import InvalidLocationError, Metatree, TransactionError
 from tests.tree.storages import again, at, records, storage_of
 
 Make = Callable[..., Metatree]
@@ -98,16 +98,32 @@ def test_edits_by_hand_are_reverted_as_far_as_the_log_holds_what_was_there(tree:
         "m/v1/metadata.json": "cannot",
         "m/v2/metadata.json": "revert",
         "m/v2/w": "revert",
-        "m/v1/notes.txt": "revert",
+        "m/v1/notes.txt": "leave",
     }
     assert at(tree, "m/v2/metadata.json").read_bytes() == good
     assert at(tree, "m/v2/w").read_bytes() == b"second"
-    assert not at(tree, "m/v1/notes.txt").exists() and tree.find("m/v1").list() == ["w"]
-    assert kept(tree) == sorted([EDIT, b"replaced", b"mine"])
+    assert at(tree, "m/v1/notes.txt").read_bytes() == b"mine"
+    assert kept(tree) == sorted([EDIT, b"replaced"])
     assert set(done.kept) <= {f".wal/quarantine/{name}" for name in at(tree, ".wal/quarantine").files()}
     assert done.remains is not None and not done.clean
-    assert [note.path for note in done.remains.notes] == ["m/v1/metadata.json"]
+    assert {note.path for note in done.remains.notes} == {"m/v1/metadata.json", "m/v1/notes.txt"}
     assert tree.repair(edits="adopt").clean
+    assert tree.find("m/v1").list() == ["notes.txt", "w"]
+    assert_clean(tree)
+
+
+def test_what_the_engine_did_not_put_there_is_set_aside_only_by_its_own_name(tree: Metatree) -> None:
+    for name in ("notes.txt", "folder/inner.txt"):
+        at(tree, "m/v1", name).write_bytes(name.encode())
+    paths = ["m/v1/notes.txt", "m/v1/folder/inner.txt"]
+    for above in ((), ("",), ("m",), ("m/v1", "m/v1/folder")):
+        assert actions(tree, edits="revert", paths=above) == dict.fromkeys(paths, "leave")
+    done = tree.repair(edits="revert", paths=paths[:1])
+    assert [step.action for step in done.steps] == ["set aside"] and not done.clean
+    assert not at(tree, "m/v1/notes.txt").exists()
+    assert at(tree, "m/v1/folder/inner.txt").read_bytes() == b"folder/inner.txt"
+    assert tree.repair(edits="revert", paths=["", *paths[1:]]).clean
+    assert kept(tree) == [b"folder/inner.txt", b"notes.txt"]
     assert_clean(tree)
 
 
@@ -124,7 +140,7 @@ def test_what_the_log_holds_is_rebuilt_and_edits_are_left_alone_if_nothing_is_sa
     assert set(actions(tree).values()) == {"rebuild", "choose"}
     tree.repair(paths=["m/v2/large"])
     assert actions(tree)["m/v2/w"] == "rebuild" and "m/v2/large" not in actions(tree)
-    assert tree.repair(edits="revert").clean
+    assert tree.repair(edits="revert", paths=["", "m/v1/notes.txt"]).clean
     assert {name: data for name, data in at(tree).files().items() if not name.startswith(".wal")} == files
     assert_clean(tree)
 
@@ -145,6 +161,17 @@ def test_a_file_that_cannot_be_read_is_rebuilt_or_named(tree: Metatree) -> None:
     assert tree.repair(edits="adopt").clean
 
 
+def test_a_node_whose_file_cannot_be_read_can_be_given_up(tree: Metatree) -> None:
+    at(tree, "m/v1/metadata.json").write_bytes(b'{"cut')
+    (step,) = tree.repair().steps
+    assert step.action == "cannot" and "give the node up with delete('m/v1', recursive=True)" in step.reason
+    tree.delete("m/v1", recursive=True)
+    assert tree.children("m") == ["v2"]
+    tree.checkpoint()
+    assert b'{"cut' in kept(tree)
+    assert_clean(tree)
+
+
 def test_a_plan_changes_nothing_and_needs_only_a_reader(tree: Metatree) -> None:
     at(tree, "m/v1/metadata.json").write_bytes(EDIT)
     at(tree, "m/v1/notes.txt").write_bytes(b"mine")
@@ -152,7 +179,9 @@ def test_a_plan_changes_nothing_and_needs_only_a_reader(tree: Metatree) -> None:
     reader = again(tree, read_only=True)
     assert actions(reader) == {"m/v1/metadata.json": "choose", "m/v1/notes.txt": "choose"}
     assert actions(reader, edits="adopt", paths=["m/v1/notes.txt"]) == {"m/v1/notes.txt": "adopt"}
-    assert actions(reader, paths=["m/v", "other"]) == {}
+    for path in ("m/v", "other"):
+        with pytest.raises(InvalidLocationError, match=f"nothing to repair at '{path}', but 2 other findings"):
+            reader.repair(paths=["m/v1", path], dry_run=True)
     assert at(tree).files() == before
     plan = reader.repair(edits="adopt", dry_run=True).as_dict()
     assert list(plan) == ["clean", "done", "head", "steps", "kept", "failed", "lsn", "remains"]
@@ -167,7 +196,7 @@ def test_a_name_that_no_blob_can_have_is_not_adopted(tree: Metatree) -> None:
     before = tree.lsn
     assert actions(tree, edits="adopt") == {f"m/v1/{name}": "cannot"}
     assert not tree.repair(edits="adopt").clean and tree.lsn == before
-    assert tree.repair(edits="revert").clean
+    assert tree.repair(edits="revert", paths=[f"m/v1/{name}"]).clean
 
 
 def test_wrong_words_are_refused(tree: Metatree) -> None:

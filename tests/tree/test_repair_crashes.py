@@ -53,10 +53,15 @@ def everything(disk: MemoryPosix, folder: str = ROOT) -> list[bytes]:
     return found
 
 
+def paths_of(edits: str) -> list[str]:
+    """All; and what a revert would leave alone, by its name."""
+    return ["", "m/v1/notes.txt"] if edits == "revert" else []
+
+
 def repaired(disk: MemoryPosix, edits: str) -> State:
     """What a repair ends in, through the library and in the folders alike."""
     with open_tree(disk) as tree:
-        assert tree.repair(edits=edits, deep=True).clean
+        assert tree.repair(edits=edits, paths=paths_of(edits), deep=True).clean
         assert tree.repair(edits=edits, deep=True).steps == []
         state = dump(tree)
     assert plain(disk) == state
@@ -84,7 +89,7 @@ def test_a_repair_that_dies_anywhere_is_finished_by_the_next(edits: str, log_hol
     camera = Camera(edited_disk(log_holds=log_holds))
     tree: Metatree = open_tree(camera)
     camera.start()
-    assert tree.repair(edits=edits).clean
+    assert tree.repair(edits=edits, paths=paths_of(edits)).clean
     images = camera.finish()
     tree.close()
     assert len(images) > 10
@@ -148,6 +153,40 @@ def test_what_another_commit_changed_meanwhile_is_not_adopted_over_it() -> None:
         assert b"".join(tree.get("m/v1/notes.txt")) == b"mine"
     other.close()
     assert_no_edit_is_lost(disk)
+
+
+class BeforeTheMending(Boundary):
+    """Lets somebody else act right before the right to apply is taken for the second time: the check is the first."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk)
+        self.act: Callable[[], object] = lambda: None
+        self.taken: list[Call] | None = None
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "flock" and call.path.endswith("/apply") and self.taken is not None:
+            self.taken.append(call)
+            if len(self.taken) == 2:
+                self.act()
+        return run()
+
+
+def test_an_edit_stays_in_its_place_if_a_checkpoint_overtakes_its_revert() -> None:
+    disk = empty_disk()
+    other = open_tree(disk)
+    other.put("m/v1", b"one", name="b")
+    before = BeforeTheMending(disk)
+    with open_tree(before) as tree:
+        other.update("m/v1", auc=0.9)
+        other.flush()
+        replace(disk, "m/v1/metadata.json", EDIT)
+        before.act, before.taken = other.checkpoint, []
+        done = tree.repair(edits="revert")
+        assert [step.action for step in done.steps] == ["revert"]
+        assert list(done.failed) == ["m/v1/metadata.json"] and not done.clean
+        assert read(disk, f"{ROOT}/m/v1/metadata.json") == EDIT
+        assert tree.repair(edits="adopt").clean
+    other.close()
 
 
 def test_a_reader_that_checks_while_others_write_finds_nothing_that_is_not_there() -> None:

@@ -1,0 +1,251 @@
+"""`metatree repair` with choices: what `--revert` brings back and leaves alone, what `--path` names, how it is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from metatree import Metatree
+from metatree.cli.app import commands
+from metatree.recover_command import main as metatree_recover
+
+Run = Callable[..., tuple[int, str]]
+
+OLD = Path(__file__).parents[1] / "tree/data/metatreedb-0.2.3"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A tree after a clean close."""
+    with Metatree(tmp_path / "tree", ("model", "version")) as tree:
+        tree.put("m/v1", b"weights", name="w")
+        tree.update("m/v1", auc=0.9)
+        tree.put("m/v2", b"weights", name="w")
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def run() -> Run:
+    """The command in this process: (exit code, stdout and stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        done = CliRunner().invoke(commands, ["repair", *map(str, arguments)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    return run
+
+
+def plain(root: Path) -> dict[str, bytes]:
+    """Every file but the engine's own."""
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {name: data for name, data in files.items() if not name.startswith((".wal", ".lock", ".metatree"))}
+
+
+# --- what the engine did not put there --------------------------------------------------------------------------------
+
+
+def copied(root: Path) -> Path:
+    """As `cp -r` does, without attributes."""
+    copy = root.with_name("copy")
+    shutil.copytree(root, copy, copy_function=shutil.copyfile)
+    return copy
+
+
+def adopted(root: Path) -> Path:
+    """A tree of metatreedb 0.2.3 after its first opening."""
+    old = root.with_name("old")
+    shutil.copytree(OLD / "tree", old, copy_function=shutil.copyfile)
+    Metatree(old).close()
+    return old
+
+
+@pytest.mark.parametrize("made", [copied, adopted])
+def test_a_revert_leaves_every_blob_of_a_tree_without_marks(made: Callable[[Path], Path], root: Path, run: Run) -> None:
+    tree = made(root)
+    before = plain(tree)
+    code, out = run(tree, "--revert", "--yes")
+    assert code == 1 and "  left alone: " in out
+    assert plain(tree) == before
+    assert not (tree / ".wal/quarantine/repaired").exists()
+    assert run(tree, "--adopt", "--yes")[0] == 0
+    assert plain(tree) == before
+
+
+def test_a_revert_leaves_foreign_files_and_folders_and_says_so(root: Path, run: Run) -> None:
+    (root / ".git").mkdir()
+    (root / ".git/HEAD").write_text("ref: refs/heads/main")
+    (root / ".DS_Store").write_bytes(b"\0")
+    (root / "m/v1/notes.txt").write_text("mine")
+    before = plain(root)
+    told = (
+        "  left alone: 2 files and 1 folder the engine did not put here; --adopt takes files in, "
+        "--revert --path NAME sets one aside"
+    )
+    code, out = run(root, "--revert")
+    assert code == 1 and told in out.splitlines()
+    assert "run it again with --yes" not in out
+    code, out = run(root, "--revert", "--yes")
+    assert code == 1 and told in out.splitlines()
+    assert out.splitlines()[-4] == "what remains:"
+    assert plain(root) == before
+    assert {step["action"] for step in json.loads(run(root, "--revert", "--json")[1])["steps"]} == {"leave"}
+
+
+def test_a_revert_sets_aside_what_is_named_and_not_what_is_below_it(root: Path, run: Run) -> None:
+    (root / ".git").mkdir()
+    (root / ".git/HEAD").write_text("ref: refs/heads/main")
+    (root / "m/v1/notes.txt").write_text("mine")
+    assert run(root, "--revert", "--yes", "--path", "m/v1")[0] == 1
+    assert (root / "m/v1/notes.txt").exists()
+    code, out = run(root, "--revert", "--yes", "--path", ".git/", "--path", "m/v1/notes.txt")
+    assert code == 0 and "  kept      .wal/quarantine/repaired/.git" in out.splitlines()
+    assert (root / ".wal/quarantine/repaired/m/v1/notes.txt").read_text() == "mine"
+    assert not (root / ".git").exists()
+
+
+def test_a_plan_tells_that_a_revert_leaves_what_is_not_named(root: Path, run: Run) -> None:
+    (root / "m/v1/notes.txt").write_text("mine")
+    assert "            --revert: left alone, unless --path names it" in run(root)[1].splitlines()
+    assert "            --revert: goes to .wal/quarantine" in run(root, "--path", "m/v1/notes.txt")[1].splitlines()
+
+
+# --- what is named ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edited(root: Path) -> Path:
+    """With a file of somebody's in m/v1 and in m/v2."""
+    for version in ("v1", "v2"):
+        (root / "m" / version / "notes.txt").write_text("mine")
+    return root
+
+
+def planned(out: str) -> list[str]:
+    return [step["path"] for step in json.loads(out)["steps"]]
+
+
+@pytest.mark.parametrize(
+    ("at", "typed"),
+    [
+        ("{root}", "m/v1/notes.txt"),
+        ("{root}", "./m/v1//notes.txt"),
+        ("{root}", "m/v2/../v1/notes.txt"),
+        ("{root}", "{root}/m/v1/notes.txt"),
+        ("{root}/", "{root}/m/v1/"),
+        ("file://{root}", "{root}/m/v1/notes.txt"),
+        ("file://{root}", "file://{root}/m/v1/notes.txt"),
+        ("tree", "tree/m/v1/notes.txt"),
+        ("./tree/", "tree/m/v1"),
+        ("tree", "./tree/m/v1/notes.txt"),
+        ("tree", "{root}/m/v1/notes.txt"),
+        ("link", "{root}/m/v1/notes.txt"),
+        ("link", "link/m/v1/notes.txt"),
+        ("../here/tree", "../here/tree/m/v1"),
+    ],
+)
+def test_a_path_is_understood_as_people_type_it(
+    at: str, typed: str, edited: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = edited.parent / "here"
+    here.mkdir()
+    (here / "link").symlink_to(edited.rename(here / "tree"))
+    monkeypatch.chdir(here)
+    root = str(here / "tree")
+    code, out = run(at.format(root=root), "--json", "--path", typed.format(root=root))
+    assert (code, planned(out)) == (1, ["m/v1/notes.txt"])
+
+
+@pytest.mark.parametrize("typed", [".", "{root}", "{root}/", "tree"])
+def test_the_root_may_be_named(typed: str, edited: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(edited.parent)
+    code, out = run("tree", "--json", "--path", typed.format(root=edited))
+    assert (code, planned(out)) == (1, ["m/v1/notes.txt", "m/v2/notes.txt"])
+
+
+def test_a_node_that_is_called_as_the_root_is_meant_by_its_name(
+    edited: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (edited.parent / "m").symlink_to(edited)
+    monkeypatch.chdir(edited.parent)
+    assert planned(run("m", "--json", "--path", "m/v1")[1]) == ["m/v1/notes.txt"]
+
+
+@pytest.mark.parametrize("typed", ["m/v9", "m/v1/note", "/m/v3/x", "../m", "m/v1/notes.txt/below"])
+def test_a_path_at_which_nothing_is_found_is_wrong_usage(typed: str, edited: Path, run: Run) -> None:
+    before = plain(edited)
+    for more in (("--adopt", "--yes"), ("--path", "m/v1"), ()):
+        code, out = run(edited, "--path", typed, *more)
+        assert code == 2 and typed.removeprefix("/") in out and "2 other findings" in out
+        assert "clean" not in out
+    assert plain(edited) == before
+    code, out = run(edited, "--path", typed, "--json")
+    assert code == 2 and '"error": "InvalidLocationError"' in out
+
+
+def test_a_changed_blob_that_is_named_without_deep_is_wrong_usage_and_says_so(edited: Path, run: Run) -> None:
+    (edited / "m/v2/w").write_bytes(b"rotten!")
+    code, out = run(edited, "--path", "m/v2/w", "--adopt")
+    assert code == 2 and "deep" in out
+    assert run(edited, "--path", "m/v2/w", "--adopt", "--deep")[0] == 6
+
+
+def test_a_path_of_a_clean_tree_is_clean(root: Path, run: Run) -> None:
+    assert run(root, "--path", "m/v1", "--adopt", "--yes") == (0, f"{root}: clean: nothing to repair\n")
+
+
+def test_what_the_recovery_has_mended_may_be_named(edited: Path, run: Run) -> None:
+    program = "import os, sys\nfrom metatree import Metatree\ntree = Metatree(sys.argv[1])\n"
+    program += "tree.put('m/v3', b'three', name='w')\nos._exit(0)"
+    subprocess.run([sys.executable, "-c", program, str(edited)], check=True)
+    shutil.rmtree(edited / "m/v3")
+    code, out = run(edited, "--path", "m/v3", "--yes")
+    assert code == 1 and out.startswith(f"{edited}: repaired\n")
+    assert (edited / "m/v3/w").read_bytes() == b"three"
+
+
+# --- how it is told ---------------------------------------------------------------------------------------------------
+
+
+def test_to_adopt_and_to_revert_exclude_each_other(edited: Path, run: Run) -> None:
+    before = plain(edited)
+    for choices in (("--adopt", "--revert"), ("--revert", "--adopt")):
+        code, out = run(edited, *choices, "--yes")
+        assert code == 2 and "--adopt" in out and "--revert" in out
+    assert plain(edited) == before
+
+
+def test_the_first_line_says_what_was_done(edited: Path, run: Run) -> None:
+    assert run(edited, "--yes")[1].splitlines()[0] == f"{edited}: nothing repaired: 2 need a choice"
+    assert run(edited, "--yes", "--revert")[1].splitlines()[0] == f"{edited}: nothing repaired: 2 are left alone"
+    (edited / "m/v1/metadata.json").unlink()
+    named = ("--path", "m/v2", "--path", "m/v1/metadata.json")
+    first = f"{edited}: nothing repaired: 1 needs a choice, 1 cannot be repaired"
+    assert run(edited, "--yes", *named)[1].splitlines()[0] == first
+    first = f"{edited}: 1 repaired; 1 cannot be repaired"
+    assert run(edited, "--yes", "--adopt", *named)[1].splitlines()[0] == first
+
+
+def test_a_file_that_cannot_be_read_has_a_way_out_that_is_no_circle(
+    root: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "m/v1/metadata.json").write_bytes(b'{"cut')
+    assert metatree_recover([str(root)]) == 1
+    code, repaired = run(root)
+    assert code == 6
+    for out in (capsys.readouterr().out, repaired):
+        assert "delete('m/v1', recursive=True)" in out
+        assert "run metatree-recover" not in out and "`metatree repair`" not in out
+    with Metatree(root) as tree:
+        tree.delete("m/v1", recursive=True)
+    assert run(root) == (0, f"{root}: clean: nothing to repair\n")
+    assert metatree_recover([str(root)]) == 0
+    kept = {file.name: file.read_bytes() for file in (root / ".wal/quarantine").rglob("*") if file.is_file()}
+    assert kept == {"metadata.json": b'{"cut', "w": b"weights"}
