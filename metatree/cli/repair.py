@@ -44,7 +44,8 @@ def repair(
     room goes to .wal/quarantine/. A second run says "clean".
 
     Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
-    hand, 2 usage, 4 another commit came in between (run it again), 6 damage, 7 commits wait for a recovery.
+    hand, 2 usage, or not all can be read, 4 another commit came in between (run it again), 6 damage, 7 commits wait for
+    a recovery.
     """
     with ending(context, root, as_json=as_json), Progress() as progress:
         progress("looking at the tree")
