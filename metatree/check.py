@@ -9,18 +9,18 @@ know: foreign files and folders, leftovers of a process that died.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import wal
 
-from . import config, folders, layout, marks, recovery
+from . import config, layout, marks, recovery
 from .errors import CorruptionError
+from .expected import Expected
 from .facts import BlobFact, Slice
 from .findings import Finding, Report
-from .fold import Effect
-from .location import Path, fold_name, join
+from .location import Path, join
+from .look import Look, Place, is_refusal
 from .sources import Sources
 from .window import fold_log
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[Report, float], None]  # what is found so far, and which part of the tree that is, 0 to 1
 
-_LOOKS = 3  # of a reader, while others write
-_MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
+_LOOKS = 3  # of a reader at the tree, or at one node, while others write
 
 
 def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Report:
@@ -78,24 +77,22 @@ class _Check:
         self._done = 0.0
         self._storage = engine.storage
         self._log = engine.log
-        self._depth = len(engine.levels)
         self._read_only = engine.read_only
         self._shared = engine.shared
-        self._adopted = config.is_adopted(engine.storage)
+        adopted = config.is_adopted(engine.storage)
+        self._place = Place(engine.storage, len(engine.levels), adopted, deep, self._was_read)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
         self._check_log()
-        redo, head = self._log.trimmed(fresh=True), self._log.head(fresh=True)
-        self.report.head = head
-        shown = self._check_marks(redo, head)
+        redo, shown = self._check_marks()
         try:
-            self._shown = fold_log(self._log, redo, shown)  # what the files must show
-            self._window = fold_log(self._log, redo, head)  # what the tree is, laid over the files
+            self._expected = Expected(self._log, redo, shown)
+            self._window = fold_log(self._log, redo, self.report.head)  # what the tree is, laid over the files
         except (CorruptionError, wal.LogCorruptionError) as error:
             self._problem("log", layout.LOG, str(error))  # against what is not known, no file can be held
             return self.report
-        self._node((), self._shown, 1.0)
+        self._node((), 1.0)
         self._check_staged()
         for name in recovery.leftovers(self._storage):
             shared = "an unfinished file, of a writer that is at work or died"
@@ -116,25 +113,31 @@ class _Check:
         if self._progress is not None:
             self._progress(self.report, self._done)
 
-    # --- the log ------------------------------------------------------------------------------------------------------
+    def _was_read(self, count: int) -> None:
+        self.report.bytes += count
+        self._tell()
 
-    def _is_there(self, folder: str) -> bool:
-        """Whether a folder that was listed exists: an object store may list for a while what is gone."""
-        return self._storage.capabilities.folders or bool(self._storage.versions(folder))
+    # --- the log ------------------------------------------------------------------------------------------------------
 
     def _check_log(self) -> None:
         for problem in self._log.verify().problems:
             self._problem("log", layout.LOG, problem)
 
-    def _check_marks(self, redo: int, head: int) -> int:
-        """The LSN that the files must show."""
-        applied = self._log.load_mark(marks.APPLIED)
+    def _check_marks(self) -> tuple[int, int]:
+        """The redo mark, and the LSN that the files must show."""
+        # The head last: a mark that is read after it may have gone beyond it rightly.
+        applied, redo = self._log.load_mark(marks.APPLIED), self._log.trimmed(fresh=True)
+        head = self.report.head = self._log.head(fresh=True)
         if applied > head or redo > head:
             marks_are = f"the marks (redo {redo}, applied {applied}) are beyond the log's head {head}"
             self._problem("marks", layout.LOG, marks_are)
-        if self._read_only and (self._shared or not self._is_attended(redo, applied, head)):
-            return redo
-        return min(head, max(applied, redo))
+        self._trusted = not self._read_only or (not self._shared and self._is_attended(redo, applied, head))
+        return redo, min(head, max(applied, redo)) if self._trusted else redo
+
+    def _noted(self) -> tuple[int, int]:
+        """The same, later."""
+        applied, redo = self._log.load_mark(marks.APPLIED), self._log.trimmed(fresh=True)
+        return redo, min(self._log.head(fresh=True), max(applied, redo)) if self._trusted else redo
 
     def _is_attended(self, redo: int, applied: int, head: int) -> bool:
         """Whether a writer lives, so that the marks may be believed; if not, whether there is something to recover."""
@@ -157,7 +160,7 @@ class _Check:
             for fact in effect.blobs.values():
                 if fact is not None and isinstance(fact.source, Slice):
                     self._check_source(fact)
-        for name in filter(self._is_there, recovery.orphans(self._storage, self._log)):
+        for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
 
     def _check_source(self, fact: BlobFact) -> None:
@@ -169,116 +172,21 @@ class _Check:
                 if entry is None or entry.size != fact.size:
                     raise CorruptionError(f"{content.name} is missing or cut short")
         except (OSError, CorruptionError) as error:
-            self._problem(
-                "content-missing", join((*fact.path, fact.name)), f"the log needs its staged content, but {error}"
-            )
+            kind = "cannot-read" if is_refusal(error) else "content-missing"
+            self._problem(kind, join((*fact.path, fact.name)), f"the log needs its staged content, but {error}")
 
     # --- the folders --------------------------------------------------------------------------------------------------
 
-    def _node(self, path: Path, shown: Effect | None, share: float) -> None:
-        name = layout.metadata(path)
-        self.report.nodes += 1
-        try:
-            stored = self._storage.read(name)
-            file = folders.parse_node(name, stored)
-        except (FileNotFoundError, NotADirectoryError):
-            self._problem(
-                "node-missing",
-                name,
-                "is missing, though the node is listed by its parent: restore it, or give the node up with "
-                f"delete({join(path)!r}, recursive=True)",
-            )
-            return
-        except (OSError, CorruptionError) as error:
-            self._problem("node-unreadable", name, str(error).removeprefix(f"{name} "))
-            return
-        children = dict.fromkeys(file.children, True)
-        wrong = shown is not None and (
-            shown.over_keys(file.keys) != file.keys or list(shown.over_children(children)) != list(children)
-        )
-        if file.edited:
-            self._problem("node-edited", name, "was edited by hand: its content is not what the engine published")
-        elif folders.is_unmarked(self._storage, stored) and not self._adopted:
-            reason = "carries no mark of the engine: replaced by another program, or copied without attributes"
-            tell = self._problem if wrong else self._note
-            tell("node-replaced", name, f"{reason}; the log says otherwise" if wrong else reason)
-        elif wrong:
-            self._problem("node-wrong", name, "does not show what the log says was applied")
-        self._folder(path, children, shown)
-        share /= 1 + len(children)
+    def _node(self, path: Path, share: float) -> None:
+        """A node and all below it; looked at again if the log no longer says what was committed during the look."""
+        for _ in range(_LOOKS):
+            look = Look(self._place, path, self._expected.shown)
+            look.run()
+            if look.settle(self._expected):
+                break
+            self._expected = Expected(self._log, *self._noted())
+        look.report_to(self.report)
+        share /= 1 + len(look.children)
         self._tell(share)
-        for child in file.children:
-            self._node((*path, child), shown.below.get(child) if shown is not None else None, share)
-
-    def _folder(self, path: Path, children: dict[str, bool], shown: Effect | None) -> None:
-        entries = {entry.name: entry for entry in self._storage.list(layout.folder(path))}
-        twins: dict[str, str] = {}
-        for name, entry in sorted(entries.items()):
-            if name == layout.METADATA or (not path and name in layout.ENGINE_NAMES):
-                continue
-            full = layout.blob(path, name)
-            if fold_name(name) in twins:
-                self._note("twin", full, f"differs from {twins[fold_name(name)]!r} only in case or form")
-            twins[fold_name(name)] = name
-            if entry.kind is wal.Kind.OTHER:
-                self._problem("link", full, "is a link or special file, which the engine neither follows nor opens")
-            elif name not in children:
-                self._entry(path, name, entry)
-        if path and layout.CONFIG in entries and folders.is_tree(self._storage, layout.folder(path)):
-            reason = f"is a tree of its own as well: it holds {layout.CONFIG}. {_MOVE_OUT}"
-            self._problem("tree-inside", layout.folder(path), reason)
-        for name, fact in shown.blobs.items() if shown is not None else ():
-            self._blob_shown(path, name, fact)
-        for name, below in shown.below.items() if shown is not None else ():
-            there = below.exists is False and name in entries and shown is not None and not _is_blob(shown, name)
-            if there and self._is_there(layout.blob(path, name)):
-                self._problem("not-removed", layout.blob(path, name), "was deleted by the log, but is still there")
-
-    def _entry(self, path: Path, name: str, entry: wal.Entry) -> None:
-        full = layout.blob(path, name)
-        if entry.kind is wal.Kind.FILE:
-            self._blob(full)
-            return
-        for inner in folders.trees_below(self._storage, full):
-            self._note("tree-inside", inner, f"is a tree inside this one. {_MOVE_OUT}")
-        if not self._is_there(full):
-            return
-        if not folders.is_blob_folder(self._storage, full, leaf=len(path) >= self._depth):
-            self._note("folder-extra", full, "a folder that is no node and no blob; it is left alone")
-            return
-        for inner in folders.files_below(self._storage, path, name):
-            self._blob(layout.blob(path, inner))
-
-    def _blob(self, name: str) -> None:
-        self.report.blobs += 1
-        attribute = folders.Attribute.decode(self._storage.attribute(name))
-        if attribute is None:
-            if self._storage.capabilities.attributes:
-                self._note("blob-extra", name, "a file the engine did not put here; it reads as a blob")
-        elif self.report.deep and attribute.sha256 and self._digest(name) != attribute.sha256:
-            self._problem("blob-changed", name, "its content is not what was put: damaged, or edited by hand")
-
-    def _digest(self, name: str) -> str:
-        hasher = hashlib.sha256()
-        with self._storage.open(name) as stream:
-            while chunk := stream.read(1 << 20):
-                hasher.update(chunk)
-                self.report.bytes += len(chunk)
-                self._tell()
-        return hasher.hexdigest()
-
-    def _blob_shown(self, path: Path, name: str, fact: BlobFact | None) -> None:
-        full = layout.blob(path, name)
-        entry = self._storage.entry(full)
-        if fact is None:
-            if entry is not None and entry.kind is wal.Kind.FILE and self._storage.attribute(full) is not None:
-                self._problem("not-removed", full, "was deleted by the log, but is still there")
-            return
-        if entry is None or entry.kind is not wal.Kind.FILE:
-            self._problem("blob-missing", full, "is missing, though the log says it was applied")
-        elif entry.size != fact.size and not self.report.deep:  # else its content was compared
-            self._problem("blob-changed", full, f"has {entry.size} bytes, not the {fact.size} that were put")
-
-
-def _is_blob(effect: Effect, name: str) -> bool:
-    return effect.blob(name)[0] is not None or effect.blob_below(name)
+        for child in look.children:
+            self._node((*path, child), share)

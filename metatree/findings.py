@@ -11,6 +11,7 @@ class Weight(enum.Enum):
     """What a kind of finding means for whoever relies on the tree."""
 
     DAMAGE = "damage"  # something durable is missing or does not read back as it was written
+    CANNOT_READ = "cannot read"  # refused to this user, or not answered now: of damage nothing is known
     EDIT = "edit"  # somebody else's hand: nothing is lost
     RECOVERY = "recovery"  # the log holds more than the files are sure to show, and no program is at it
     LEFTOVER = "leftover"  # of a program that is at work or died; harms nobody
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "blob-missing": (Weight.DAMAGE, (REBUILD,)),
     "blob-changed": (Weight.DAMAGE, (ADOPT, REVERT)),  # rot, or an edit: its bytes cannot say which
     "not-removed": (Weight.DAMAGE, (ASIDE,)),
+    "cannot-read": (Weight.CANNOT_READ, ()),
     "node-edited": (Weight.EDIT, (ADOPT, REVERT)),  # in place
     "node-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # by a file without the engine's mark
     "blob-extra": (Weight.EDIT, (ADOPT, REVERT)),

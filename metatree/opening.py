@@ -9,7 +9,7 @@ import wal
 from . import config, layout, marks, recovery
 from .clock import Clock
 from .errors import CorruptionError, MetatreeError, ReadOnlyError, UnsupportedStorageError
-from .root import refuse_inside_tree
+from .root import refuse_inside_tree, tree_above
 
 
 def parse_consistency(consistency: str | float) -> float:
@@ -63,7 +63,7 @@ class Opening:
         if found is None and not config.is_free(self._storage):
             found = config.read(self._storage)  # another process may have made the tree meanwhile
             if found is None and self._read_only:
-                raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}")
+                raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}{self._above()}")
             if found is None:
                 raise MetatreeError(
                     f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or "
@@ -73,7 +73,7 @@ class Opening:
             config.check_same_keys(keys, found, self._storage)
             return found.keys, self._open_log(found), found.log
         if self._read_only and found is None:
-            raise MetatreeError(f"{self._storage.url} holds no tree")
+            raise MetatreeError(f"{self._storage.url} holds no tree{self._above()}")
         if self._read_only:
             url = self._storage.url
             raise ReadOnlyError(
@@ -84,6 +84,11 @@ class Opening:
         self._require_writable(kind)
         levels, log = self._found(keys, kind) if found is None else self._adopt(keys, found, kind)
         return levels, log, kind
+
+    def _above(self) -> str:
+        """For who looks for a tree here: where it begins."""
+        above = tree_above(self._storage.url)
+        return "" if above is None else f"; it lies inside the tree {above}: name that folder"
 
     def _open_log(self, found: config.Config) -> wal.WriteAheadLog:
         kind = found.log or ""

@@ -112,6 +112,8 @@ class Planner:
         remedies = finding.remedies
         if RECOVER in remedies:
             return RECOVER, "opening the tree for writing replays them"
+        if finding.weight is Weight.CANNOT_READ:
+            return CANNOT, "whether it is damaged is not known: repair as a user who may read it"
         if REBUILD in remedies:
             if supplies(self._window, finding) is not None:
                 return REBUILD, "the log since the last checkpoint holds it"

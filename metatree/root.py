@@ -92,10 +92,9 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
         raise MetatreeError(f"{url} does not exist{advice}") from error
 
 
-def refuse_inside_tree(path: str) -> None:
-    """Raises MetatreeError if a folder above the local `path`, links resolved, is a tree: two engines would then own
-    the same files, and a deletion in the outer tree would take the inner one away. Folders that may not be looked into
-    are passed over. For creating and adopting only: opening costs nothing, however deep a tree lies."""
+def tree_above(path: str) -> str | None:
+    """The folder above the local `path`, links resolved, that is a tree. Folders that may not be looked into are passed
+    over."""
     here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL lies in no folder
     while (above := os.path.dirname(here)) != here:
         here = above
@@ -104,10 +103,20 @@ def refuse_inside_tree(path: str) -> None:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         if stat.S_ISREG(status.st_mode):
-            raise MetatreeError(
-                f"{path} lies inside the tree {here}, and a tree cannot hold another one: choose a folder outside of "
-                f"it (if that is no tree at all, remove the file {os.path.join(here, layout.CONFIG)})"
-            )
+            return here
+    return None
+
+
+def refuse_inside_tree(path: str) -> None:
+    """Raises MetatreeError if a folder above the local `path` is a tree: two engines would then own the same files, and
+    a deletion in the outer tree would take the inner one away. For creating and adopting only: opening costs nothing,
+    however deep a tree lies."""
+    above = tree_above(path)
+    if above is not None:
+        raise MetatreeError(
+            f"{path} lies inside the tree {above}, and a tree cannot hold another one: choose a folder outside of "
+            f"it (if that is no tree at all, remove the file {os.path.join(above, layout.CONFIG)})"
+        )
 
 
 def _make(path: str) -> None:

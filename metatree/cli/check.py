@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,12 +17,15 @@ from .trees import opened, tree_command
 
 _SHOWN = {
     Weight.DAMAGE: ("DAMAGE", "red"),
+    Weight.CANNOT_READ: ("no read", "red"),
     Weight.EDIT: ("by hand", "yellow"),
     Weight.RECOVERY: ("recover", "yellow"),
     Weight.LEFTOVER: ("left", "cyan"),
 }
 _ADVICE = {
     Weight.DAMAGE: "damage: `metatree repair {root}` says what it can rebuild and what it cannot",
+    Weight.CANNOT_READ: "what cannot be read may be whole or damaged: run it as a user who may read it, or again when "
+    "the storage answers",
     Weight.EDIT: "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do",
     Weight.RECOVERY: "commits wait for a replay: `metatree-recover {root}` does it in the open",
     Weight.LEFTOVER: "leftovers harm nobody",
@@ -38,7 +42,8 @@ def check(context: click.Context, root: str, options: dict[str, Any], as_json: b
     It changes nothing, needs no permission to write, and may run while programs work. Each deviation is named by its
     path, with the reason, a stable kind, and what `metatree repair` could do about it.
 
-    Exit codes: 0 clean, 1 something was changed by hand, 2 usage, 6 damage, 7 commits wait for a recovery.
+    Exit codes: 0 clean, 1 something was changed by hand, 2 usage, or not all can be read, 6 damage, 7 commits wait for
+    a recovery.
     """
     with (
         ending(context, root, as_json=as_json),
@@ -78,6 +83,8 @@ def code_of(report: Report) -> Code:
     """The worst that was found decides."""
     if report.has(Weight.DAMAGE):
         return Code.CORRUPTION
+    if report.has(Weight.CANNOT_READ):
+        return Code.USAGE
     if report.has(Weight.RECOVERY):
         return Code.RECOVERY_NEEDED
     return Code.OK if report.clean else Code.DIFFERS
@@ -89,10 +96,20 @@ def line(finding: Finding) -> str:
     return f"  {click.style(f'{word:8}', fg=colour)} {finding.path}: {finding.reason}"
 
 
+def _owner(root: str, finding: Finding) -> str:
+    """Whose file it is that cannot be read, if this machine can tell."""
+    if finding.weight is not Weight.CANNOT_READ:
+        return ""
+    try:
+        return f" (it belongs to {Path(root, finding.path).owner()})"
+    except (OSError, KeyError):
+        return ""
+
+
 def _text(root: str, report: Report) -> list[str]:
     verdict = click.style("clean", fg="green") if report.clean else click.style("deviates", fg="red")
     lines = [f"{root}: {verdict}: {counted(report)}, log to {report.head}"]
     findings = sorted((*report.problems, *report.notes), key=lambda each: list(Weight).index(each.weight))
-    lines += [line(finding) for finding in findings]
+    lines += [line(finding) + _owner(root, finding) for finding in findings]
     lines += [_ADVICE[weight].format(root=root) for weight in Weight if report.has(weight)]
     return lines

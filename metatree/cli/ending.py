@@ -26,7 +26,7 @@ class Code(enum.IntEnum):
 
     OK = 0
     DIFFERS = 1  # the answer is "no": something deviates, is to be done, is not so
-    USAGE = 2  # nothing was done: wrong arguments, or no tree there that can be opened now
+    USAGE = 2  # nothing was done: wrong arguments, or no tree there that can be opened, or read, now
     NOT_FOUND = 3  # no such node or blob
     CONFLICT = 4  # another commit got in between
     LOCK_TIMEOUT = 5

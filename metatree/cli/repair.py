@@ -55,7 +55,8 @@ def repair(
     to .wal/quarantine/. A second run says "clean" if nothing was left alone.
 
     Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
-    hand, 2 usage, 4 another commit came in between (run it again), 6 damage, 7 commits wait for a recovery.
+    hand, 2 usage, or not all can be read, 4 another commit came in between (run it again), 6 damage, 7 commits wait for
+    a recovery.
     """
     if adopt and revert:
         raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")

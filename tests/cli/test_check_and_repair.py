@@ -179,6 +179,16 @@ def test_what_is_no_tree_is_wrong_usage_with_one_object(tmp_path: Path, run: Run
         assert list(json.loads(out)) == ["root", "error", "message"]
 
 
+def test_a_folder_of_a_tree_is_none_and_the_tree_above_it_is_named(root: Path) -> None:
+    (root / "m/empty").mkdir()
+    for folder in ("m/v1", "m", "m/empty"):
+        done = CliRunner().invoke(commands, ["check", str(root / folder)])
+        assert done.exit_code == 2
+        assert f"; it lies inside the tree {root.resolve()}: name that folder" in done.stderr
+    done = CliRunner().invoke(commands, ["check", str(root.parent)])
+    assert done.exit_code == 2 and "inside the tree" not in done.stderr
+
+
 def test_a_damaged_log_is_six(root: Path, run: Run) -> None:
     (root / ".metatree").write_bytes(b"{")
     for command in ("check", "repair"):

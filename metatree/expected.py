@@ -1,0 +1,99 @@
+"""What a check holds the files against: the log up to a mark that is noted before they are read, and what was committed
+while they were. A file that shows any state from the mark to the log's head as it is *afterwards* is right (E10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import wal
+
+from .facts import Fact, facts_of
+from .fold import Effect
+from .location import Path
+from .window import fold_log
+
+Excuse = Callable[[Effect], bool]  # whether what was found is as it must be in this state
+
+
+class Expected:
+    """The state that the files must show at least."""
+
+    def __init__(self, log: wal.WriteAheadLog, redo: int, noted: int) -> None:
+        """`noted`: what the files showed, before any was read. Raises CorruptionError, LogCorruptionError."""
+        self._log = log
+        self._redo = redo
+        self.noted = noted
+        self.shown = fold_log(log, redo, noted)
+
+    def overtaken(self) -> bool:
+        """Whether records after the mark were trimmed, so that `excused` does not know all states since."""
+        return self._log.trimmed(fresh=True) > self.noted
+
+    def excused(self, path: Path, excuses: Sequence[Excuse]) -> set[int]:
+        """Which of the excuses hold in a state since the mark; they were made by looking at the node `path`."""
+        holding: set[int] = set()
+        head = self._log.head(fresh=True)
+        if head <= self.noted or not excuses:
+            return holding
+        effect = fold_log(self._log, self._redo, self.noted)
+        for batch in self._log.read(self.noted, head):
+            for record in batch.records:
+                for fact in facts_of(record) if record.body is not None else ():
+                    effect.apply(fact)
+                    if _touches(fact, path):
+                        holding.update(n for n, excuse in enumerate(excuses) if n not in holding and excuse(effect))
+        return holding
+
+
+def _touches(fact: Fact, path: Path) -> bool:
+    """Whether a fact may change what is seen in the folder of a node: one of it, of a child or of a node above."""
+    return len(fact.path) <= len(path) + 1 and all(a == b for a, b in zip(fact.path, path, strict=False))
+
+
+# --- excuses ----------------------------------------------------------------------------------------------------------
+
+
+def agrees(effect: Effect | None, keys: dict[str, object], children: Sequence[str]) -> bool:
+    """Whether a metadata.json of these keys and children shows what the log says of the node."""
+    if effect is None:
+        return True
+    if effect.whole and len(effect.children) != len(children):
+        return False
+    last = next((name for name, created in reversed(effect.children.items()) if created), None)
+    if last is not None and [*children[-1:]] != [last]:
+        return False  # cheap, where the lists are long
+    return effect.over_keys(keys) == keys and [*effect.over_children(children)] == [*children]
+
+
+def is_gone(window: Effect, path: Path) -> bool:
+    """Whether the log says that there is no node at `path`."""
+    for depth in range(1, len(path) + 1):
+        above, _ = window.find(path[: depth - 1])
+        if above is not None and not above.children.get(path[depth - 1], not above.whole):
+            return True
+        effect, covered = window.find(path[:depth])
+        if covered if effect is None or effect.exists is None else not effect.exists:
+            return True
+    return False
+
+
+def may_stand(window: Effect, path: Path, name: str) -> bool:
+    """Whether the log says that something has this name in a node's folder, or does not say that it went."""
+    effect, covered = window.find(path)
+    if effect is None:
+        return not covered
+    below = effect.below.get(name)
+    return below is None or below.exists is not False or is_blob(effect, name)
+
+
+def is_blob(effect: Effect, name: str) -> bool:
+    """Whether the log says that a blob, or a directory blob, has this name."""
+    return effect.blob(name)[0] is not None or effect.blob_below(name)
+
+
+def is_known(window: Effect, path: Path, name: str) -> bool:
+    """Whether the log says that something of this name came into a node's folder, or went."""
+    effect, covered = window.find(path)
+    if effect is None:
+        return covered
+    return covered or name in effect.below or is_blob(effect, name) or effect.blob(name)[1]

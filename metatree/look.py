@@ -1,0 +1,237 @@
+"""One node's folder, held against what the log says of it: the part of `check` that reads files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import wal
+
+from . import folders, layout
+from .errors import CorruptionError
+from .expected import Excuse, Expected, agrees, is_blob, is_gone, is_known, may_stand
+from .facts import BlobFact
+from .findings import Finding, Report
+from .fold import Effect
+from .location import Path, fold_name, join
+
+_MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_READS = 3  # of a blob that is replaced while it is read
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error of reading says nothing of what is there: not that it is absent, damaged or something else."""
+    return isinstance(error, OSError) and not isinstance(error, (*_ABSENT, IsADirectoryError, wal.UnsafePathError))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The tree that is looked at, and how."""
+
+    storage: wal.Storage
+    depth: int  # of its levels: below them are no nodes
+    adopted: bool  # from metatreedb 0.2.3, whose files have no mark
+    deep: bool
+    tell: Callable[[int], None]  # that so many bytes more were read
+
+    def is_there(self, folder: str) -> bool:
+        """Whether a folder that was listed exists: an object store may list for a while what is gone."""
+        return self.storage.capabilities.folders or bool(self.storage.versions(folder))
+
+
+@dataclass(slots=True)
+class _Found:
+    finding: Finding
+    excuse: Excuse | None  # in which state it would be no finding
+    problem: bool
+
+
+class Look:
+    """What is found in one node's folder."""
+
+    def __init__(self, place: Place, path: Path, shown: Effect) -> None:
+        """`shown`: what the tree's files must show."""
+        self._place = place
+        self._storage = place.storage
+        self._path = path
+        self._shown, _ = shown.find(path)
+        self._found: list[_Found] = []
+        self.children: tuple[str, ...] = ()
+        self.blobs = 0
+
+    def run(self) -> None:
+        """Look."""
+        name = layout.metadata(self._path)
+        try:
+            if self._metadata(name):
+                with self._reading(layout.folder(self._path) or "."):
+                    self._folder()
+        except _ABSENT:
+            reason = "is missing, though the node is listed by its parent: restore it, or give the node up with "
+            reason += f"delete({join(self._path)!r}, recursive=True)"
+            self._problem("node-missing", name, reason, lambda window: is_gone(window, self._path))
+
+    def settle(self, expected: Expected) -> bool:
+        """Take back what a commit during the look explains. False: some of these commits are not known any more."""
+        excuses = [(found, found.excuse) for found in self._found if found.excuse is not None]
+        holding = expected.excused(self._path, [excuse for _, excuse in excuses])
+        for n in holding:
+            self._found.remove(excuses[n][0])
+        return len(holding) == len(excuses) or not expected.overtaken()
+
+    def report_to(self, report: Report) -> None:
+        """Add to a report."""
+        report.nodes += 1
+        report.blobs += self.blobs
+        for found in self._found:
+            (report.problems if found.problem else report.notes).append(found.finding)
+
+    def _problem(self, kind: str, path: str, reason: str, excuse: Excuse | None = None) -> None:
+        self._found.append(_Found(Finding(path, reason, kind), excuse, problem=True))
+
+    def _note(self, kind: str, path: str, reason: str, excuse: Excuse | None = None) -> None:
+        self._found.append(_Found(Finding(path, reason, kind), excuse, problem=False))
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Around what reads a file or folder: that it cannot be read says nothing about its content."""
+        try:
+            yield
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            self._problem("cannot-read", name, f"cannot be read: {error.strerror or error}")
+
+    # --- its metadata.json --------------------------------------------------------------------------------------------
+
+    def _metadata(self, name: str) -> bool:
+        """Whether the node's children are known now."""
+        try:
+            with self._reading(name):
+                stored = self._storage.read(name)
+                self._compare(name, stored, folders.parse_node(name, stored))
+                return True
+        except _ABSENT:
+            raise
+        except (OSError, CorruptionError) as error:
+            self._problem("node-unreadable", name, str(error).removeprefix(f"{name} "))
+        return False
+
+    def _compare(self, name: str, stored: wal.Stored, file: folders.NodeFile) -> None:
+        self.children = file.children
+        wrong = not agrees(self._shown, file.keys, file.children)
+        if file.edited:
+            self._problem("node-edited", name, "was edited by hand: its content is not what the engine published")
+        elif folders.is_unmarked(self._storage, stored) and not self._place.adopted:
+            reason = "carries no mark of the engine: replaced by another program, or copied without attributes"
+            tell = self._problem if wrong else self._note
+            tell("node-replaced", name, f"{reason}; the log says otherwise" if wrong else reason)
+        elif wrong:
+            reason = "does not show what the log says was applied"
+            self._problem(
+                "node-wrong", name, reason, lambda window: agrees(window.find(self._path)[0], file.keys, file.children)
+            )
+
+    # --- what else is in its folder -----------------------------------------------------------------------------------
+
+    def _folder(self) -> None:
+        path = self._path
+        entries = {entry.name: entry for entry in self._storage.list(layout.folder(path))}
+        twins: dict[str, str] = {}
+        for name, entry in sorted(entries.items()):
+            if name == layout.METADATA or (not path and name in layout.ENGINE_NAMES):
+                continue
+            full = layout.blob(path, name)
+            if fold_name(name) in twins:
+                self._note("twin", full, f"differs from {twins[fold_name(name)]!r} only in case or form")
+            twins[fold_name(name)] = name
+            if entry.kind is wal.Kind.OTHER:
+                self._problem("link", full, "is a link or special file, which the engine neither follows nor opens")
+            elif name not in self.children:
+                with suppress(*_ABSENT), self._reading(full):  # what went since it was listed: the log says if it may
+                    self._entry(name, entry)
+        if path and layout.CONFIG in entries and folders.is_tree(self._storage, layout.folder(path)):
+            reason = f"is a tree of its own as well: it holds {layout.CONFIG}. {_MOVE_OUT}"
+            self._problem("tree-inside", layout.folder(path), reason)
+        if self._shown is not None:
+            self._check_shown(self._shown, entries)
+
+    def _entry(self, name: str, entry: wal.Entry) -> None:
+        full = layout.blob(self._path, name)
+        if entry.kind is wal.Kind.FILE:
+            self._blob(full)
+            return
+        for inner in folders.trees_below(self._storage, full):
+            self._note("tree-inside", inner, f"is a tree inside this one. {_MOVE_OUT}")
+        if not self._place.is_there(full):
+            return
+        if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
+            reason = "a folder that is no node and no blob; it is left alone"
+            self._note("folder-extra", full, reason, lambda window: is_known(window, self._path, name))
+            return
+        for inner in folders.files_below(self._storage, self._path, name):
+            file = layout.blob(self._path, inner)
+            with suppress(*_ABSENT), self._reading(file):
+                self._blob(file)
+
+    def _blob(self, name: str) -> None:
+        self.blobs += 1
+        for _ in range(_READS):
+            attribute = folders.Attribute.decode(self._storage.attribute(name))
+            if attribute is None:
+                if self._storage.capabilities.attributes:
+                    self._note("blob-extra", name, "a file the engine did not put here; it reads as a blob")
+                return
+            if not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
+                return
+            if attribute == folders.Attribute.decode(self._storage.attribute(name)):
+                self._problem("blob-changed", name, "its content is not what was put: damaged, or edited by hand")
+                return
+
+    def _digest(self, name: str) -> str:
+        hasher = hashlib.sha256()
+        with self._storage.open(name) as stream:
+            while chunk := stream.read(1 << 20):
+                hasher.update(chunk)
+                self._place.tell(len(chunk))
+        return hasher.hexdigest()
+
+    def _check_shown(self, shown: Effect, entries: dict[str, wal.Entry]) -> None:
+        for name, fact in shown.blobs.items():
+            with suppress(*_ABSENT), self._reading(layout.blob(self._path, name)):
+                self._blob_shown(name, fact)
+        for name, below in shown.below.items():
+            if below.exists is False and name in entries and not is_blob(shown, name):
+                self._not_removed(name)
+
+    def _not_removed(self, name: str) -> None:
+        full = layout.blob(self._path, name)
+        if self._place.is_there(full):
+            reason = "was deleted by the log, but is still there"
+            self._problem("not-removed", full, reason, lambda window: may_stand(window, self._path, name))
+
+    def _blob_shown(self, name: str, fact: BlobFact | None) -> None:
+        full = layout.blob(self._path, name)
+        entry = self._storage.entry(full)
+        is_file = entry is not None and entry.kind is wal.Kind.FILE
+        if fact is None:
+            if is_file and self._storage.attribute(full) is not None:
+                reason = "was deleted by the log, but is still there"
+                self._problem("not-removed", full, reason, lambda window: self._fact(window, name) is not None)
+        elif entry is None or not is_file:
+            reason = "is missing, though the log says it was applied"
+            self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
+        elif entry.size != fact.size and not self._place.deep:  # else its content was compared
+            reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
+            self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
+
+    def _fact(self, window: Effect, name: str) -> BlobFact | None:
+        effect, _ = window.find(self._path)
+        return None if effect is None else effect.blob(name)[0]
+
+    def _has_size(self, window: Effect, name: str, size: int) -> bool:
+        fact = self._fact(window, name)
+        return fact is not None and fact.size == size
