@@ -1,0 +1,40 @@
+"""Which process it is, in words for people."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from wal import process, whoami
+
+
+@pytest.fixture(autouse=True)
+def nameless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable tells the user's name."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    process._user_and_host.cache_clear()
+    yield
+    process._user_and_host.cache_clear()
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found"), OSError("no such service")])
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As in many containers."""
+
+    def unknown(uid: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert whoami() == f"{os.getuid()}@{os.uname().nodename}:{os.getpid()}"
+
+
+def test_a_user_is_who_the_system_or_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert whoami().partition("@")[0] == pwd.getpwuid(os.getuid()).pw_name
+    process._user_and_host.cache_clear()
+    monkeypatch.setenv("USER", "somebody")
+    assert whoami().partition("@")[0] == "somebody"
