@@ -35,7 +35,7 @@ class HeadFile:
         self._file = file
         self._pread = file.pread
         self._pwrite = file.pwrite
-        self._seen: tuple[bytes, LSN | None] = b"", None  # the word of the durable head, as it was met last
+        self._seen: tuple[bytes, LSN] = b"", 0  # the word of the durable head, as it was met last
 
     def belongs_to(self, log_id: bytes) -> bool:
         """Whether the file begins as this log's head does; if not, none of its words is believed."""
@@ -47,8 +47,10 @@ class HeadFile:
         word, lsn = self._seen
         if data == word:
             return lsn
-        lsn = self._load(_DURABLE)
-        self._seen = (b"" if lsn is None else WORD.pack(lsn, lsn ^ MASK)), lsn
+        lsn = _value(data)
+        if lsn is None:
+            return self._load(_DURABLE)  # it may have been read while it was written
+        self._seen = data, lsn
         return lsn
 
     def state(self) -> tuple[LSN, LSN] | None:
@@ -112,15 +114,21 @@ class HeadFile:
 
     def _load(self, word: int) -> int | None:
         for _ in range(_TRIES):
-            data = self._pread(WORD.size, _WORD_AT[word])
-            if len(data) == WORD.size:
-                value, complement = WORD.unpack(data)
-                if value ^ complement == MASK:
-                    return int(value)
+            value = _value(self._pread(WORD.size, _WORD_AT[word]))
+            if value is not None:
+                return value
         return None
 
     def _store(self, word: int, value: int) -> None:
         self._pwrite(WORD.pack(value, value ^ MASK), _WORD_AT[word])
+
+
+def _value(word: bytes) -> int | None:
+    """None: cut short, or a word whose halves differ."""
+    if len(word) != WORD.size:
+        return None
+    value, complement = WORD.unpack(word)
+    return int(value) if value ^ complement == MASK else None
 
 
 def _mark(index: int) -> int:
