@@ -35,7 +35,7 @@ class HeadFile:
         self._file = file
         self._pread = file.pread
         self._pwrite = file.pwrite
-        self._seen: tuple[bytes, LSN] = b"", 0  # the word of the durable head, as it was met last
+        self._seen: tuple[bytes, LSN | None] = b"", None  # the word of the durable head, as it was met last
 
     def belongs_to(self, log_id: bytes) -> bool:
         """Whether the file begins as this log's head does; if not, none of its words is believed."""
