@@ -23,7 +23,7 @@ KILLS = {"mount": 60, "seaweedfs": 12, "hdfs": 6}
 def test_killed_writers_lose_nothing_and_leave_nothing_half_done(there: Shared) -> None:
     kills = 500 if TORTURE else KILLS[there.kind]
     options = [word for key, value in there.place.options.items() for word in ("-o", f"{key}={value}")]
-    sizes = ["--kills", str(kills), "--writers", "4", "--check-every", str(kills // 2), "--ttl", "1"]
+    sizes = ["--kills", str(kills), "--writers", "4", "--check-every", str(kills // 2), "--ttl", "3"]
     mount = ["--as-mount"] if there.place.mount else []
     done = subprocess.run(
         [sys.executable, str(TOOL), there.place.root, *options, *mount, *sizes, "--json"],
