@@ -30,16 +30,6 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A tree after a clean close."""
-    with Metatree(tmp_path / "tree", ("model", "version")) as tree:
-        tree.put("m/v1", b"weights", name="w")
-        tree.update("m/v1", auc=0.9)
-        tree.put("m/v2", b"weights", name="w")
-    return tmp_path / "tree"
-
-
-@pytest.fixture
 def run() -> Run:
     """The command in this process: (exit code, stdout)."""
 

@@ -22,16 +22,6 @@ OLD = Path(__file__).parents[1] / "tree/data/metatreedb-0.2.3"
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A tree after a clean close."""
-    with Metatree(tmp_path / "tree", ("model", "version")) as tree:
-        tree.put("m/v1", b"weights", name="w")
-        tree.update("m/v1", auc=0.9)
-        tree.put("m/v2", b"weights", name="w")
-    return tmp_path / "tree"
-
-
-@pytest.fixture
 def run() -> Run:
     """The command in this process: (exit code, stdout and stderr)."""
 

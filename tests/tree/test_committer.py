@@ -203,26 +203,30 @@ def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_k
     other.close()
 
 
+def refuse_a_node(host: Host) -> None:
+    """From now on the bucket refuses one node's file."""
+
+    def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
+        if method == "publish" and arguments[0] == "m/metadata.json":
+            raise OSError(errno.EIO, "refused")
+        return host._around(method, arguments, run)
+
+    host.storage._around = refuse  # type: ignore[attr-defined]
+
+
 def test_a_checkpoint_in_a_bucket_that_could_not_write_all_files_keeps_the_log() -> None:
     bucket = TextBucket()
     prepared(bucket)
     host = Host(bucket)
     with opened(host) as tree:
         redo = tree._engine.log.trimmed()
-        around = host._around
-
-        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
-            if method == "publish" and arguments[0] == "m/metadata.json":
-                raise OSError(errno.EIO, "refused")
-            return around(method, arguments, run)
-
-        host.storage._around = refuse  # type: ignore[attr-defined]
+        refuse_a_node(host)
         with pytest.warns(ApplyPendingWarning, match="refused"):
             tree.update("m", n=1)
         with pytest.raises(UnavailableError, match="no checkpoint: some files could not be written"):
             tree.checkpoint()
         assert tree._engine.log.trimmed() == redo
-        host.storage._around = around  # type: ignore[attr-defined]
+        host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.checkpoint() == tree.lsn
 
 
@@ -292,7 +296,7 @@ def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_n
 
         host.storage._around = refuse  # type: ignore[attr-defined]
         assert "refused" in tree.recover().failed["m/v3"]
-        host.storage._around = around  # type: ignore[attr-defined]
+        host.storage._around = host._around  # type: ignore[attr-defined]
         recovered = tree.recover()
         assert (recovered.records, recovered.failed, recovered.blobs > 0) == (1, {}, True)
         assert bucket.objects["m/v3/b"].data == b"three"
@@ -303,18 +307,11 @@ def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> No
     prepared(bucket)
     host = Host(bucket)
     with opened(host) as tree:
-        around = host._around
-
-        def refuse(method: str, arguments: tuple[object, ...], run: Callable[[], object]) -> object:
-            if method == "publish" and arguments[0] == "m/metadata.json":
-                raise OSError(errno.EIO, "refused")
-            return around(method, arguments, run)
-
-        host.storage._around = refuse  # type: ignore[attr-defined]
+        refuse_a_node(host)
         with pytest.warns(ApplyPendingWarning, match="refused"):
             tree.update("m", n=1)
         assert list(tree.recover().failed) == ["m"]
-        host.storage._around = around  # type: ignore[attr-defined]
+        host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.recover().failed == {}
         assert tree.unapplied == 0
 
