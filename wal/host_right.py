@@ -22,7 +22,7 @@ from wal.storage.base import ChangedError, Storage
 
 _POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
 _FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.2  # no longer: who comes later looks more often, and would be served first again and again
 _SHORTEST_PAUSE = 0.001  # a remainder of less than this may not move the clock
 
 

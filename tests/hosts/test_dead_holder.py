@@ -15,7 +15,7 @@ import wal
 from tests.hosts.conftest import LEVELS, Shared, environment
 
 TTL = 15.0
-LOOKS = 25  # at most, while waiting: the pauses between them double up to a second
+LOOKS = 80  # at most, while waiting: the pauses between them double up to a fifth of a second
 
 HOLDER = """
 import os, signal, sys

@@ -172,29 +172,31 @@ def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) 
     stop = threading.Event()
     all_outcomes = [Outcomes(), Outcomes()]
 
-    def host(number: int) -> None:
-        with place.open(apply=("sync", "background")[number]) as tree:
+    def host(tree: Metatree, outcomes: Outcomes, number: int) -> None:
+        with tree:
             count = 0
             while not stop.is_set():
-                all_outcomes[number].commit(tree, f"h{number}-{count}")
+                outcomes.commit(tree, f"h{number}-{count}")
                 count += 1
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
         warnings.simplefilter("ignore")
-        hosts = [threading.Thread(target=host, args=(number,)) for number in range(2)]
-        for thread in hosts:
-            thread.start()
-        for _ in range(deaths):
-            time.sleep(random.uniform(0.5, 1.5))
-            mortal.die()
-            mortal.wait()
-        time.sleep(0.5)
-        stop.set()
-        for thread in hosts:
-            thread.join()
+        trees = [place.open(apply=mode) for mode in ("sync", "background")]
+        hosts = [pool.submit(host, tree, all_outcomes[number], number) for number, tree in enumerate(trees)]
+        try:
+            while not all(outcomes.done for outcomes in all_outcomes) and not any(one.done() for one in hosts):
+                time.sleep(0.02)
+            for _ in range(deaths):
+                time.sleep(random.uniform(0.5, 1.5))
+                mortal.die()
+                mortal.wait()
+            time.sleep(0.5)
+        finally:
+            stop.set()
+        for one in hosts:
+            one.result()
     together = Outcomes()
     for outcomes in all_outcomes:
-        assert outcomes.done
         together.done += outcomes.done
         together.not_done += outcomes.not_done
         together.unknown |= outcomes.unknown

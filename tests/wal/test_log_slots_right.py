@@ -119,6 +119,26 @@ def test_a_waiting_host_takes_over_when_the_time_is_up(world: World) -> None:
         right.__exit__(None, None, None)
 
 
+def test_who_waits_long_gets_the_right_though_another_wants_it_most_of_the_time(world: World) -> None:
+    """It is free for a quarter of each second. Who looked once a second could miss that for ever."""
+    busy = world.host()
+    held: list[Any] = []
+
+    def turn(_: float) -> None:
+        if clock.now % 1.0 >= 0.75:
+            if held:
+                held.pop().__exit__(None, None, None)
+        elif not held:
+            held.append(busy.right())
+            held[0].__enter__()
+
+    clock = ManualClock(2, turn)
+    waiting = world.host(clock=clock, lock_timeout=60.0, ttl=1000.0)
+    turn(0.0)
+    with waiting.right():
+        assert not held
+
+
 def test_a_slow_reply_does_not_make_a_living_holder_look_dead(world: World) -> None:
     """The server answered at once, the reply came late: that is no silence of the holder."""
     holder, other = world.host(), world.host()
