@@ -1,5 +1,5 @@
 """Metatree: the transactional, file-native tree database. Plain folders and metadata.json, with the guarantees of a
-database, on a storage without a server. `Metatree` is the way in; errors are described in `metatree.errors`.
+database and no server. Start with the class `Metatree`; `metatree.errors` describes the errors.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # What an operator's verbs return: a program that reads and writes need not wait for it.
+    # Results of check() and repair() are imported on first use, since most programs never call these.
     if name in ("Finding", "Report"):
         from . import findings
 

@@ -1,27 +1,27 @@
 """Every error this package raises: one class for each reaction of the caller.
 
     MetatreeError
-    ├── ConflictError            another commit got in between: run the transaction again
+    ├── ConflictError            another commit changed what this one relied on: run the transaction again
     ├── LockTimeoutError         a lock was not free in time (also TimeoutError); names its holder
-    ├── UnavailableError         the storage did not answer or this handle must be reopened (also OSError): try later
-    ├── CommitUnknownError       committed or not, nobody knows yet: ask `tree.status(error.txid)`, then decide
+    ├── UnavailableError         the storage failed or this handle must be reopened (also OSError): try later
+    ├── CommitUnknownError       the outcome of the commit is unknown: ask `tree.status(error.txid)`, then decide
     ├── CorruptionError          stop and run `check()`; names the file and what is wrong with it
     ├── FormatError              written by a newer version, or not by this program: upgrade
     ├── ReadOnlyError            this tree was opened for reading, or its storage cannot be written
     ├── ClosedError              the tree was closed
     ├── TransactionError         the transaction cannot be used this way (nested, finished, …)
     ├── InvalidLocationError     not a location of this tree (also ValueError)
-    ├── InvalidMetadataError     not a value metadata.json can hold (also ValueError)
+    ├── InvalidMetadataError     a value that metadata.json cannot hold, or a reserved key (also ValueError)
     ├── NodeNotFoundError        (also KeyError)
     ├── BlobNotFoundError        (also FileNotFoundError)
     ├── NodeExistsError          (also FileExistsError)
     ├── BlobExistsError          (also FileExistsError)
-    └── UnsupportedStorageError  this filesystem cannot give the guarantee; says which, and what to do
+    └── UnsupportedStorageError  this storage lacks a required guarantee; says which, and what to do
 
-`ApplyPendingWarning` is no error: the commit is durable, only the readable files have not followed yet.
-What is wrong with a *source* handed to `put` (missing, unreadable, failing half way) keeps its own exception, as does
-the folder of a download that is missing. A link or special file in a source is an OSError with its path; what the
-library that reads a URL calls by a name of its own is an OSError with the URL.
+`ApplyPendingWarning` is not an error: the commit is durable, but its files are not in place yet.
+Errors of a *source* passed to `put` (missing, unreadable, failing half way) are raised unchanged, as is that of a
+missing folder for a download. A link or special file in a source is an OSError with its path; an exception class of
+the library that reads a URL becomes an OSError with the URL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MetatreeError(Exception):
 
 
 class ConflictError(MetatreeError):
-    """What the transaction read or relied on was changed by another commit; nothing was applied."""
+    """Another commit changed what this one read or relied on; nothing was committed."""
 
 
 class LockTimeoutError(MetatreeError, TimeoutError):
@@ -49,7 +49,7 @@ class UnavailableError(MetatreeError, OSError):
 
 
 class CommitUnknownError(MetatreeError):
-    """The commit's outcome could not be learned. `txid` is what `tree.status` takes."""
+    """The outcome of a commit is unknown. Pass `txid` to `tree.status`."""
 
     def __init__(self, message: str, txid: str) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class FormatError(MetatreeError):
 
 
 class ReadOnlyError(MetatreeError):
-    """A change was asked of a tree that can only be read."""
+    """A change was attempted on a tree that can only be read."""
 
 
 class ClosedError(MetatreeError):
@@ -80,7 +80,7 @@ class TransactionError(MetatreeError):
 
 
 class InvalidLocationError(MetatreeError, ValueError):
-    """A location that cannot exist in this tree."""
+    """Not a valid location of this tree."""
 
 
 class InvalidMetadataError(MetatreeError, ValueError):
@@ -88,33 +88,33 @@ class InvalidMetadataError(MetatreeError, ValueError):
 
 
 class NodeNotFoundError(MetatreeError, KeyError):
-    """There is no such node."""
+    """The node does not exist."""
 
     __str__ = Exception.__str__  # KeyError would quote the sentence
 
 
 class BlobNotFoundError(MetatreeError, FileNotFoundError):
-    """There is no such blob."""
+    """The node exists, but has no such blob."""
 
 
 class NodeExistsError(MetatreeError, FileExistsError):
-    """A node of this name exists already."""
+    """A node of this name already exists."""
 
 
 class BlobExistsError(MetatreeError, FileExistsError):
-    """A blob of this name exists already."""
+    """A blob of this name already exists."""
 
 
 class UnsupportedStorageError(MetatreeError):
-    """The storage lacks a guarantee that was asked for."""
+    """The storage lacks a required guarantee."""
 
 
 class ApplyPendingWarning(UserWarning):
-    """A commit is durable, but its files are not in place yet; `tree.flush()` tries again and raises why."""
+    """A commit is durable, but its files are not in place yet; `tree.flush()` retries and raises the reason."""
 
 
 class SourceError(Exception):
-    """Internal: carries an exception of the caller's own source past `translated`."""
+    """Internal: carries an exception from the caller's source through `translated`."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -133,7 +133,7 @@ _FROM_WAL: tuple[tuple[type[Exception], type[MetatreeError]], ...] = (
 
 
 class translated:
-    """Turn the errors of the layers below into ours, in one place, keeping the original as the cause."""
+    """Translate errors of the layers below into those of this package, with the original as the cause."""
 
     __slots__ = ()
 
@@ -160,6 +160,6 @@ def _ours(error: wal.WalError) -> type[MetatreeError]:
 
 
 def _advice(error: OSError) -> str:
-    """What to do, unless the message says it: a refusal or a bucket that is not there does not pass by waiting."""
+    """Advice to retry, unless retrying cannot help: permission denied, or a missing bucket."""
     lasting = isinstance(error, PermissionError) or error.errno == errno.ENXIO
     return "" if lasting else ", try again when the storage is back"

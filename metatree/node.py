@@ -1,4 +1,4 @@
-"""`Node`: a light handle on a path. It holds no state; each property reads the current committed state."""
+"""`Node`: a lightweight handle on a path. It caches nothing; each property reads the current committed state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """A node of a tree, by its path. Inside a transaction it shows and changes the transaction's own state."""
+    """A node of a tree, named by its path. Inside a transaction it reads and changes the state of the transaction."""
 
     __slots__ = ("_path", "_tree")
 
@@ -31,17 +31,17 @@ class Node:
 
     @property
     def parent(self) -> Node | None:
-        """The node above; None for the root."""
+        """The parent node; None for the root."""
         return Node(self._tree, self._path[:-1]) if self._path else None
 
     @property
     def location(self) -> str:
-        """Where the node's folder is: the tree's root and the path."""
+        """The path or URL of the node's folder."""
         return "/".join((self._tree.root, *self._path)) if self._path else self._tree.root
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The node's keys, read-only, as they are now. Raises NodeNotFoundError."""
+        """The node's keys at this moment, as a read-only mapping. Raises NodeNotFoundError."""
         return self._tree._metadata(self._path)
 
     @property
@@ -93,7 +93,7 @@ class Node:
         return f"<metatree.Node {self.path!r} of {self._tree.root}>"
 
     def _repr_html_(self) -> str:
-        import html  # late: notebooks alone need it
+        import html  # imported on first use: only notebooks need it
 
         text = json.dumps(dict(self.metadata), indent=2, ensure_ascii=False)
         children = ", ".join(self.children[:20]) + (", …" if len(self.children) > 20 else "")

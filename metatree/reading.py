@@ -1,4 +1,4 @@
-"""The half of a tree's API that changes nothing, and what both halves are made of: parsing, asking, the cursor."""
+"""The read-only half of a tree's API, and what both halves use: parsing, asking, the cursor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _ChangedMeanwhile(Exception):
 
 
 class Reading:
-    """The verbs that read. `Metatree` adds those that change, and the way to open a tree."""
+    """The reading methods of a tree. `Metatree` adds opening it and changing it."""
 
     _engine: Engine
     _root: str
@@ -43,24 +43,24 @@ class Reading:
 
     @property
     def location(self) -> str:
-        """Where the cursor stands: the root and the path of the node last found by this thread or task."""
+        """The path or URL of the node at the cursor: the one that this thread or task found last."""
         return self._handle(self._engine.cursor.get()).location
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The keys of the node where the cursor stands, read-only."""
+        """The keys of the node at the cursor, as a read-only mapping."""
         return self._metadata(self._engine.cursor.get())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, location: Location) -> Node:
-        """The node at a location; also moves this thread's or task's cursor there. Raises NodeNotFoundError."""
+        """The node at a location; also moves the cursor of this thread or task there. Raises NodeNotFoundError."""
         path = self._resolve(location)
         self._engine.cursor.set(path)
         return self._handle(path)
 
     def exists(self, location: Location) -> bool:
-        """Whether a node, or a blob, is there."""
+        """Whether there is a node or a blob at a location."""
         segments = self._parse(location)
 
         def question(draft: Draft) -> bool:
@@ -75,7 +75,7 @@ class Reading:
             return False
 
     def list(self, location: Location | None = None) -> Names:
-        """The names of a node's blobs (directory blobs included), sorted. Default: where the cursor stands."""
+        """The names of a node's blobs (directory blobs included), sorted. Default: the node at the cursor."""
 
         segments = self._parse_or_cursor(location)
 
@@ -87,7 +87,7 @@ class Reading:
         return self._read(question)
 
     def children(self, location: Location | None = None) -> Names:
-        """The names of a node's child nodes, in the order they were added. Default: where the cursor stands."""
+        """The names of a node's child nodes, in the order they were added. Default: the node at the cursor."""
 
         segments = self._parse_or_cursor(location)
 
@@ -99,10 +99,10 @@ class Reading:
         return self._read(question)
 
     def walk(self, location: Location | None = None) -> Iterator[Node]:
-        """The node and all below it, parents first, children in their order; each step in its own committed state, or
-        where hosts share the storage up to 64 in one. Inside a transaction: all in the transaction's state.
+        """The node and all its descendants in pre-order, children in their order. Each step reads its own committed
+        state (up to 64 nodes at once where hosts share the storage); in a transaction all read the transaction's.
 
-        A node deleted meanwhile is passed over.
+        Nodes deleted meanwhile are skipped.
         """
         segments = self._parse_or_cursor(location)
         return self._walk(self._read(lambda draft: draft.resolve_node(segments)))
@@ -143,13 +143,13 @@ class Reading:
     def get(
         self, location: Location, outfile: str | os.PathLike[str] | None = None, *, recursive: bool = False
     ) -> Iterator[bytes]:
-        """A blob's content: a generator of bytes. The last segment is the blob's name or a `<key>` that holds it.
+        """A blob's content, as a generator of bytes. The last segment is the blob's name or a `<key>` that holds it.
 
-        With `outfile`, the blob is written there first, whole and verified, and the generator then reads that file;
+        With `outfile`, the blob is first written there, whole and verified, and the generator reads that file;
         `recursive=True` downloads a directory blob into a new folder (the generator is then empty).
-        Raises BlobNotFoundError, NodeNotFoundError (of the node above), InvalidLocationError, BlobExistsError
-        (`outfile` exists), and the system's own error if there is no folder for `outfile`;
-        damage found while streaming is a CorruptionError at the end.
+        Raises BlobNotFoundError, NodeNotFoundError (no node that could hold it), InvalidLocationError, BlobExistsError
+        (`outfile` exists), OSError (no folder for `outfile`). A stream that does not match its digest ends with
+        CorruptionError.
         """
         segments = self._parse(location)
         if outfile is None:
@@ -168,7 +168,7 @@ class Reading:
             return content.OpenBlob(blob.name, io.BufferedReader(io.FileIO(target)), None, blob.sha256).chunks()
 
     def open(self, location: Location, mode: str = "rb") -> BinaryIO:
-        """A blob as a seekable binary file object. Raises as `get` does; only "rb" is possible."""
+        """A blob as a seekable binary file object; `mode` must be "rb". Raises as `get` does."""
         if mode != "rb":
             raise ValueError(f"blobs are opened with 'rb', not {mode!r}; put() writes them")
         return self._open(self._parse(location)).stream

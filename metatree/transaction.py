@@ -1,8 +1,8 @@
-"""A transaction: a draft on one committed snapshot, with everything it read; committed or rolled back once.
+"""A transaction: a draft on one committed snapshot, with its read set; committed or rolled back once.
 
-No lock is held while its block runs. Its snapshot is that of the block's beginning, and is extended: whenever a file is
-read, its base moves to the log's head if nothing that it has read so far was changed in between; otherwise
-ConflictError, and the block's end raises it again.
+No lock is held while its block runs. The snapshot is taken when the block begins. When a file has to be read, the
+snapshot is extended to the head of the log if nothing in the read set has changed since; otherwise ConflictError is
+raised, and raised again when the block ends.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """What `tree.transaction()` returns; use it in a `with` statement, once. Without the `with` it does nothing, and
-    what follows is committed call by call. (No warning says so when it is dropped: an interrupt on the way into a
-    block would set it off as well.)
+    """Returned by `tree.transaction()`; use it in one `with` statement. Without `with` it has no effect, and the calls
+    that follow are committed one by one. (No warning when it is dropped unused: an interrupt just before the block
+    would trigger it too.)
 
-    After the block: `lsn` is the LSN of its record (None if there was nothing to commit), `replayed` whether its
-    idempotency key had been used before (then `lsn` is the first one's and nothing was committed). A key that is known
-    to be used says so from the block's beginning.
+    After the block, `lsn` is the LSN of its record (None if there was nothing to commit). `replayed` tells whether its
+    idempotency key had been used before; then nothing was committed and `lsn` is that of the first use. If the use is
+    already known, both are set when the block begins.
     """
 
     def __init__(self, engine: Engine, message: str | None, idempotency_key: str | None, tree: object) -> None:
-        """`tree`: kept alive as long as the transaction is."""
+        """`tree` is kept alive as long as the transaction is."""
         self._tree = tree
         self._pid = os.getpid()
         self._engine = engine
@@ -77,13 +77,13 @@ class Transaction:
             raise
 
     def leave(self) -> None:
-        """Make sure that this task is not in the transaction any more, however its block was left."""
+        """Take this task out of the transaction, however its block was left."""
         if self._engine.active.get() is self:
             self._step_out()
             self.staging.discard()
 
     def _look_up_key(self) -> None:
-        """A key that is known to be used says so at once, so that the block can save its work."""
+        """If the key is known to be used, set `replayed` and `lsn` now, so that the block can skip its work."""
         position = None if self._key is None else self._engine.committing.used(self._key)
         if position is not None:
             self.replayed, self.lsn = True, position.lsn
@@ -98,7 +98,7 @@ class Transaction:
             self._step_out()  # an interrupt may have kept the first one from it
 
     def _step_out(self) -> None:
-        """This task is not in the transaction any more."""
+        """Take this task out of the transaction."""
         self._finished = True
         if self._engine.active.get() is self:
             self._engine.active.set(None)
@@ -124,7 +124,7 @@ class Transaction:
                 self._engine.committed(outcome.position)
 
     def run(self, verb: Callable[[Draft], T]) -> T:
-        """A verb of the draft, in its snapshot. Raises ConflictError."""
+        """Run a verb of the draft on its snapshot. Raises ConflictError."""
         if self._finished or self._draft is None:
             raise TransactionError("the transaction is finished; make a new one with tree.transaction()")
         draft, ran = self._draft, False
@@ -139,7 +139,7 @@ class Transaction:
         try:
             return self._engine.reader.ask(question, draft.reads, fresh=False)
         except Exception as error:
-            if ran and self._failure is None:  # the draft is changed, and nobody knows whether that was right
+            if ran and self._failure is None:  # the draft has changed, perhaps on a state that no longer holds
                 self._failure = error
             raise
 
@@ -159,8 +159,8 @@ class Transaction:
                 raise self._failure
 
     def watching(self, draft: Draft) -> Watch:
-        """For what a verb hands out and the block looks at later: notes it as read, and raises ConflictError if it was
-        changed between the snapshot of now and that of then. What is changed after that is found by the read set."""
+        """For results that the block examines later: adds what it looks at to the read set, and raises ConflictError if
+        that changed between the snapshot of then and of now. Later changes are found through the read set."""
         base = self._base
 
         def watch(note: Callable[[ReadSet], None]) -> None:

@@ -1,4 +1,4 @@
-"""`Metatree`: the tree people hold. It opens, wires and delegates; the logic is in the modules it names."""
+"""`Metatree`, the public API of a tree. It opens, wires and delegates; the logic is in the modules it imports."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 class Metatree(Upkeep):
-    """A tree of nodes, each a folder with a metadata.json and blobs; changed in transactions, on plain files.
+    """A tree of nodes, each a folder with a metadata.json and blobs, changed in transactions.
 
-    Safe for threads; correct after a fork; picklable (the pickle carries `storage_options`, secrets included: the
-    engine itself stores none). Use it as a context manager, or call `close()`.
+    Thread-safe, usable after a fork, and picklable. (The pickle carries `storage_options`, secrets included; the
+    engine stores them nowhere.) Use it as a context manager, or call `close()`.
     """
 
-    _tuning: ClassVar[Mapping[str, Any]] = {}  # further arguments of `Engine`, for a subclass
+    _tuning: ClassVar[Mapping[str, Any]] = {}  # more arguments for `Engine`, set by a subclass
 
     def __init__(
         self,
@@ -45,15 +45,17 @@ class Metatree(Upkeep):
         storage_options: Mapping[str, Any] | None = None,
         **fs_kwargs: Any,
     ) -> None:
-        """Create the tree if `root` is empty or absent (`keys` then names its levels), open it if it is one, adopt it
-        if metatreedb 0.2.3 wrote it, refuse any other folder.
+        """Open the tree at `root`. An absent or empty root becomes a new tree whose levels are `keys`; a tree written
+        by metatreedb 0.2.3 is adopted; any other folder is refused.
 
-        `root`: a path or URL, or an open `wal.Storage`. `apply`: "sync" (files are in place when a call returns) or
-        "background" (they follow within 50 ms, or 1 s where hosts share the storage; readers through this library see
-        every commit at once either way).
-        `consistency`: "strong", or on S3 and HDFS the seconds by which a read may be out of date, which saves requests.
-        `locking_enabled` is accepted for programs of metatreedb 0.2.3 and ignored. Other keywords are the
-        filesystem's storage options; a local root has none and refuses them, so that no misspelt keyword is lost.
+        `root`: a path, a URL, or an open `wal.Storage`.
+        `apply`: "sync" (files are in place when a call returns; a metadata.json above 16 KiB follows within 50 ms) or
+        "background" (all follow within 50 ms, or 1 s where hosts share the storage). Readers through this library see
+        every commit at once either way.
+        `consistency`: "strong", or, where hosts share the storage, the seconds by which a read may be out of date,
+        which saves requests.
+        `locking_enabled` is accepted for programs of metatreedb 0.2.3 and ignored. Other keywords are storage options
+        of the filesystem; a local root has none, so an unknown keyword is an error.
 
         Raises MetatreeError (no tree here, other levels), CorruptionError, FormatError, LockTimeoutError,
         ReadOnlyError, UnsupportedStorageError, TypeError (unknown keyword).
@@ -83,14 +85,14 @@ class Metatree(Upkeep):
 
     @property
     def lsn(self) -> int:
-        """The last committed LSN, 0 for a tree nobody has changed."""
+        """The LSN of the last commit; 0 if the tree was never changed."""
         with translated():
             self._engine.require_usable()
             return self._engine.log.head()
 
     @property
     def unapplied(self) -> int:
-        """How many commits' batches the files are behind, as far as this handle knows; 0 when they show everything."""
+        """How many batches of the log the files are behind, as far as this handle knows; 0 when they show all."""
         with translated():
             self._engine.require_usable()
             return self._engine.committer.unapplied()
@@ -103,11 +105,11 @@ class Metatree(Upkeep):
     def put(
         self, location: Location, source: Any, *, name: str | None = None, force: bool = False, recursive: bool = False
     ) -> bool:
-        """Store a blob in a node, creating the node and what is missing above it. Returns True.
+        """Store a blob in a node; the node and missing ancestors are created. Returns True.
 
         `source`: a path, any fsspec URL, bytes, or a binary file object (the last two need `name`); a directory needs
-        `recursive=True`. The source is copied, never linked or renamed.
-        Raises BlobExistsError unless `force`, NodeExistsError, InvalidLocationError, and what the source raises.
+        `recursive=True`. The source is copied, never linked or renamed. `force` replaces an existing blob.
+        Raises BlobExistsError unless `force`, NodeExistsError, InvalidLocationError, and errors of the source.
         """
         segments = self._parse(location)
         blob_name = content.source_name(source, name)
@@ -131,9 +133,9 @@ class Metatree(Upkeep):
         /,
         **more: Any,
     ) -> None:
-        """Set keys of a node (default: where the cursor stands). JSON values keep their type.
+        """Set keys of a node (default: the node at the cursor). JSON values keep their type.
 
-        `values` is a dict for keys that are no identifiers. Raises InvalidMetadataError, NodeNotFoundError.
+        `values` is a dict, for keys that are not identifiers. Raises InvalidMetadataError, NodeNotFoundError.
         """
         checked = merge(values, more)
         segments = self._parse_or_cursor(location)
@@ -143,19 +145,19 @@ class Metatree(Upkeep):
         self._change(lambda draft: draft.update(draft.resolve(segments), checked))
 
     def unset(self, location: Location | None, *keys: str) -> None:
-        """Remove keys of a node; those it does not have are passed over. Raises NodeNotFoundError."""
+        """Remove keys of a node; keys it does not have are ignored. Raises NodeNotFoundError."""
         segments = self._parse_or_cursor(location)
         names = [check_key(key) for key in keys]
         self._change(lambda draft: draft.unset(draft.resolve(segments), names))
 
     def compare_and_set(self, location: Location, key: str, expect: Any, value: Any) -> None:
-        """Set a key, only if its value is `expect` (None: absent or null). Raises ConflictError."""
+        """Set a key only if its value is `expect` (None: absent or null); otherwise raises ConflictError."""
         segments = self._parse(location)
         checked = check_value(key, value)
         self._change(lambda draft: draft.compare_and_set(draft.resolve(segments), key, expect, checked))
 
     def delete(self, location: Location, *, recursive: bool = False) -> None:
-        """Delete a node, or a blob. A node that has children or blobs, or a directory blob, needs `recursive`."""
+        """Delete a node or a blob. A node with children or blobs, and a directory blob, need `recursive`."""
         segments = self._parse(location)
 
         def change(draft: Draft) -> None:
@@ -168,18 +170,21 @@ class Metatree(Upkeep):
         self._change(change)
 
     def move(self, src: Location, dst: Location) -> None:
-        """Rename a node with all below it, or a blob; `dst` is its whole new location and must not exist.
+        """Rename a node with its whole subtree, or a blob; `dst` is the full new location and must not exist.
 
         Raises NodeExistsError, BlobExistsError, NodeNotFoundError, BlobNotFoundError, InvalidLocationError.
         """
         self._copy(src, dst, move=True)
 
     def copy(self, src: Location, dst: Location) -> None:
-        """Copy a node with all below it, or a blob; `dst` is the whole new location and must not exist."""
+        """Copy a node with its whole subtree, or a blob; `dst` is the full new location and must not exist.
+
+        Raises as `move` does.
+        """
         self._copy(src, dst, move=False)
 
     def _copy(self, src: Location, dst: Location, *, move: bool) -> None:
-        from .copying import Copying  # late: hardly anybody copies
+        from .copying import Copying  # imported on first use: few programs copy
 
         source, target = self._parse(src), self._parse(dst)
 
@@ -198,9 +203,11 @@ class Metatree(Upkeep):
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def transaction(self, message: str | None = None, *, idempotency_key: str | None = None) -> Transaction:
-        """A transaction for a `with` block: all its changes are committed when the block ends, or none. Without the
-        `with` it does nothing at all.
-        Raises at the block's end: ConflictError (something it read was changed; nothing was applied),
+        """A transaction for a `with` block: when the block ends, all its changes are committed or none. It has no
+        effect without `with`.
+
+        `message` is kept in the log. `idempotency_key`: a second transaction with the same key commits nothing.
+        Raises at the end of the block: ConflictError (something it read was changed; nothing was committed),
         CommitUnknownError (ask `status(error.txid)`), LockTimeoutError, UnavailableError.
         """
         for what, text in (("message", message), ("idempotency_key", idempotency_key)):
@@ -213,9 +220,9 @@ class Metatree(Upkeep):
         return Transaction(self._engine, message, idempotency_key, self)
 
     def run(self, fn: Callable[[Transaction], T], *, attempts: int = 10) -> T:
-        """`fn(txn)` in a transaction, again on ConflictError with jittered back-off; what `fn` returned.
+        """Call `fn(txn)` in a transaction and return its result; on ConflictError retry, with jittered back-off.
 
-        `fn` may run `attempts` times; the last ConflictError is raised.
+        `fn` runs at most `attempts` times; the last ConflictError is raised.
         """
         if attempts < 1:
             raise ValueError(f"attempts is at least 1, not {attempts}")
@@ -234,10 +241,10 @@ class Metatree(Upkeep):
         raise AssertionError("unreachable")
 
     def status(self, txid: str) -> int | None:
-        """The LSN of a transaction's commit; None: it is not committed and, its process being gone, never will be.
+        """The LSN at which a transaction was committed, or None: not committed; final once the transaction has ended.
 
-        For CommitUnknownError: what the failed flush left at the log's end is settled first. Raises ValueError (no
-        transaction id), UnavailableError (this handle's flush failed: reopen the tree, then ask).
+        Resolves a CommitUnknownError: what the failed flush left at the end of the log is settled first. Raises
+        ValueError (not a transaction id), UnavailableError (this handle's flush failed: reopen the tree, then ask).
         """
         base = base_of(txid)
         with translated():
@@ -245,10 +252,10 @@ class Metatree(Upkeep):
             position = self._engine.committing.find(txid, base)
         return None if position is None else position.lsn
 
-    # --- its end -----------------------------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Bring the files up to date, make a checkpoint, release everything. A closed tree raises ClosedError."""
+        """Apply what is pending, make a checkpoint, release all resources. Later calls raise ClosedError."""
         with translated():
             self._engine.close()
         self._finalizer.detach()

@@ -1,4 +1,4 @@
-"""What an operator does with an open tree: check it, repair it, recover it, bring its files up to date."""
+"""Maintenance of an open tree: check, repair, gc, recover, flush, checkpoint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Upkeep(Reading):
-    """The part of a tree that is for its upkeep. What it takes is imported by who asks: most programs do not."""
+    """The maintenance methods of a tree. Their modules are imported on first use: most programs need none."""
 
     def check(self, *, deep: bool = False, progress: Progress | None = None) -> Report:
-        """Verify every invariant, log against folders and folders against log; `deep` reads every blob as well.
+        """Verify every invariant, log against folders and folders against log; `deep` also reads every blob.
 
-        `progress(report, done)` is called now and then with what is found so far and the part that is done, 0 to 1.
+        `progress(report, done)` is called now and then with the findings so far and the fraction done, 0 to 1.
         """
         from .check import check
 
@@ -34,14 +34,14 @@ class Upkeep(Reading):
     def repair(
         self, *, edits: str | None = None, paths: Sequence[str] = (), deep: bool = False, dry_run: bool = False
     ) -> Repaired:
-        """Mend what `check(deep=deep)` finds: write again what the log since the last checkpoint holds, and with
-        `edits` "adopt" what was changed by hand, in one commit, or "revert" it; without, edits are left alone.
+        """Repair what `check(deep=deep)` finds. What the log since the last checkpoint holds is rewritten. Hand edits
+        are left alone, or with `edits` "adopt" committed in one commit, or "revert" undone.
 
-        `paths`: only these files and folders, and what is below them; "" is the root. What the engine did not put
-        there, which a tree without its marks is full of, is left alone by "revert" too, but for what is one of
-        `paths` itself: that goes to the quarantine. `dry_run`: the plan, also of a tree that is open for reading.
-        Nothing is deleted, and what cannot be mended is named. Raises InvalidLocationError for a path at which nothing
-        is found though something is elsewhere, ConflictError (try again).
+        `paths`: only these files and folders and what is below them; "" is the root. What the engine did not write
+        (in a tree without its attributes: every blob) is left alone by "revert" too, unless it is itself one of
+        `paths`: then it goes to the quarantine. `dry_run`: only the plan; also for a tree opened for reading.
+        Nothing is deleted, and what cannot be repaired is named. Raises InvalidLocationError if one of `paths` matches
+        no finding although there are findings, ConflictError (try again).
         """
         from .findings import ADOPT, REVERT
         from .mending import repair
@@ -55,11 +55,11 @@ class Upkeep(Reading):
             return repair(self._engine, edits=edits, paths=paths, deep=deep, dry_run=dry_run)
 
     def gc(self, older_than: float = GRACE, *, dry_run: bool = True) -> Collected:
-        """Take away staged blobs of transactions that never committed and show no sign of life for `older_than`
+        """Remove the staged blobs of transactions that never committed and showed no sign of life for `older_than`
         seconds, by the storage's clock. Each is aborted first: a writer that was only slow gets ConflictError.
 
-        They go to the quarantine; in a bucket they are deleted. `dry_run`: the plan, by this machine's clock, also of
-        a tree that is open for reading. 0 means all. What does not tell its age stays otherwise.
+        They are moved to the quarantine; in a bucket they are deleted. `older_than=0`: all, also those whose age is
+        unknown. `dry_run`: only the plan, by this machine's clock; also for a tree opened for reading.
         """
         from .gc import collect
 
@@ -68,20 +68,20 @@ class Upkeep(Reading):
             return collect(self._engine, older_than=older_than, dry_run=dry_run)
 
     def recover(self, dry_run: bool = False) -> Recovered:
-        """What recovery did when this tree was opened, if it was the first to open it; where hosts share the storage,
-        and nobody can tell who is the first, it replays now. The files are up to date but for what its `failed` names.
+        """What recovery did when this handle, as the first opener, opened the tree. Where hosts share the storage there
+        is no first opener, and this call replays. Files are then up to date except those named in `failed`.
         `dry_run`: what a replay from the redo mark would do; nothing is changed."""
         with translated():
             return self._engine.recover(dry_run=dry_run)
 
     def flush(self) -> None:
-        """Wait until the files show every commit. Raises UnavailableError saying which cannot."""
+        """Wait until the files show every commit. Raises UnavailableError naming those that cannot."""
         with translated():
             self._engine.require_writable()
             self._engine.committer.flush()
 
     def checkpoint(self) -> int:
-        """Make the files durable and trim the log; the LSN up to which that is done."""
+        """Apply every commit, make the files durable and trim the log; returns the LSN up to which that is done."""
         with translated():
             self._engine.require_writable()
             return self._engine.checkpointer.run()

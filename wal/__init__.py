@@ -1,6 +1,6 @@
-"""A write-ahead log for files: numbered batches of records, durable on return, shared by threads and processes.
+"""A write-ahead log: numbered batches of records, durable when `append` returns, shared by threads and processes.
 
-It knows nothing of what its records mean. Guarantees: `wal.log`. Bytes on disk: docs/log_format.md.
+Records are opaque to it. `wal.log` states the guarantees, docs/log_format.md the bytes on disk.
 """
 
 from __future__ import annotations

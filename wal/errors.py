@@ -4,12 +4,12 @@
     ├── LogMissingError        there is no log here (wrong path, or it was removed)
     ├── LogFormatError         written by a newer version, or of an unknown kind: upgrade
     ├── LogCorruptionError     stop: names the file and the offset, and what is lost
-    ├── LockBusyError          a lock was not free in time; names who holds it (also a TimeoutError)
+    ├── LockBusyError          a lock was not free in time; names its holder (also a TimeoutError)
     ├── InDoubtError           an append failed after its bytes may have reached the storage
     ├── PoisonedError          an earlier flush failed: reopen the log (also an OSError)
-    ├── RightLostError         another committer has taken over: what was not finished is its work now
+    ├── RightLostError         another committer has taken over, and will finish the work
     ├── LogClosedError         the handle was closed
-    └── UnsupportedError       this storage cannot give what was asked; says what to do instead
+    └── UnsupportedError       this storage lacks a required guarantee; says what to do instead
 
 Errors of the operating system itself (`OSError`) pass through unchanged.
 """
@@ -22,7 +22,7 @@ class WalError(Exception):
 
 
 class LogMissingError(WalError):
-    """No log was found where one must be."""
+    """There is no log where one must be."""
 
 
 class LogFormatError(WalError):
@@ -54,15 +54,15 @@ class LockBusyError(WalError, TimeoutError):
 
 
 class InDoubtError(WalError):
-    """The append failed when its bytes may already be durable: committed or not, unknown."""
+    """The append failed when its bytes may already be durable: the outcome is unknown."""
 
 
 class PoisonedError(WalError, OSError):
-    """A flush failed earlier in this handle, so nothing more is appended through it."""
+    """An earlier flush through this handle failed, so it appends nothing more."""
 
 
 class RightLostError(WalError):
-    """The right to apply was taken over by another host, which believed this one dead."""
+    """Another host took over the right to apply, presuming this one dead."""
 
 
 class LogClosedError(WalError):
@@ -70,4 +70,4 @@ class LogClosedError(WalError):
 
 
 class UnsupportedError(WalError):
-    """The storage cannot give a guarantee that was asked for."""
+    """The storage lacks a required guarantee."""

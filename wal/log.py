@@ -1,19 +1,19 @@
-"""The write-ahead log: its interface and what it guarantees, whatever lies beneath.
+"""The interface of the write-ahead log and its guarantees, the same on every storage.
 
-A log is a numbered sequence of **batches**; a batch holds one or more **records**. The number is the LSN
-(1, 2, 3, ... without a gap); a record's place is its LSN and its index in the batch.
+A log is a sequence of **batches**, numbered 1, 2, 3, ... without gaps; the number is the LSN. A batch holds **records**
+(none if it only occupies its number); the position of a record is its LSN and its index in the batch.
 
-1. *Durable.* `append` returns only after its record survives `kill -9` and, as far as the storage's own
-   acknowledgement goes, power loss.
-2. *Atomic.* A batch is there whole or not at all.
+1. *Durable.* When `append` returns, its record survives `kill -9` and, as far as the storage keeps what it
+   acknowledges, power loss.
+2. *Atomic.* A batch is present whole or not at all.
 3. *Ordered.* Every reader sees the same batches in the same order, and never one that could still vanish.
-4. *Validated in place.* `prepare` runs while nobody else can append: what it decides from the log up to `head`
-   and from the records accepted before it in its batch holds at the record's own position.
-5. *Kept.* `trim` drops bodies, never headers; it drops a body only when its caller says so.
-6. *Told apart.* A torn tail is quarantined and reported, corruption is refused by name and offset, a missing log
+4. *Validated in place.* What `prepare` decides from the log up to `head`, and from the records accepted before it in
+   its batch, holds at the position of its own record: nothing else is appended in between.
+5. *Kept.* `trim` drops bodies, never headers, and only those that its caller declares unneeded.
+6. *Told apart.* A torn tail is quarantined and reported, corruption is refused with file and offset, a missing log
    is LogMissingError, and what cannot be read is the storage's own OSError.
 
-A record is two byte strings that the log does not look into: the `header` stays for ever, the `body` until trimmed.
+A record is two byte strings, opaque to the log: the `header` is kept for ever, the `body` until trimmed.
 """
 
 from __future__ import annotations
@@ -35,156 +35,157 @@ class Record(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one flush made durable."""
+    """The records that one flush made durable together."""
 
     lsn: LSN
     records: tuple[Record, ...]
 
 
 class Position(NamedTuple):
-    """Where a record stands."""
+    """The position of a record."""
 
     lsn: LSN
-    index: int  # type: ignore[assignment]  # not the method of tuples
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 class Deferred(Exception):
-    """Raised by `prepare`: not in this batch; ask again when it is committed (a conflict with a batch mate)."""
+    """Raised by `prepare` to wait until this batch is committed and be called again, e.g. on a conflict with a mate."""
 
 
 Prepare = Callable[[LSN, Sequence[Record]], Record | None]
-"""`prepare(head, mates)`: `head` is the last committed LSN, `mates` the records accepted before in the batch head + 1.
+"""`prepare(head, mates)`: `head` is the last committed LSN; `mates` are the records already accepted in batch head + 1.
 
-Returns the record to append or None to append nothing; raises Deferred; any other exception reaches the caller of
-its `append` and concerns nobody else. It may run in another thread, and more than once: only its last result counts.
-An error or a None that may rest on mates counts once these are durable; if they could not be written it is asked again.
+Returns the record to append, or None to append nothing. May raise Deferred; any other exception is raised by its own
+`append` and affects no other caller. It may run in another thread, and more than once: only the last result counts. An
+error or None that may depend on mates counts once these are durable; if they could not be written, it is called again.
 """
 
 
 class TailReport(NamedTuple):
-    """What opening the log found behind its last valid frame."""
+    """What opening the log found after its last valid frame."""
 
-    quarantined: int  # bytes of torn tail moved to quarantine; a mere reader leaves them, a writer may be at work there
+    quarantined: int  # bytes of torn tail moved to quarantine; readers move none: a writer may be active
     quarantine: tuple[str, ...]  # names of the files that hold them
-    adopted: int  # batches that were complete but not yet acknowledged
+    adopted: int  # batches that were complete but unacknowledged, and are now committed
 
 
 class Verification(NamedTuple):
     """Result of `verify`."""
 
-    first: LSN  # oldest batch whose body is held; head + 1 if none
+    first: LSN  # oldest batch whose bodies are kept; head + 1 if none
     head: LSN
     segments: int
     problems: tuple[str, ...]  # empty: every byte of the log reads back
 
 
 class Tenure(Protocol):
-    """The right to apply, while it is held."""
+    """The right to apply, for as long as it is held."""
 
     @property
     def died(self) -> bool:
-        """Whether the holder before died while it held the right, or was believed dead."""
+        """Whether the previous holder died, or was presumed dead, while it held the right."""
         ...
 
     @property
     def storage(self) -> Storage:
-        """What the holder publishes through: of one that was overtaken, nothing that it does through this stays."""
+        """The storage to publish through. It is fenced: no change made through it by an overtaken holder stays."""
         ...
 
     def check(self, *, now: bool = False) -> None:
-        """Raises RightLostError if another has taken over. To be called now and then; usually costs nothing.
-        `now`: find out, as after a step that failed. Then also raises OSError."""
+        """Raise RightLostError if another holder has taken over. Call it regularly; it is usually free.
+        `now`: ask the storage, as after a failed step; may then also raise OSError."""
         ...
 
 
 class WriteAheadLog(Protocol):
-    """An open log. Safe for threads; one handle serves a whole process. See the module for the guarantees."""
+    """An open log. Thread-safe; one handle serves a whole process. The module docstring states the guarantees."""
 
     @property
     def id(self) -> str:
-        """32 hex digits, made when the log was created."""
+        """32 hex digits, chosen when the log was created."""
         ...
 
     @property
     def tail_report(self) -> TailReport:
-        """What this handle's opening repaired."""
+        """What was found and repaired when this handle was opened."""
         ...
 
     def append(self, prepare: Prepare) -> Position | None:
-        """Append what `prepare` returns; None if it returned None.
+        """Append the record that `prepare` returns and return its position; None if it returned None.
 
-        Threads that append at the same time share one flush. Raises what `prepare` raised; LockBusyError (nothing was
-        appended); InDoubtError (the flush failed: the record may or may not be there; this handle is poisoned);
-        PoisonedError; OSError (nothing was appended).
+        Threads that append concurrently share one flush. Raises what `prepare` raised; LockBusyError and OSError
+        (nothing was appended); InDoubtError (the outcome is unknown; on one machine the handle is then poisoned);
+        PoisonedError.
         """
         ...
 
     def head(self, *, fresh: bool = False) -> LSN:
-        """The last committed LSN, 0 for an empty log. One `pread`, or one request; inside `prepare` its `head`, for
-        nothing. `fresh`: as of now, whatever staleness was allowed."""
+        """The last committed LSN, 0 for an empty log. Costs one `pread` or one request; inside `prepare` it returns
+        that call's `head` at no cost. `fresh`: ask now, whatever staleness is allowed."""
         ...
 
     def attended(self) -> bool | None:
-        """Whether a writer has the log open, on one machine; None: that cannot be told, here or by this user."""
+        """Whether a writer on this machine has the log open; None if the storage or this user cannot tell."""
         ...
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
-        """All bodies up to here may be gone; replay begins after it. A durable lower bound, as of the last look.
+        """The redo mark: bodies up to this LSN may be gone, and replay begins after it. A lower bound, as last read.
 
-        `fresh`: look again.
+        `fresh`: read it again.
         """
         ...
 
     def known(self) -> LSN:
-        """The last committed LSN that this handle has seen, without looking: for what is validated later anyway."""
+        """The last committed LSN this handle has seen, without any I/O: for work that is validated later anyway."""
         ...
 
     def settle(self) -> None:
-        """Decide whatever an append that failed, of any process, may have left at the log's end: after this it is
-        committed for good or void for good. Raises OSError, PoisonedError, InDoubtError: it cannot be decided now."""
+        """Decide the outcome of a failed append, of any process, at the end of the log: afterwards it is committed for
+        good or void for good. Raises OSError, PoisonedError, InDoubtError if it cannot be decided now."""
         ...
 
     def read(self, after: LSN, upto: LSN | None = None) -> Iterator[Batch]:
-        """The batches after `after`, in order, to `upto`, which `head` or `known` returned (None: `head` now).
+        """The batches after LSN `after` through `upto`, in order. `upto`: a result of `head` or `known` (None: `head`).
 
-        Records up to `trimmed()` come with `body=None`. Raises LogCorruptionError.
+        Records up to `trimmed()` have `body=None`. Raises LogCorruptionError.
         """
         ...
 
     def trim(self, upto: LSN) -> None:
-        """Declare that bodies up to `upto` are no longer needed, durably, then free what can be freed."""
+        """Record durably that bodies up to `upto` are no longer needed, then free what can be freed."""
         ...
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of log after `lsn`, roughly: for deciding when to checkpoint."""
+        """Approximate bytes of log after `lsn`, for deciding when to make a checkpoint."""
         ...
 
     def load_mark(self, index: int) -> int:
-        """A number kept for the log's consumer (index 0 to 7); volatile, and never more than what was stored.
+        """A number kept for the consumer of the log (index 0 to 7); volatile, and never above what was stored.
 
-        On one machine all handles see one number, which is 0 again whenever a first opener recovers. Where hosts share
-        the log a number is the handle's own; it grows to the last holder's when this handle takes the right to apply.
+        On one machine all handles share it, and it is reset to 0 when a first opener recovers. Where hosts share the
+        log each handle has its own, raised to the last holder's when this handle takes the right to apply.
         """
         ...
 
     def store_mark(self, index: int, value: int) -> None:
-        """Set a consumer's mark, 0 to 2**63 - 1. Not durable; a torn write is never read."""
+        """Set a mark, 0 to 2**63 - 1. Not durable; a torn write is never returned."""
         ...
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
-        """The right to carry the log out into other files: one holder among all processes and threads.
+        """The right to apply the log to other files: one holder among all processes and threads.
 
-        On one machine `trimmed()` is exact meanwhile. Never take it inside `prepare` (order: right before append).
-        Raises LockBusyError naming the holder; at the block's end RightLostError if another took over meanwhile.
+        On one machine `trimmed()` is exact while it is held. Never take it inside `prepare` (lock order: this right,
+        then append). `timeout` in seconds. Raises LockBusyError naming the holder; at the end of the block
+        RightLostError if another holder took over.
         """
         ...
 
     def verify(self) -> Verification:
-        """Read every byte again and say what is wrong; changes nothing."""
+        """Read every byte again and report what is wrong; changes nothing."""
         ...
 
     def reset_after_fork(self) -> None:
-        """In a forked child: reopen what must not be shared with the parent."""
+        """Call in a forked child: reopens what must not be shared with the parent."""
         ...
 
     def close(self) -> None: ...
