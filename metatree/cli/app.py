@@ -1,4 +1,4 @@
-"""The commands together, and how they end: data on stdout, messages on stderr, exit codes as the help of each tells."""
+"""The group of commands and how they end: data on stdout, messages on stderr, exit codes as stated in each help."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 def commands() -> None:
     """The transactional, file-native tree database: plain folders and metadata.json.
 
-    To recover a tree after a crash there is metatree-recover.
+    To recover a tree explicitly after a crash, use metatree-recover.
 
     Exit codes: 0 ok, 1 differs or false, 2 usage or no tree that can be opened, 3 not found, 4 conflict,
     5 lock timeout, 6 corruption, 7 recovery needed.
@@ -50,12 +50,12 @@ def run() -> int:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Who reads our output has left, as `head` does. Nothing must be flushed to it at the end.
+        # The reader of our output has exited, as `head` does. Nothing must be flushed to it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code if isinstance(code, int) else 0
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """As an exception, so that what a command made for itself is removed."""
+    """Raise an exception, so that a command removes its temporary files."""
     raise SystemExit(128 + number)

@@ -32,18 +32,18 @@ _ADVICE = {
 }
 
 
-@click.command(short_help="Verify a tree: log against folders, and back.")
+@click.command(short_help="Verify a tree: log against folders, folders against log.")
 @tree_command
 @click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
 @click.pass_context
 def check(context: click.Context, root: str, options: dict[str, Any], as_json: bool, deep: bool) -> None:
     """Verify the tree at ROOT: log against folders, and folders against log.
 
-    It changes nothing, needs no permission to write, and may run while programs work. Each deviation is named by its
-    path, with the reason, a stable kind, and what `metatree repair` could do about it.
+    It changes nothing, needs no write permission, and may run while the tree is in use. Each finding has a path, a
+    reason, a stable kind, and what `metatree repair` could do about it.
 
-    Exit codes: 0 clean, 1 something was changed by hand, 2 usage, or not all can be read, 6 damage, 7 commits wait for
-    a recovery.
+    Exit codes: 0 clean, 1 something was changed by hand, 2 usage, or something could not be read, 6 damage, 7 commits
+    wait for recovery.
     """
     with (
         ending(context, root, as_json=as_json),

@@ -26,17 +26,17 @@ _STATUS = {
 }
 
 
-@click.command(short_help="Try whether a storage is fit for a tree.")
+@click.command(short_help="Test whether a storage is fit for a tree.")
 @click.argument("url")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the same keys whatever is found.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; its keys are always the same.")
 @click.pass_context
 def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: bool) -> None:
-    """Try on your own storage what a tree at URL would rest on.
+    """Test whether the storage at URL gives the guarantees that a tree needs.
 
     URL is a path, s3://bucket/prefix, webhdfs://host:port/path, or any other that fsspec knows. No tree is needed
-    there. Several processes write, in a folder of their own that is removed afterwards, and touch nothing else. It
-    takes some seconds, and up to some thousand requests.
+    there. Several processes write to a temporary folder, which is removed afterwards, and touch nothing else. It takes
+    some seconds, and up to a few thousand requests.
 
     Exit codes: 0 fit for writing, 1 not fit, 2 usage.
     """

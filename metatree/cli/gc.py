@@ -1,4 +1,4 @@
-"""`metatree gc`: what dead writers left behind, and with --yes, taking it away."""
+"""`metatree gc`: what dead writers have staged, and with --yes, removing it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ class _Duration(click.ParamType[float]):
         return float(int(found[1]) * _UNITS[found[2]])
 
 
-@click.command(short_help="Take away what writers that died left in a tree.")
+@click.command(short_help="Remove what dead writers have staged in a tree.")
 @tree_command
-@click.option("--older-than", type=_Duration(), default="1d", show_default=True, help="30m, 12h, 2d: leave younger.")
-@click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
+@click.option(
+    "--older-than", type=_Duration(), default="1d", show_default=True, help="Leave younger files: 30m, 12h, 2d."
+)
+@click.option("--yes", is_flag=True, help="Carry out the plan. Without it, the plan is printed and nothing is changed.")
 @click.pass_context
 def gc(context: click.Context, root: str, options: dict[str, Any], as_json: bool, older_than: float, yes: bool) -> None:
-    """Take away what writers that died left in the tree at ROOT; without --yes, print the plan.
+    """Remove what dead writers have staged in the tree at ROOT; without --yes, print the plan.
 
-    Staged blobs of transactions that never committed go to .wal/quarantine/, in a bucket they are deleted. Each
-    transaction is aborted before: should its writer be alive after all, its commit is refused as a conflict.
+    Staged blobs of transactions that never committed are moved to .wal/quarantine/; in a bucket they are deleted. Each
+    transaction is aborted first: if its writer is alive after all, its commit is refused as a conflict.
 
-    Exit codes: 0 nothing (more) to take away, 1 there is something, 2 usage, 6 damage, 7 recovery needed.
+    Exit codes: 0 nothing (more) to remove, 1 there is something, 2 usage, 6 damage, 7 recovery needed.
     """
     with ending(context, root, as_json=as_json), opened(root, options, read_only=not yes) as tree:
         done = tree.gc(older_than=older_than, dry_run=not yes)

@@ -19,22 +19,22 @@ from .trees import below, opened, tree_command
 _COLOURS = {**dict.fromkeys(DOING, "green"), CHOOSE: "yellow"}
 
 
-@click.command(short_help="Mend what `metatree check` finds.")
+@click.command(short_help="Repair what `metatree check` finds.")
 @tree_command
-@click.option("--adopt", is_flag=True, help="Make official, by a commit, what was changed by hand.")
+@click.option("--adopt", is_flag=True, help="Commit what was changed by hand.")
 @click.option(
     "--revert",
     is_flag=True,
-    help="Undo what was changed by hand, as far as the log holds what was there; a copy is kept.",
+    help="Undo what was changed by hand, as far as the log holds the old content; a copy is kept.",
 )
 @click.option(
     "--path",
     "paths",
     multiple=True,
-    help="Only this file or folder, named as check does, and what is below. May be repeated.",
+    help="Only this file or folder, as named by check, and what is below it. May be repeated.",
 )
 @click.option("--deep", is_flag=True, help="Also read every blob and compare it with its digest.")
-@click.option("--yes", is_flag=True, help="Do it. Without, the plan is printed and nothing is changed.")
+@click.option("--yes", is_flag=True, help="Carry out the plan. Without it, the plan is printed and nothing is changed.")
 @click.pass_context
 def repair(
     context: click.Context,
@@ -47,16 +47,16 @@ def repair(
     deep: bool,
     yes: bool,
 ) -> None:
-    """Mend what `metatree check` finds in the tree at ROOT; without --yes, print the plan.
+    """Repair what `metatree check` finds in the tree at ROOT; without --yes, print the plan.
 
-    What the log since the last checkpoint holds is written again. What was changed by hand is left alone unless
-    --adopt or --revert says what becomes of it. Files and folders that the engine did not put there stay with --revert
-    too, unless --path names each itself. What cannot be mended is named. Nothing is deleted: what has to make room goes
-    to .wal/quarantine/. A second run says "clean" if nothing was left alone.
+    What the log since the last checkpoint holds is rewritten. What was changed by hand is left alone without --adopt or
+    --revert. Files and folders that the engine did not write are left alone by --revert too, unless --path names each
+    itself. What cannot be repaired is named. Nothing is deleted: what must make room is moved to .wal/quarantine/. A
+    second run says "clean" if nothing was left alone.
 
-    Exit codes, of the plan as of `metatree check`, and with --yes of what remains: 0 clean, 1 something was changed by
-    hand, 2 usage, or not all can be read, 4 another commit came in between (run it again), 6 damage, 7 commits wait for
-    a recovery.
+    Exit codes, of the plan as for `metatree check`, or with --yes of what remains: 0 clean, 1 something was changed by
+    hand, 2 usage, or something could not be read, 4 conflict with another commit (run it again), 6 damage, 7 commits
+    wait for recovery.
     """
     if adopt and revert:
         raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")

@@ -28,7 +28,7 @@ def storage_options(command: F) -> F:
         multiple=True,
         metavar="KEY=VALUE",
         callback=_parse,
-        help="An option of the storage, as its library takes it: endpoint_url, key, secret, profile for s3; user, "
-        "token for webhdfs. true, false, null, {...} and [...] are read as JSON. Others can read a command line: "
-        "secrets are better in AWS_SECRET_ACCESS_KEY or a profile.",
+        help="An option of the storage library: endpoint_url, key, secret, profile for s3; user, token for webhdfs. "
+        "true, false, null, {...} and [...] are read as JSON. Other users can see a command line: put secrets into "
+        "AWS_SECRET_ACCESS_KEY or a profile.",
     )(command)

@@ -26,7 +26,7 @@ def tree_command(command: F) -> F:
 
 @contextmanager
 def opened(root: str, options: Mapping[str, Any], *, read_only: bool) -> Iterator[Metatree]:
-    """The tree at ROOT, for a `with` block. A writer that is the first to open it recovers, as any does."""
+    """The tree at ROOT, for a `with` block. As with any writer, opening it first includes a recovery."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ApplyPendingWarning)  # the command's report says the same
         tree = Metatree(root, read_only=read_only, storage_options=options)
