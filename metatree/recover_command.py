@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "adopted.",
         epilog="exit codes: 0 clean or recovered, 1 damage remains, 2 usage",
     )
-    parser.add_argument("root", metavar="ROOT", help="the tree's folder")
+    parser.add_argument("root", metavar="ROOT", help="the tree: a folder or URL")
     parser.add_argument("--version", action="version", version=f"%(prog)s, version {__version__}")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
