@@ -48,14 +48,14 @@ def open_log(
 ) -> WriteAheadLog:
     """Open the log in `folder` of `storage`.
 
-    `kind`: "append" (segments, on a filesystem that is this machine's alone) or "slots" (an object for each batch,
-    where hosts share the storage); None: what the storage is made for. `create` makes it if there is none. `read_only`
-    takes no lock, writes nothing and cannot create. `recover(log)` is called if no other writer lives, before any other
-    may work: the consumer's replay; the log is usable inside.
-    `lock_timeout`: seconds to wait for any lock, other openers' recovery included. `segment_size`: bytes; a larger
-    batch gets a segment of its size.
-    Of slots only: `staleness`, seconds for which a look at the log's end may be believed; `ttl`, seconds without a sign
-    of life until a committer is overtaken; `done`, the mark up to which an opener needs no records; no `recover`.
+    `kind`: "append" (segments, on a local filesystem) or "slots" (one object for each batch, where hosts share the
+    storage); None: the kind that suits the storage. `create`: create the log if there is none. `read_only`: takes no
+    lock, writes nothing, cannot create. `recover(log)` is called if no other writer is alive, before any other may
+    write, for the consumer's replay; the log is usable inside.
+    `lock_timeout`: seconds to wait for any lock, including other openers' recovery. `segment_size`: bytes; a larger
+    batch gets a segment of its own size.
+    For slots only, which never call `recover`: `staleness`, seconds for which a known end of the log may be reused;
+    `ttl`, seconds without a sign of life until a committer is overtaken; `done`, up to where no records are needed.
 
     Raises LogMissingError, LogCorruptionError, LogFormatError, LockBusyError, UnsupportedError, OSError.
     """
