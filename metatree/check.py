@@ -43,12 +43,19 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
             behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         except (CorruptionError, wal.LogCorruptionError) as damage:
             behind = {layout.LOG: damage}
-        for path, error in behind.items():
-            why = f"cannot be brought up to date with the log: {error}"
-            checking.report.problems.append(Finding(path, why, "log" if path == layout.LOG else "not-applied"))
+        checking.report.problems += [_behind(path, error) for path, error in behind.items()]
         return checking.run()
 
     return engine.committer.holding(held)
+
+
+def _behind(path: str, error: Exception) -> Finding:
+    """Of files that cannot follow the log; `path`: their node's."""
+    path = path or "."
+    if is_refusal(error):
+        return Finding(path, f"is behind: what was committed is durable in the log, but: {error}", "cannot-write")
+    why = f"cannot be brought up to date with the log: {error}"
+    return Finding(path, why, "log" if path == layout.LOG else "not-applied")
 
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
