@@ -163,14 +163,22 @@ class _Check:
         return lives
 
     def _check_staged(self) -> None:
-        for _, effect in self._window.walk():
-            for fact in effect.blobs.values():
-                if fact is not None and isinstance(fact.source, Slice):
-                    self._check_source(fact)
+        staged = [fact for _, effect in self._window.walk() for fact in effect.blobs.values() if fact is not None]
+        missing = [(fact, error) for fact in staged if isinstance(fact.source, Slice) and (error := self._lacks(fact))]
+        if missing:
+            # A checkpoint may have cleared it away since: it raises the mark first, so what is needed now was then.
+            needed = fold_log(self._log, self._log.trimmed(fresh=True), self.report.head)
+            for fact, error in missing:
+                effect, _ = needed.find(fact.path)
+                if effect is not None and effect.blobs.get(fact.name) == fact:
+                    kind = "cannot-read" if is_refusal(error) else "content-missing"
+                    where = join((*fact.path, fact.name))
+                    self._problem(kind, where, f"the log needs its staged content, but {error}")
         for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
 
-    def _check_source(self, fact: BlobFact) -> None:
+    def _lacks(self, fact: BlobFact) -> OSError | CorruptionError | None:
+        """Why a fact's staged content is not there."""
         try:
             with Sources(self._storage) as sources:
                 content = sources.read(fact)
@@ -179,8 +187,8 @@ class _Check:
                 if entry is None or entry.size != fact.size:
                     raise CorruptionError(f"{content.name} is missing or cut short")
         except (OSError, CorruptionError) as error:
-            kind = "cannot-read" if is_refusal(error) else "content-missing"
-            self._problem(kind, join((*fact.path, fact.name)), f"the log needs its staged content, but {error}")
+            return error
+        return None
 
     # --- the folders --------------------------------------------------------------------------------------------------
 
