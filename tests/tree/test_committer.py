@@ -134,6 +134,27 @@ def test_a_host_that_is_overtaken_again_and_again_gives_up_and_says_so() -> None
         assert tree.unapplied == 0
 
 
+def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+    with opened(Host(bucket)) as tree:
+        log = tree._engine.log
+        before = log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)
+
+        def lost(tenure: wal.Tenure) -> None:
+            tries.append(tenure)
+            if len(tries) == 3:
+                for mark, value in zip((marks.APPLIED, marks.APPLIED_SMALL), before, strict=True):
+                    log.store_mark(mark, value + 1)
+            raise wal.RightLostError("another has it")
+
+        with pytest.raises(UnavailableError):
+            tree._engine.committer.holding(lost)
+        assert (log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)) == before
+        tree._engine.abandon()
+
+
 def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_no_failure() -> None:
     bucket = TextBucket()
     prepared(bucket)
