@@ -213,7 +213,7 @@ class Committer:
         if not self.unsynced:
             return
         self._fault = int.from_bytes(self._clock.token(7), "big") | 1
-        with suppress(OSError):  # whatever is being reported matters more; the next checkpoint stores it
+        with suppress(OSError, wal.LogClosedError):  # whatever is being reported matters more; a checkpoint stores it
             self.store_fault()
 
     def store_fault(self) -> None:

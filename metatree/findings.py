@@ -13,7 +13,7 @@ class Weight(enum.Enum):
     DAMAGE = "damage"  # something durable is missing or does not read back as it was written
     CANNOT_READ = "cannot read"  # refused to this user, or not answered now: of damage nothing is known
     EDIT = "edit"  # somebody else's hand: nothing is lost
-    RECOVERY = "recovery"  # the log holds more than the files are sure to show, and no program is at it
+    RECOVERY = "recovery"  # the log holds more than the files are sure to show, and no program is at it, or can be
     LEFTOVER = "leftover"  # of a program that is at work or died; harms nobody
 
 
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "log": (Weight.DAMAGE, ()),
     "marks": (Weight.DAMAGE, ()),
     "content-missing": (Weight.DAMAGE, ()),  # of a commit whose blob waits in the staging area
-    "not-applied": (Weight.DAMAGE, ()),
+    "not-applied": (Weight.DAMAGE, ()),  # what is committed: something that it takes is missing or damaged
     "node-missing": (Weight.DAMAGE, (REBUILD,)),
     "node-unreadable": (Weight.DAMAGE, (REBUILD,)),
     "node-wrong": (Weight.DAMAGE, (REBUILD,)),
@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "tree-inside": (Weight.EDIT, ()),
     "twin": (Weight.EDIT, ()),
     "not-recovered": (Weight.RECOVERY, ("recover",)),
+    "cannot-write": (Weight.RECOVERY, ()),  # what is committed: the system did not let the files follow
     "staged": (Weight.LEFTOVER, ("gc",)),
     "unfinished": (Weight.LEFTOVER, ("gc",)),
 }

@@ -15,6 +15,7 @@ import pytest
 import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, marks
 from metatree.engine import Engine
+from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
 from tests.tree.test_overtaken import Host, opened, prepared
@@ -131,6 +132,72 @@ def test_a_host_that_is_overtaken_again_and_again_gives_up_and_says_so() -> None
         assert len(tries) == 10
         tree.update("m", after=1)
         assert tree.unapplied == 0
+
+
+def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+    with opened(Host(bucket)) as tree:
+        log = tree._engine.log
+        before = log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)
+
+        def lost(tenure: wal.Tenure) -> None:
+            tries.append(tenure)
+            if len(tries) == 3:
+                for mark, value in zip((marks.APPLIED, marks.APPLIED_SMALL), before, strict=True):
+                    log.store_mark(mark, value + 1)
+            raise wal.RightLostError("another has it")
+
+        with pytest.raises(UnavailableError):
+            tree._engine.committer.holding(lost)
+        assert (log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)) == before
+        tree._engine.abandon()
+
+
+def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_no_failure() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+
+    class Overtaken:
+        """Of a tenure that was lost: its holder learns it when it asks."""
+
+        def check(self, *, now: bool = False) -> None:
+            if now:
+                raise wal.RightLostError("another has it")
+
+    with opened(Host(bucket)) as tree:
+        outcome = Outcome()
+        outcome.failed["m"] = FileNotFoundError(errno.ENOENT, "its successor has moved it away")
+        with pytest.raises(wal.RightLostError):
+            tree._engine.committer._ours(Overtaken(), outcome)  # type: ignore[arg-type]
+        assert tree._engine.committer._ours(Overtaken(), Outcome()) is not None  # type: ignore[arg-type]
+        assert tree._engine.committer.failure is None
+
+
+def test_a_sync_that_failed_is_told_to_every_process_and_an_old_fault_hides_no_new_one(disk: Disk) -> None:
+    """Whoever makes the next checkpoint writes the window again: its own sync may not say what another's did."""
+    other = another(disk)
+    with open_tree(disk) as tree:
+        log = other.log
+        tree.update("m", a=1)
+        before = log.load_mark(marks.FAULT)
+        disk.refuse = lambda call: call.method == "syncfs"
+        with pytest.raises(UnavailableError):
+            tree.checkpoint()
+        disk.refuse = lambda call: False
+        first = log.load_mark(marks.FAULT)
+        assert first not in (before, log.load_mark(marks.FAULT_SEEN))
+        tree.checkpoint()
+        assert log.load_mark(marks.FAULT_SEEN) == first
+        tree.update("m", a=2)
+        other.committer.fault()
+        second = log.load_mark(marks.FAULT)
+        rewritten = log.load_mark(marks.REWRITES)
+        tree.checkpoint()
+        assert second != first and log.load_mark(marks.FAULT) == log.load_mark(marks.FAULT_SEEN) == second
+        assert log.load_mark(marks.REWRITES) != rewritten
+    other.close()
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -436,6 +436,17 @@ def test_an_unreadable_config_is_corruption_that_names_it(data: bytes, root: Pat
     assert ".metatree" in refused(root, CorruptionError)
 
 
+def test_a_damaged_name_of_a_level_that_is_still_a_name_changes_no_location(root: Path) -> None:
+    """Nothing protects it (docs/log_format.md): this is what it does."""
+    config = root / ".metatree"
+    config.write_bytes(config.read_bytes().replace(b'"model"', b'"mofel"'))
+    with Metatree(root, read_only=True) as tree:
+        assert tree.keys == ("mofel", "version")
+        assert tree.exists("m/v1") and tree.check(deep=True).ok
+    with pytest.raises(MetatreeError, match=r"of the levels \(mofel, version\), not \(model, version\)"):
+        Metatree(root, LEVELS)
+
+
 def test_a_missing_config_is_no_tree_and_nothing_is_created_over_it(root: Path) -> None:
     (root / ".metatree").unlink()
     refused(root, MetatreeError)

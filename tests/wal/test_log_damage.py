@@ -199,6 +199,15 @@ def test_a_segment_that_begins_with_another_batch_than_the_next_is_corruption(re
     assert refused(files, "does not follow the one before", read_only=read_only).file == name
 
 
+def test_a_segment_of_another_history_of_this_log_is_corruption(read_only: bool) -> None:
+    """From a backup, say, after which the log went on otherwise: the same log, the same numbers, whole in itself."""
+    files = written()
+    name = NAMES.segment(2)
+    header = SegmentHeader.decode(files[name], name)
+    put(files, name, SegmentHeader(header.log_id, 2, header.first, header.previous ^ 1).encode(), 0)
+    assert refused(files, "does not follow the one before", read_only=read_only).file == name
+
+
 def test_a_seal_that_names_another_segment_than_the_next_is_corruption(read_only: bool) -> None:
     files = written()
     name, offset, crc = tail_of(files)
