@@ -19,6 +19,7 @@ from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
 from tests.tree.test_overtaken import Host, opened, prepared
+from wal.head import HeadFile
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import ALL_CALLS, Boundary, Call
 
@@ -244,6 +245,18 @@ def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(
         assert committer.applied() == tree.lsn
 
 
+def test_what_goes_below_a_file_that_was_put_off_takes_it_along(disk: Disk) -> None:
+    """E7: a removal below a large parent does not wait, so nothing that the parent is behind with may either."""
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        committer.stop()  # nobody follows
+        tree.update("m", text="x" * 20_000)
+        assert committer.applied(small=True) > committer.applied()
+        tree.delete("m/v1", recursive=True)
+        assert committer.applied(small=True) == committer.applied() == tree.lsn
+        assert plain(disk) == dump(tree)
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +281,62 @@ def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_k
         assert tree._engine.log.trimmed() == redo
         assert tree.checkpoint() == tree.lsn
     other.close()
+
+
+FAULT_WORD = 32 + 16 * (3 + marks.FAULT)  # where it stands in the head file, see docs/log_format.md
+
+
+@pytest.mark.parametrize("spoilt", ["the sync fails", "a committer dies", "a committer dies and that cannot be noted"])
+def test_a_checkpoint_whose_sync_says_nothing_sure_writes_its_window_again(disk: Disk, spoilt: str) -> None:
+    """After a failed flush the system may have dropped the pages, and report success next time (E8)."""
+    written: list[str] = []
+    unnoted: list[Call] = []
+
+    def look(call: Call) -> bool:
+        if call.method == "rename":
+            written.append(str(call.arguments[1]))
+        fault = call.method == "pwrite" and call.path.endswith("/head") and call.arguments[2] == FAULT_WORD
+        if not (fault and spoilt.endswith("noted") and not unnoted):
+            return False
+        unnoted.append(call)
+        return True
+
+    def spoil() -> None:
+        if spoilt == "the sync fails":
+            raise OSError(errno.EIO, "not written")
+        dead = HeadFile(MemoryStorage(disk.inner).open_file(".wal/head", writable=True))
+        dead.take()
+        dead.close()
+
+    with open_tree(disk) as tree:
+        tree.update("m/v1", n=1)
+        redo = tree._engine.log.trimmed()
+        disk.refuse, disk.act = look, spoil
+        disk.when = lambda call: call.method == "syncfs"
+        if spoilt == "the sync fails":
+            with pytest.raises(OSError, match="not written"):
+                tree.checkpoint()
+            assert tree._engine.log.trimmed() == redo
+            assert f"{ROOT}/m/v1/metadata.json" not in written
+        assert tree.checkpoint() == tree.lsn == tree._engine.log.trimmed()
+        assert f"{ROOT}/m/v1/metadata.json" in written
+        assert len(unnoted) == spoilt.endswith("noted")
+
+
+def test_what_a_checkpoint_that_was_killed_had_left_staged_is_removed_and_is_no_evidence(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        tree.put("m/v1", BIG, name="large")
+        left: list[MemoryPosix] = []
+        disk.when = lambda call: call.method in ("rename", "unlink") and "/.wal/staged/" in call.path
+        disk.act = lambda: left.append(clone(disk.inner))
+        assert tree.checkpoint() == tree.lsn
+        assert disk.inner.listdir(f"{ROOT}/.wal/staged") == []
+    (killed,) = left
+    assert killed.listdir(f"{ROOT}/.wal/staged") != []
+    with open_tree(killed) as tree:
+        assert killed.listdir(f"{ROOT}/.wal/staged") == []
+        assert tree.recover().staged == []
+        assert b"".join(tree.get("m/v1/large")) == BIG
 
 
 def refuse_a_node(host: Host) -> None:
@@ -362,6 +431,10 @@ def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_n
             return around(method, arguments, run)
 
         host.storage._around = refuse  # type: ignore[attr-defined]
+        before = dict(bucket.objects)
+        plan = tree.recover(dry_run=True)
+        assert (plan.records, plan.nodes > 0, plan.blobs, plan.staged, plan.scratch) == (1, True, 1, [], [])
+        assert bucket.objects == before
         assert "refused" in tree.recover().failed["m/v3"]
         host.storage._around = host._around  # type: ignore[attr-defined]
         recovered = tree.recover()
