@@ -14,7 +14,7 @@ import wal
 
 from . import jsontext, layout, parts
 from .errors import CorruptionError, FormatError
-from .location import Path, check_name, check_names, join
+from .location import Path, check_name, join
 from .values import MAX_DEPTH
 
 FORMAT = 1
@@ -231,11 +231,7 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
     match kind:
         case "node":
             _, _, keys, children = row
-            if type(children) is not list:
-                raise ValueError("children are no list")
-            if len(check_names(children)) != len(children):
-                raise ValueError("a child stands twice in the list")
-            return NodeFact(path, parts.keys(keys), tuple(children))
+            return NodeFact(path, parts.keys(keys), parts.children(path, children))
         case "gone":
             if len(row) != 2 or not path:
                 raise ValueError("a node that is gone has a path, and nothing else")

@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from .location import Path, check_blob_name, check_length, check_path, split
+from .location import Path, check_blob_name, check_length, check_names, check_path, split
 from .values import CHILDREN, MAX_KEY_BYTES, check_key
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
@@ -43,6 +43,33 @@ def keys(values: dict[str, Any]) -> dict[str, Any]:
         if not key or len(key) > MAX_KEY_BYTES // 4 or key == CHILDREN:
             check_key(key)
     return values
+
+
+_lists: dict[Path, tuple[list[str], set[str]]] = {}  # long lists, as they were met last, and their names
+_MAX_LISTS = 16
+_LONG = range(32, 2048)  # names; a node that is logged whole has fewer
+
+
+def children(path: Path, names: list[str]) -> tuple[str, ...]:
+    """A node's children, each name once. Most often one more came since the record before: what stands in that one's
+    list as well is only compared, and its strings are taken, which makes the next comparison fast."""
+    if type(names) is not list:
+        raise ValueError("children are no list")
+    long = len(names) in _LONG
+    kept = _lists.pop(path, None) if long else None  # nobody else has it now
+    known, distinct = kept if kept is not None and names[: len(kept[0])] == kept[0] else ([], set())
+    new = names[len(known) :]
+    fresh = check_names(new)
+    if len(fresh) != len(new) or not distinct.isdisjoint(fresh):
+        raise ValueError("a child stands twice in the list")
+    if not long:
+        return tuple(names)
+    known += new
+    distinct |= fresh
+    if len(_lists) >= _MAX_LISTS:
+        _lists.clear()
+    _lists[path] = known, distinct
+    return tuple(known)
 
 
 def texts(names: list[str]) -> list[str]:

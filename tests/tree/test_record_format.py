@@ -38,6 +38,7 @@ from metatree.facts import (
 from metatree.fold import fold
 from metatree.location import check_name
 from metatree.nodes import NodeCache, NodeState
+from metatree.parts import _LONG, _MAX_LISTS, _lists, children
 from metatree.values import check_values
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -390,6 +391,44 @@ def test_whatever_the_rows_are_they_are_refused_or_they_can_be_folded_and_stay_i
     for fact in facts:
         cache.forward(fact)
     assert encode(HEADER, facts).body is not None
+
+
+def test_a_long_list_of_children_is_read_the_same_whatever_lists_of_the_node_were_read_before() -> None:
+    """What stands in the list that was met last is only compared: that must never show."""
+    names = [f"v{number}" for number in range(100)]
+    grown, shorter, other = [*names, "new"], names[:-1], ["other", *names[1:]]
+    moved, turned = [*names[1:], names[0]], names[::-1]
+    lists = [names, grown, [*grown, "newer"], grown, shorter, names, other, moved, turned, names[:10], names]
+    bad: list[list[Any]] = [[*names, "v7"], [*names, "new", "new"], [*names, ".."], [*names, 7], [*names, []]]
+
+    def read(listed: list[Any]) -> NodeFact:
+        text = jsontext.dump([["node", "m", {}, listed]])
+        (fact,) = decode_facts(struct.pack("<I", len(text)) + text)
+        assert isinstance(fact, NodeFact)
+        return fact
+
+    for before in lists:
+        for after in lists:
+            read(before)
+            assert read(after).children == tuple(after)
+        for wrong in bad:
+            read(before)
+            with pytest.raises(CorruptionError):
+                read(wrong)
+            assert read(grown).children == tuple(grown)
+
+
+def test_lists_of_few_nodes_are_kept_and_none_that_is_too_long_for_one_record() -> None:
+    names = [f"v{number}" for number in range(_LONG.stop)]
+    for number in range(10 * _MAX_LISTS):
+        children((f"m{number}",), names[:-1])
+        assert len(_lists) <= _MAX_LISTS
+    _lists.clear()
+    for length in (0, _LONG.start - 1, _LONG.stop):
+        children(("m",), names[:length])
+    assert not _lists
+    assert children(("m",), names[:100]) == tuple(names[:100])
+    assert [*_lists] == [("m",)]
 
 
 def test_the_document_shows_a_record_that_parses_as_it_says() -> None:
