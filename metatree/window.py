@@ -151,6 +151,15 @@ class Window:
 
 def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
     """The net effect of the records (after, head] of a log."""
-    batches = (batch for batch in log.read(after) if batch.lsn <= head)
-    records = (record for batch in batches for record in batch.records if record.body is not None)
-    return fold(fact for record in records for fact in facts_of(record))
+    return fold_counted(log, after, head)[0]
+
+
+def fold_counted(log: wal.WriteAheadLog, after: int, head: int) -> tuple[Effect, int]:
+    """The net effect of the records (after, head] of a log, and how many they are."""
+    effect, count = Effect(), 0
+    for batch in takewhile(lambda batch: batch.lsn <= head, log.read(after)):
+        count += len(batch.records)
+        for record in batch.records:
+            if record.body is not None:
+                fold(facts_of(record), effect)
+    return effect, count
