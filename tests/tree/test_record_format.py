@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatree import folders, jsontext, layout
+from metatree import folders, jsontext, layout, parts
 from metatree.errors import CorruptionError, FormatError
 from metatree.facts import (
     BlobFact,
@@ -390,6 +390,28 @@ def test_whatever_the_rows_are_they_are_refused_or_they_can_be_folded_and_stay_i
     for fact in facts:
         cache.forward(fact)
     assert encode(HEADER, facts).body is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.lists(st.sampled_from(["a", "b", "c", "..", 1, "A"]), max_size=5))))
+def test_a_list_of_children_is_checked_whole_whatever_was_read_of_the_node_before(read: list[Any]) -> None:
+    for node, names in read:
+        good = len({*names}) == len(names) and not {"..", 1} & {*names}
+        for more in ([], ["d"], ["d", "e"], ["d", "d"]):  # as most often: one more than before
+            if good and more != ["d", "d"]:
+                assert parts.children((node,), [*names, *more]) == (*names, *more)
+            else:
+                with pytest.raises(ValueError):  # of whichever kind, the record is refused
+                    parts.children((node,), [*names, *more])
+
+
+def test_the_lists_of_a_bounded_number_of_nodes_are_kept_and_none_that_is_long() -> None:
+    for number in range(3 * parts._MAX_LISTS):
+        parts.children((f"n{number}",), ["a", "b"])
+        assert 0 < len(parts._lists) <= parts._MAX_LISTS
+    long = [f"c{number}" for number in range(parts._MAX_LIST + 1)]
+    assert parts.children(("long",), long) == tuple(long)
+    assert ("long",) not in parts._lists
 
 
 def test_the_document_shows_a_record_that_parses_as_it_says() -> None:
