@@ -125,7 +125,9 @@ def test_arbitrary_bytes_raise_nothing_but_value_errors(payload: bytes) -> None:
 
     for kind in (BATCH, HEADERS):
         try:
-            decode_records(bytes(FRAME_HEADER) + payload, 0, FrameHeader(kind, len(payload), 1, 0, 0))
+            decode_records(
+                bytes(FRAME_HEADER) + payload, 0, FrameHeader(kind, len(payload), 1, 0, 0, FRAME_HEADER + len(payload))
+            )
         except ValueError:
             continue
 
