@@ -24,6 +24,7 @@ from metatree import (
     MetatreeError,
     Report,
 )
+from metatree.facts import Header, NodeFact, encode
 
 LEVELS = ("model", "version")
 LARGE = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(4_000))  # 128 kB: staged
@@ -423,6 +424,21 @@ def test_a_newer_format_is_a_format_error(change: dict[str, Any], root: Path) ->
     config = json.loads((root / ".metatree").read_text())
     (root / ".metatree").write_text(json.dumps({**config, **change}))
     assert "upgrade" in refused(root, FormatError)
+
+
+def test_a_record_of_a_newer_format_is_refused_by_who_reads_and_by_who_recovers(root: Path) -> None:
+    newer = encode(Header("1-00", "now", "tomorrow"), [NodeFact(("m", "v1"), {"auc": 1.0}, ())])
+    storage = wal.LocalStorage(str(root))
+    log = wal.open_log(storage)
+    log.append(lambda head, mates: wal.Record(newer.header.replace(b'"v":1', b'"v":3'), newer.body))
+    log.close()
+    storage.close()
+    before = all_bytes(root)
+    with Metatree(root, read_only=True) as tree, pytest.raises(FormatError, match="upgrade"):
+        tree.find("m")
+    with pytest.raises(FormatError, match="upgrade"):
+        Metatree(root)
+    assert all_bytes(root) == before
 
 
 @pytest.mark.parametrize(

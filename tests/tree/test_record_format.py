@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatree import folders, jsontext, layout
+from metatree import folders, jsontext, layout, parts
 from metatree.errors import CorruptionError, FormatError
 from metatree.facts import (
     BlobFact,
@@ -38,7 +38,6 @@ from metatree.facts import (
 from metatree.fold import fold
 from metatree.location import check_name
 from metatree.nodes import NodeCache, NodeState
-from metatree.parts import _LONG, _MAX_LISTS, _lists, children
 from metatree.values import check_values
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -418,17 +417,26 @@ def test_a_long_list_of_children_is_read_the_same_whatever_lists_of_the_node_wer
             assert read(grown).children == tuple(grown)
 
 
-def test_lists_of_few_nodes_are_kept_and_none_that_is_too_long_for_one_record() -> None:
-    names = [f"v{number}" for number in range(_LONG.stop)]
-    for number in range(10 * _MAX_LISTS):
-        children((f"m{number}",), names[:-1])
-        assert len(_lists) <= _MAX_LISTS
-    _lists.clear()
-    for length in (0, _LONG.start - 1, _LONG.stop):
-        children(("m",), names[:length])
-    assert not _lists
-    assert children(("m",), names[:100]) == tuple(names[:100])
-    assert [*_lists] == [("m",)]
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.lists(st.sampled_from(["a", "b", "c", "..", 1, "A"]), max_size=5))))
+def test_a_list_of_children_is_checked_whole_whatever_was_read_of_the_node_before(read: list[Any]) -> None:
+    for node, names in read:
+        good = len({*names}) == len(names) and not {"..", 1} & {*names}
+        for more in ([], ["d"], ["d", "e"], ["d", "d"]):  # as most often: one more than before
+            if good and more != ["d", "d"]:
+                assert parts.children((node,), [*names, *more]) == (*names, *more)
+            else:
+                with pytest.raises(ValueError):  # of whichever kind, the record is refused
+                    parts.children((node,), [*names, *more])
+
+
+def test_the_lists_of_a_bounded_number_of_nodes_are_kept_and_none_that_is_long() -> None:
+    for number in range(3 * parts._MAX_LISTS):
+        parts.children((f"n{number}",), ["a", "b"])
+        assert 0 < len(parts._lists) <= parts._MAX_LISTS
+    long = [f"c{number}" for number in range(parts._MAX_LIST + 1)]
+    assert parts.children(("long",), long) == tuple(long)
+    assert ("long",) not in parts._lists
 
 
 def test_the_document_shows_a_record_that_parses_as_it_says() -> None:
