@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from serve_s3 import Seaweed, ServerError
 from torture_place import Place
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
+from tests.figures import PATIENCE
 from tests.hosts.conftest import LEVELS, TORTURE
 from tests.hosts.stepping import Stepping
 from tests.servers.s3 import cannot_start
@@ -164,7 +165,7 @@ def test_the_server_dies_at_this_point_of_a_commit(point: str, mortal: Mortal) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if TORTURE else 300)
+@pytest.mark.timeout(3600 if TORTURE else PATIENCE)
 def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) -> None:
     place, deaths = mortal.place, 30 if TORTURE else 2
     with place.open(LEVELS) as tree:
@@ -179,19 +180,30 @@ def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) 
                 all_outcomes[number].commit(tree, f"h{number}-{count}")
                 count += 1
 
+    def until_committed(which: Callable[[Iterable[bool]], bool]) -> None:
+        """Until all of them, or any, have committed once more, however slow the machine is."""
+        before = [len(outcomes.done) for outcomes in all_outcomes]
+        while not which(len(outcomes.done) > had for outcomes, had in zip(all_outcomes, before, strict=True)):
+            assert all(thread.is_alive() for thread in hosts), "a host has failed"
+            time.sleep(0.01)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         hosts = [threading.Thread(target=host, args=(number,)) for number in range(2)]
         for thread in hosts:
             thread.start()
-        for _ in range(deaths):
-            time.sleep(random.uniform(0.5, 1.5))
-            mortal.die()
-            mortal.wait()
-        time.sleep(0.5)
-        stop.set()
-        for thread in hosts:
-            thread.join()
+        try:
+            until_committed(all)  # both have opened it
+            for _ in range(deaths):
+                until_committed(any)
+                time.sleep(random.uniform(0, 0.3))  # anywhere in what they do next
+                mortal.die()
+                mortal.wait()
+            until_committed(any)  # it is found again
+        finally:
+            stop.set()
+            for thread in hosts:
+                thread.join()
     together = Outcomes()
     for outcomes in all_outcomes:
         assert outcomes.done
