@@ -12,6 +12,7 @@ by occupying it with nothing, and until that is done this handle appends nothing
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Sequence
 
 from wal.clock import Clock
@@ -24,8 +25,12 @@ from wal.slot import TOKEN_BYTES, Slot
 from wal.slot_chain import End, SlotChain
 
 _BATCH_RECORDS = 1024
-_PAUSE = 0.002  # seconds; doubled with each slot that was lost, to at most ...
+_PAUSE = 0.002  # seconds; doubled with each attempt that failed, to at most ...
 _LONGEST_PAUSE = 1.0
+# The winner of a slot knows its end at once and would win the next one too, for ever: losers have to read it first.
+_REST = 4  # creations: as long as that the winner waits before the next, half to all of it, ...
+_SHARED = 10.0  # seconds after it last met a slot of another host, ...
+_RUN = 64  # or after this many slots in a row: others may be there that never won
 # Refused by the storage before anything was written, unless the slot is there all the same.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
@@ -39,7 +44,10 @@ class SlotLeader:
         self._clock = clock
         self._patience = patience
         self._doubt: LSN | None = None  # the slot that we may have created
-        self._lost = 0  # slots, one after the other
+        self._took = 0.0  # seconds, by the last creation
+        self._own: LSN = 0  # the last slot that we created ...
+        self._run = 0  # ... and how many in a row
+        self._met = -math.inf  # when another host's slot was met last
         self.asked: LSN = 0  # the head on which `prepare` is asked, or was asked last
 
     def flush(self, queue: Queue) -> None:
@@ -47,16 +55,14 @@ class SlotLeader:
         entries: list[Entry] = []
         try:
             self.settle_doubt()
+            self._rest()
             entries = queue.take(_BATCH_RECORDS)
             end = self._chain.end
             self.asked = end.lsn
             accepted, refused = ask(entries, end.lsn)
             if self._counts(accepted, end):
-                self._lost = 0
                 for entry, error in refused:
                     entry.settle(error=error)
-            else:
-                self._pause()
         except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
@@ -108,6 +114,8 @@ class SlotLeader:
         self._doubt = None
         if found.token == slot.token:
             self._chain.take(slot)
+            self._run = self._run + 1 if slot.lsn == self._own + 1 else 1
+            self._own = slot.lsn
             return True
         self._chain.follow(found)
         return False
@@ -135,8 +143,10 @@ class SlotLeader:
     def _try(self, slot: Slot) -> OSError | None:
         """None: created. Otherwise what is known of it: that the name is taken, or the error."""
         file = self._chain.names.slot(slot.lsn)
+        begun = self._clock.monotonic()
         try:
             if self._chain.storage.create(file, slot.encode()):
+                self._took = self._clock.monotonic() - begun
                 return None
         except OSError as error:
             return error
@@ -177,12 +187,20 @@ class SlotLeader:
             slot = self._slot((), self._chain.end)
             if self._put(slot):
                 return slot.lsn
-            self._pause()
 
-    def _pause(self) -> None:
-        self._lost += 1
-        self._wait(self._lost)
+    def _rest(self) -> None:
+        """Let others have the next slot if we had the last one."""
+        now = self._clock.monotonic()
+        if 0 < self._own < self._chain.head:
+            self._met = now
+        elif now - self._met < _SHARED or self._run >= _RUN:
+            self._run = 0
+            if self._took:
+                self._sleep(_REST * self._took)
 
     def _wait(self, attempt: int) -> None:
-        longest = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(attempt, 20))
-        self._clock.sleep(longest * (0.2 + 0.8 * self._clock.token(1)[0] / 255))
+        self._sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(attempt, 20)))
+
+    def _sleep(self, longest: float) -> None:
+        """Half to all of these seconds."""
+        self._clock.sleep(longest * (0.5 + 0.5 * self._clock.token(1)[0] / 255))

@@ -32,11 +32,12 @@ FILES = {
 
 def written() -> tuple[dict[str, bytes], State]:
     """A log of five batches, of which the third is empty, trimmed up to 2: its files, and what it reads as."""
-    bucket = Bucket()
-    log = open_log(MemoryObjects(bucket), create=True, clock=ManualClock(5))
+    bucket, clock = Bucket(), ManualClock(5)
+    log = open_log(MemoryObjects(bucket), create=True, clock=clock)
     for number in (1, 2, 3, 4, 5):
         if number == 3:
             log.settle()
+            clock.token(1)  # when the golden files were written, a pause was drawn here
         else:
             add(log, b"body %d" % number, b"header %d" % number)
     log.trim(2)
@@ -180,8 +181,8 @@ def test_every_byte_changed_or_cut_is_refused_by_name_or_read_right(
 
 
 def test_every_byte_of_a_history_changed_or_cut_is_refused_by_name_or_read_right() -> None:
-    bucket = Bucket()
-    log = open_log(MemoryObjects(bucket), create=True, clock=ManualClock(5))
+    bucket, clock = Bucket(), ManualClock(5)
+    log = open_log(MemoryObjects(bucket), create=True, clock=clock)
     for _ in range(12):
         add(log, b"", b"")
     log.trim(10)
