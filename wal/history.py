@@ -1,4 +1,4 @@
-"""Headers of trimmed batches: one history file for each segment that was freed; and how a segment is freed."""
+"""Headers of trimmed batches: one history file for each freed segment; and freeing a segment."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wal.shelf import Shelf
 
 
 class History:
-    """Everything up to the redo mark, without bodies: history files, and segments not freed yet."""
+    """Reads the batches up to the redo mark, without bodies, from history files and from segments not yet freed."""
 
     def __init__(self, shelf: Shelf, log_id: bytes) -> None:
         self._shelf = shelf
         self._log_id = log_id
 
     def numbers(self) -> list[int]:
-        """The segments whose headers are in a history file."""
+        """The segments that have a history file, ascending."""
         try:
             return history_numbers(self._shelf.storage.list(self._shelf.names.history_folder))
         except FileNotFoundError:
@@ -31,8 +31,11 @@ class History:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def headers(self, after: LSN, upto: LSN) -> Iterator[Batch]:
-        """The batches after `after` to `upto`, without bodies; from the oldest kept on, if that is later."""
-        segments = self._shelf.numbers()  # first: one that is freed meanwhile has its history file by then
+        """The batches (after, upto] without bodies; it begins at the oldest batch that is kept, if that is later.
+
+        Raises LogCorruptionError if batches are missing in between.
+        """
+        segments = self._shelf.numbers()  # listed first: a segment that is freed now has its history file already
         numbers = sorted({*self.numbers(), *segments})
         start = bisect_right(numbers, after + 1, key=self._first) - 1
         lsn, pruned = after, start < 0
@@ -41,7 +44,7 @@ class History:
                 if batch.lsn > after:
                     if batch.lsn != lsn + 1 and not pruned:
                         raise self._gap(lsn, number)
-                    if batch.lsn > upto:  # the oldest that is kept
+                    if batch.lsn > upto:  # even the oldest batch that is kept is later
                         return
                     yield batch
                     lsn, pruned = batch.lsn, False
@@ -57,14 +60,14 @@ class History:
         return self._opened(number)[0].first
 
     def _of(self, number: int) -> Iterator[Batch]:
-        """One segment's batches, from its history file or, before that is written, from itself."""
+        """One segment's batches, from its history file or, if there is none yet, from the segment."""
         header, data, name = self._opened(number, whole=True)
         for found in frames(header, data, name, sealed=name == self._shelf.names.history(number)):
             if found.header.kind != SEAL:
                 yield Batch(found.header.lsn, records(found, name, bodies=False))
 
     def _opened(self, number: int, *, whole: bool = False) -> tuple[SegmentHeader, bytes, str]:
-        """(header, content, file name); the content only as far as it was asked for."""
+        """(header, content, file name); not `whole`: the content ends with the header."""
         try:
             return self.opened(number, whole=whole)
         except FileNotFoundError:
@@ -88,8 +91,8 @@ class History:
     # --- freeing -----------------------------------------------------------------------------------------------------
 
     def free(self, redo: LSN) -> None:
-        """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment goes
-        only when its headers are durable, and two processes that free the same one write the same bytes."""
+        """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment is
+        erased only when its headers are durable, and two processes that free the same one write the same bytes."""
         numbers = self._shelf.numbers()
         for number in numbers[:-1]:
             if number + 1 not in numbers:
@@ -99,7 +102,7 @@ class History:
                     return
                 content = self._summary(number)
             except FileNotFoundError:
-                continue  # another process freed it, and perhaps its successor as well
+                continue  # another process freed it, or its successor
             if content is None:
                 return
             self._keep(number, content)
@@ -115,7 +118,7 @@ class History:
         storage.sync_folder(names.history_folder)
 
     def _summary(self, number: int) -> bytes | None:
-        """A sealed segment as a history file; None if it has no seal (its successor is an interrupted rotation)."""
+        """The content of a segment's history file; None if it has no seal (its rotation was interrupted)."""
         name = self._shelf.names.segment(number)
         data = self._shelf.pread(number, self._shelf.size(number), 0)
         header = self._shelf.check(number, data, self._log_id)

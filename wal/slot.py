@@ -1,7 +1,8 @@
 """A slot <-> bytes. Pure. Layout: docs/log_format.md.
 
-A slot is one object that holds one batch. It is born whole and its name stays for ever; trimming replaces its bodies by
-a number that says how far bodies are gone. What never changes, headers included, is what the next slot is linked to.
+A slot is one object that holds one batch. It is created in one step and never removed; trimming replaces its bodies by
+the LSN up to which bodies are trimmed. The link in the next slot covers only the part that never changes, headers
+included.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Slot:
 
     log_id: bytes  # 16 bytes
     lsn: LSN
-    token: bytes  # 16 random bytes of whoever wrote it: by these a writer knows its own slot again
+    token: bytes  # 16 random bytes by which a writer recognises its own slot
     previous: bytes  # link to the slot before, 32 bytes
-    records: tuple[Record, ...]  # none: the slot is only occupied
-    trimmed: LSN | None = None  # bodies are gone in this slot, and in all slots up to this LSN
+    records: tuple[Record, ...]  # empty: the slot was only occupied
+    trimmed: LSN | None = None  # bodies are trimmed in all slots up to this LSN, this one included
 
     def link(self) -> bytes:
-        """What the next slot holds as `previous`; trimming does not change it."""
+        """The hash that the next slot holds as `previous`; trimming does not change it."""
         headers = _headers(self.records)
         return sha256(self._fields(headers) + headers).digest()
 
@@ -49,12 +50,12 @@ class Slot:
         return SLOT_FIELDS.pack(SLOT_MAGIC, FORMAT, self.log_id, self.lsn, self.token, self.previous, len(headers))
 
     def without_bodies(self, trimmed: LSN) -> Slot:
-        """What stays of it when all up to `trimmed` is trimmed."""
+        """This slot as it is once everything up to `trimmed` is trimmed."""
         return replace(self, records=tuple(Record(r.header, None) for r in self.records), trimmed=trimmed)
 
 
 def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
-    """The slot `lsn` (None: whichever it says it is), from the object `file`.
+    """The slot in the content of the object `file`. `lsn`: which one it must be; None: any.
 
     Raises LogCorruptionError; LogFormatError if a newer version wrote it.
     """
