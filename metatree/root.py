@@ -1,4 +1,4 @@
-"""Where a tree is: from what a user names as its root to an open storage."""
+"""From the root that a user names to an open storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import config, layout
 from .errors import InvalidLocationError, MetatreeError
 
 _KEYWORDS = ("keys", "locking_enabled", "read_only", "apply", "consistency", "storage_options")  # of Metatree
-# What is left of a URL that went through a path: `Path("s3://bucket/x")` is s3:/bucket/x, a folder of this machine.
+# What remains of a URL passed through pathlib: `Path("s3://bucket/x")` is s3:/bucket/x, a folder on this machine.
 _LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
@@ -27,10 +27,10 @@ def open_root(
     *,
     read_only: bool,
 ) -> tuple[wal.Storage, str]:
-    """The storage and the root's name for people: an absolute path, without a scheme, or the URL as given.
+    """(the storage, the root's name for people: an absolute path without a scheme, or the URL as given).
 
-    `keys`: the levels for which a folder that is missing is made; None: none is.
-    Raises InvalidLocationError (also for the levels, before anything is made), MetatreeError (no such folder, or it
+    `keys`: the levels of a new tree, for which a missing folder is made; None: it is not.
+    Raises InvalidLocationError (also for `keys`, before anything is made), MetatreeError (no such folder, or it
     cannot be made), TypeError (options for a local root), wal.UnsupportedError (a scheme that cannot be opened).
     """
     create = keys is not None and bool(config.check_keys(keys)) and not read_only
@@ -63,8 +63,8 @@ def open_root(
 
 
 def _meant(options: Iterable[str]) -> str:
-    """Which of our own keywords were perhaps misspelt, for the end of a message; "" if none."""
-    import difflib  # late: for a message
+    """Keywords of `Metatree` that may have been misspelt, for the end of a message; "" if there are none."""
+    import difflib  # imported here: needed for this message only
 
     meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
     return f" (did you mean {', '.join(meant)}?)" if meant else ""
@@ -77,7 +77,7 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
         raise InvalidLocationError(
             f"a {scheme}:// root holds no password or secret, since a root is shown in messages: pass it as a keyword"
         )
-    url = scheme + separator + place.rstrip("/")  # the slashes of the scheme stay: without them it would be a path
+    url = scheme + separator + place.rstrip("/")  # keep the slashes of the scheme
     try:
         if create:
             wal.make_root(url, options)
@@ -93,9 +93,9 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
 
 
 def tree_above(path: str) -> str | None:
-    """The folder above the local `path`, links resolved, that is a tree. Folders that may not be looked into are passed
-    over."""
-    here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL lies in no folder
+    """The closest folder above the local `path`, links resolved, that is a tree; None if there is none. Folders
+    without permission are skipped."""
+    here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL has no folder above
     while (above := os.path.dirname(here)) != here:
         here = above
         try:
@@ -108,9 +108,9 @@ def tree_above(path: str) -> str | None:
 
 
 def refuse_inside_tree(path: str) -> None:
-    """Raises MetatreeError if a folder above the local `path` is a tree: two engines would then own the same files, and
-    a deletion in the outer tree would take the inner one away. For creating and adopting only: opening costs nothing,
-    however deep a tree lies."""
+    """Raises MetatreeError if a folder above the local `path` is a tree: two engines would own the same files, and a
+    deletion in the outer tree would delete the inner one. Called for creating and adopting only: opening need not pay
+    for it."""
     above = tree_above(path)
     if above is not None:
         raise MetatreeError(

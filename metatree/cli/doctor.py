@@ -1,4 +1,4 @@
-"""`metatree doctor`: is a place fit for a tree, and if not, why."""
+"""`metatree doctor`: whether a storage is fit for a tree, and if not, why."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
 
 
 def _fail(url: str, error: Exception, *, as_json: bool, code: int) -> int:
-    # An error of the system repeats its number and file: people need the words.
+    # Without the error number, which str() of an OSError would show.
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
     if as_json:
         click.echo(json.dumps(failure(text, type(error).__name__), indent=2))

@@ -17,7 +17,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Duration(click.ParamType[float]):
-    """12h, 2d, 30m, 45s."""
+    """A duration such as 12h, 2d, 30m, 45s, converted to seconds."""
 
     name = "duration"
 

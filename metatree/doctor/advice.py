@@ -1,4 +1,4 @@
-"""The guarantees that are tried, in words; what they mean for a tree; and what no examination can see."""
+"""The guarantees that are tested, their consequences for a tree, and notes on what a test cannot see."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ATTRIBUTES = Check(
 
 
 def condition(found: wal.Condition) -> Check:
-    """The check of one of the conditions on which everything rests where versions are the fence."""
+    """The check of one kind of conditional request; a fence by versions relies on them."""
     return Check(
         f"condition-{found.name}",
         f"{found.guarantee} is honoured ({found.request})",
@@ -77,7 +77,7 @@ def condition(found: wal.Condition) -> Check:
 
 
 def notes(can: wal.Capabilities) -> list[str]:
-    """What can go wrong here though everything that was tried holds."""
+    """What can go wrong although every test passed."""
     if can.fence is wal.Fence.VERSION:
         return [
             "lifecycle rules of the bucket must spare .wal/: an object that expires there is a lost commit",
