@@ -32,5 +32,5 @@ def base_of(txid: str) -> int:
     """The LSN a transaction id begins with. Raises ValueError for anything that is not a transaction id."""
     base, dash, rest = txid.partition("-") if isinstance(txid, str) else ("", "", "")
     if not dash or not base or len(rest) != 16:
-        raise ValueError(f"{txid!r} is no transaction id: it looks like '1f-00112233445566aa'")
+        raise ValueError(f"{txid!r} is not a transaction id, which looks like '1f-00112233445566aa'")
     return int(base, 16)

@@ -119,8 +119,8 @@ class Committing:
         except wal.InDoubtError as error:
             self._committer.fault()
             raise CommitUnknownError(
-                f"the flush of commit {staging.txid} failed ({error.__cause__ or error}): maybe durable, maybe not. "
-                "Reopen the tree and ask tree.status(txid) before doing it again",
+                f"the flush of commit {staging.txid} failed ({error.__cause__ or error}): it is unknown whether it is "
+                "durable. Reopen the tree and ask tree.status(txid) before you repeat it",
                 staging.txid,
             ) from error
         except (MetatreeError, wal.WalError, OSError) as error:
@@ -147,8 +147,8 @@ class Committing:
         for header in headers + [header_of(mate) for mate in mates]:
             if txid in header.aborts:
                 raise ConflictError(
-                    f"transaction {txid} was aborted by {header.who}, who took its staged blobs for those of a process "
-                    "that died; nothing was applied, run it again"
+                    f"transaction {txid} was aborted by {header.who}, which took its staged blobs for those of a dead "
+                    "process; nothing was committed, run it again"
                 )
 
     def require_not_aborted(self, txid: str) -> None:
@@ -234,5 +234,6 @@ class Committing:
 def conflict(found: str, header: Header) -> ConflictError:
     """The error of a transaction that read `found`, which the commit of `header` changed."""
     return ConflictError(
-        f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was applied, run it again"
+        f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was committed, run it "
+        "again"
     )

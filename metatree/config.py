@@ -61,8 +61,8 @@ def read(storage: wal.Storage) -> Config | None:
         if isinstance(error, MetatreeError) and not isinstance(error, InvalidLocationError):
             raise
         raise CorruptionError(
-            f"{layout.CONFIG} in {storage.url} does not say what this tree is: {error}. Restore it from a backup, or "
-            "write it anew: it holds the level names and the log's id"
+            f"{layout.CONFIG} in {storage.url} does not describe a tree: {error}. Restore it from a backup, or write "
+            "it again: it holds the level names and the log's id"
         ) from error
 
 
@@ -85,7 +85,7 @@ def _parse(value: dict[str, Any]) -> Config:
             f"{layout.CONFIG} names a log of kind {value['log']!r}, which this version does not know: upgrade"
         )
     if not isinstance(value["id"], str):
-        raise ValueError("'id' is no string")
+        raise ValueError("'id' is not a string")
     return Config(keys, value["id"], value["log"], value.get("adopted") is True)
 
 
@@ -118,8 +118,8 @@ def set_tripwire(storage: wal.Storage) -> None:
         return
     if storage.read(layout.TRIPWIRE).data != _TRIPWIRE:
         raise MetatreeError(
-            f"{storage.url}/{layout.TRIPWIRE} belongs to a program of metatreedb 0.2.3, which is writing or died: "
-            "stop it, remove the file, and open the tree again"
+            f"{storage.url}/{layout.TRIPWIRE} is the lock of a program of metatreedb 0.2.3 that is writing or has "
+            "died: stop the program, remove the file, and open the tree again"
         )
 
 
@@ -180,6 +180,6 @@ def check_same_keys(keys: Sequence[str] | None, config: Config | None, storage: 
     """Raises MetatreeError if `keys` were given and are not the tree's levels."""
     if keys is not None and config is not None and tuple(keys) != config.keys:
         raise MetatreeError(
-            f"{storage.url} is a tree of the levels ({', '.join(config.keys)}), not ({', '.join(keys)}); "
-            "leave keys out to open it as it is"
+            f"{storage.url} is a tree with the levels ({', '.join(config.keys)}), not ({', '.join(keys)}); "
+            "omit keys to open it as it is"
         )

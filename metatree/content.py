@@ -234,7 +234,7 @@ def directory_files(draft: Draft, path: Path, name: str) -> list[str]:
     files = draft.view.blob_files(path, name) if name else []
     if not files:
         draft.require_above(path, name)
-        raise BlobNotFoundError(f"{join((*path, name))} is no directory blob")
+        raise BlobNotFoundError(f"{join((*path, name))} is not a directory blob")
     return files
 
 

@@ -74,7 +74,7 @@ class Copying:
 
     def _plan_blob(self, draft: Draft, path: Path, name: str, target: Path) -> _Plan:
         if not 1 <= len(target) <= self._depth + 1:
-            raise InvalidLocationError(f"{join(target)!r} is no place for a blob: it needs a node and a name")
+            raise InvalidLocationError(f"{join(target)!r} cannot be a blob's location, which is a node's and a name")
         draft.reads.name(path, name)
         if not draft.view.has_blob(path, name):
             draft.require_above(path, name)
@@ -99,7 +99,7 @@ class Copying:
         for node in nodes:
             nodes.extend((*node, child) for child in draft.view.children(node))
         if max(len(node) for node in nodes) - len(path) + len(target) > self._depth:
-            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
+            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would be below the last level")
         for node in nodes:
             draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}

@@ -53,14 +53,14 @@ def check_target(target: str) -> None:
     """Raises BlobExistsError if a download would replace something; FileNotFoundError, NotADirectoryError or
     PermissionError, with the target's folder, if that cannot hold it."""
     if os.path.isdir(target) or not os.path.basename(target):
-        raise BlobExistsError(f"{target!r} is a folder: name the file in it that the download is to become")
+        raise BlobExistsError(f"{target!r} is a folder: pass the name of a new file, such as one in it")
     refuse_existing(target)
     folder = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(folder):
         code = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
-        raise OSError(code, "the folder of a download must be there already: make it first", folder)
+        raise OSError(code, "the folder of a download must exist: create it first", folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "nothing may be written into the folder of the download", folder)
+        raise PermissionError(errno.EACCES, "the folder of the download is not writable", folder)
 
 
 def refuse_existing(target: str) -> None:

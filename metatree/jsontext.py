@@ -40,7 +40,7 @@ def load(data: bytes) -> Any:
             dump(value)  # raises UnicodeEncodeError for a lone surrogate
         return value
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def load_strict(data: bytes) -> Any:
@@ -51,7 +51,7 @@ def load_strict(data: bytes) -> Any:
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return result
 
 

@@ -61,7 +61,7 @@ def staged(txid: str, number: int) -> str:
 def check_staged(name: str) -> str:
     """`name` if it is that of a staged file. Raises ValueError."""
     if not _STAGED(name):
-        raise ValueError(f"{name!r} is no staged file")
+        raise ValueError(f"{name!r} is not the name of a staged file")
     return name
 
 

@@ -99,11 +99,11 @@ def _fault(name: str) -> str:
 def _reserved(name: str) -> str:
     low = fold_name(name)
     if low in _RESERVED:
-        return "the name is the engine's own"
+        return "the name is reserved for the engine"
     if low.endswith(".tmp") or low.startswith(".nfs"):
-        return "such names are taken by temporary files"
+        return "such names are reserved for temporary files"
     if low.partition(".")[0].rstrip() in _DEVICES:
-        return "it is a device on Windows"
+        return "it is the name of a device on Windows"
     return ""
 
 
@@ -191,7 +191,7 @@ def _parse_segment(part: object) -> Segment:
 def _parse_mapping(location: Mapping[str, Any], keys: Sequence[str]) -> tuple[Segment, ...]:
     unknown = [name for name in location if name not in keys]
     if unknown:
-        raise InvalidLocationError(f"{unknown[0]!r} is no level of this tree; its levels are {', '.join(keys)}")
+        raise InvalidLocationError(f"{unknown[0]!r} is not a level of this tree; its levels are {', '.join(keys)}")
     segments: list[Segment] = []
     for depth, key in enumerate(keys):
         if key not in location:
@@ -222,11 +222,11 @@ def substitute(reference: Reference, metadata: Mapping[str, Any], node: Path) ->
         raise InvalidLocationError(f"<{reference.key}>: {where} has no key {reference.key!r}")
     value = metadata[reference.key]
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is {value!r}, neither string nor integer")
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is {value!r}, not a string or integer")
     try:
         return check_name(str(value))
     except InvalidLocationError as error:
-        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is no valid name: {error}") from error
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is not a valid name: {error}") from error
 
 
 def join(path: Path) -> str:

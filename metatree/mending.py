@@ -89,7 +89,7 @@ class _Mending:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
                 self._result.kept += [went] if went is not None else []
             else:
-                self._result.failed[step.path] = "a checkpoint came in between: the log does not hold it any more"
+                self._result.failed[step.path] = "another checkpoint was made: the log no longer holds its content"
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class _Mending:
         segments = step.path.split("/")
         path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
         if not name:
-            raise CorruptionError(f"{step.path} is a node by now")
+            raise CorruptionError(f"{step.path} is now a node")
         draft.reads.name(path, name)
         size, sha256, place = staging.add_existing(source, share=False)
         changes.setdefault(join(path), {}).setdefault("put", []).append(name)

@@ -64,7 +64,7 @@ class Opening:
         if found is None and not config.is_free(self._storage):
             found = config.read(self._storage)  # another process may have created the tree just now
             if found is None and self._read_only:
-                raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}{self._above()}")
+                raise MetatreeError(f"{self._storage.url} is not a tree: it has no {layout.CONFIG}{self._above()}")
             if found is None:
                 raise MetatreeError(
                     f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or "
@@ -100,7 +100,7 @@ class Opening:
         if log.id != found.log_id:
             log.close()
             raise CorruptionError(
-                f"the log in {self._storage.url}/{layout.LOG} is that of another tree (log {log.id}, "
+                f"the log in {self._storage.url}/{layout.LOG} belongs to another tree (log {log.id}, "
                 f"{layout.CONFIG} says {found.log_id}): the folders of two trees were mixed; restore one of them whole"
             )
         return log

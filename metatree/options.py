@@ -32,4 +32,4 @@ def _value(key: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError(f"the value of {key} is no JSON") from None  # the cause would show it
+        raise ValueError(f"the value of {key} is not valid JSON") from None  # the cause would show it

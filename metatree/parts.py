@@ -24,7 +24,7 @@ is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
 def path(text: str) -> Path:
     """A node's path."""
     if type(text) is not str:
-        raise ValueError("a path is no string")
+        raise ValueError("a path is not a string")
     return check_path(split(text))
 
 
@@ -38,7 +38,7 @@ def blob_name(name: str) -> str:
 def keys(values: dict[str, Any]) -> dict[str, Any]:
     """The keys of a node. The caller checks how deep their values are nested."""
     if type(values) is not dict:
-        raise ValueError("keys are no object")
+        raise ValueError("keys are not an object")
     for key in values:
         if not key or len(key) > MAX_KEY_BYTES // 4 or key == CHILDREN:
             check_key(key)
@@ -48,7 +48,7 @@ def keys(values: dict[str, Any]) -> dict[str, Any]:
 def texts(names: list[str]) -> list[str]:
     """A list of strings."""
     if type(names) is not list:
-        raise ValueError("names are no list")
+        raise ValueError("names are not a list")
     join_texts(names)
     return names
 

@@ -124,7 +124,7 @@ def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -
     for finding in report.problems if report is not None else ():
         lines.append(f"  DAMAGE: {finding.path}: {finding.reason}")
     if damaged:
-        lines.append("damage remains: mend what is named above (restore the files from a backup), then run this again")
+        lines.append("damage remains: repair what is named above (restore files from a backup), then run this again")
     return lines
 
 

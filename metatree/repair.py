@@ -96,7 +96,7 @@ class Planner:
             if not any(_is_in(step.path, path) for step in steps):
                 count = len(self._findings)
                 others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
-                deep = "" if self._deep else "; whether a blob's content changed is looked at with deep only"
+                deep = "" if self._deep else "; whether a blob's content changed is checked with deep only"
                 raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
 
     def _selected(self, path: str, known: set[str]) -> bool:
@@ -113,7 +113,7 @@ class Planner:
         if RECOVER in remedies:
             return RECOVER, "opening the tree for writing replays them"
         if finding.weight is Weight.CANNOT_READ:
-            return CANNOT, "whether it is damaged is not known: repair as a user who may read it"
+            return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
         if REBUILD in remedies:
             if supplies(self._window, finding) is not None:
                 return REBUILD, "the log since the last checkpoint holds it"
@@ -121,7 +121,7 @@ class Planner:
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         if REVERT not in remedies:
-            return CANNOT, "only by hand"
+            return CANNOT, "it can only be repaired by hand"
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
             return adopting
@@ -132,7 +132,7 @@ class Planner:
 
     def _reverting(self, finding: Finding) -> tuple[str, str]:
         if supplies(self._window, finding) is not None:
-            return REVERT, "what the log holds comes back, the edit is kept in the quarantine"
+            return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
         if finding.kind not in _FOREIGN_KINDS:
             return CANNOT, (
                 "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
@@ -143,11 +143,11 @@ class Planner:
 
     def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
-            return CANNOT, "a folder that is no node and no blob cannot be adopted: put it, or leave it alone"
+            return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
         if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
-            return CANNOT, "rot and an edit look the same: adopt it by name, with --path"
+            return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
         if finding.kind in _NODE_KINDS:
-            return ADOPT, "a commit makes what the file says the node's keys"
+            return ADOPT, "a commit sets the node's keys to those in the file"
         if _folded(finding.path) in self._twins:
             return CANNOT, "another name differs from it only in case or form: rename one"
         try:
@@ -167,7 +167,7 @@ class Planner:
             if path is not None and self._selected(path, set()):
                 kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
                 why = f"was edited by hand; the recovery kept the edit as {kept}"
-                steps.append(Step(path, kind, why, ADOPT, "a commit makes the edit official", kept))
+                steps.append(Step(path, kind, why, ADOPT, "a commit adopts the edit", kept))
         return steps
 
     def _edited(self, kept: str) -> str | None:

@@ -36,26 +36,26 @@ def open_root(
     create = keys is not None and bool(config.check_keys(keys)) and not read_only
     if not isinstance(root, (str, os.PathLike)):
         if not hasattr(root, "capabilities"):
-            raise InvalidLocationError(f"{root!r} is no root: pass a path or URL")
+            raise InvalidLocationError(f"{root!r} is not a valid root: pass a path or URL")
         return root, root.url
     text = os.fsdecode(root)
     if not text or "\0" in text:
-        raise InvalidLocationError(f"{text!r} is no root: pass a path or URL")
+        raise InvalidLocationError(f"{text!r} is not a valid root: pass a path or URL")
     if lost := _LOST_SLASH.match(text):
         raise InvalidLocationError(
-            f"{text!r} is no root: a URL has two slashes after its scheme, and pathlib takes one away; pass the text "
-            f"{f'{lost[1]}://{text[lost.end() :]}'!r}, or {f'./{text}'!r} for a folder of that name"
+            f"{text!r} is not a valid root: a URL has two slashes after its scheme, and pathlib removes one; pass "
+            f"the text {f'{lost[1]}://{text[lost.end() :]}'!r}, or {f'./{text}'!r} for a folder of that name"
         )
     try:
         path = wal.local_path(text)
     except ValueError as error:
-        raise InvalidLocationError(f"{text!r} is no root: {error}") from error
+        raise InvalidLocationError(f"{text!r} is not a valid root: {error}") from error
     if path is None:
         return _open_remote(text, options, create=create, read_only=read_only)
     if (home := os.path.expanduser(path)) != path:
         raise InvalidLocationError(
-            f"{text!r} is no root: shells fill in the home folder; pass {home!r}, or {f'./{path}'!r} for a folder of "
-            "that name"
+            f"{text!r} is not a valid root: only a shell expands '~'; pass {home!r}, or {f'./{path}'!r} for a "
+            "folder of that name"
         )
     if options:
         raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
@@ -75,7 +75,7 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
     user, at, _ = place.partition("/")[0].rpartition("@")
     if at and ":" in user:
         raise InvalidLocationError(
-            f"a {scheme}:// root holds no password or secret, since a root is shown in messages: pass it as a keyword"
+            f"a {scheme}:// root must not hold a password or secret, since messages show it: pass it as a keyword"
         )
     url = scheme + separator + place.rstrip("/")  # keep the slashes of the scheme
     try:
@@ -83,7 +83,7 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
             wal.make_root(url, options)
         return wal.open_storage(url, options), url
     except ValueError as error:
-        raise InvalidLocationError(f"{url} is no root: {error}") from error
+        raise InvalidLocationError(f"{url} is not a valid root: {error}") from error
     except TypeError as error:
         refused = set(re.findall(r"\w+", str(error).partition(" (")[0]))
         raise TypeError(f"{error}{_meant(name for name in options if name in refused)}") from error
@@ -115,7 +115,7 @@ def refuse_inside_tree(path: str) -> None:
     if above is not None:
         raise MetatreeError(
             f"{path} lies inside the tree {above}, and a tree cannot hold another one: choose a folder outside of "
-            f"it (if that is no tree at all, remove the file {os.path.join(above, layout.CONFIG)})"
+            f"it (if that is not a tree, remove the file {os.path.join(above, layout.CONFIG)})"
         )
 
 
@@ -136,7 +136,7 @@ def _open_local(path: str, *, create: bool, read_only: bool) -> tuple[wal.Storag
         refuse_inside_tree(path)
         _make(path)
     if os.path.lexists(path) and not os.path.isdir(path):
-        raise MetatreeError(f"{path} is no folder; a tree needs one of its own")
+        raise MetatreeError(f"{path} is not a folder; a tree needs one of its own")
     try:
         return wal.open_storage(path, {}), path
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -79,7 +79,7 @@ def _copy_container(value: Any, path: tuple[object, ...]) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidMetadataError(f"{_at(path)}: the key {key!r} is no string")
+                raise InvalidMetadataError(f"{_at(path)}: the key {key!r} is not a string")
             _check_text(key, path)
         return {str.__str__(key): _copy(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -91,7 +91,7 @@ def _check_text(text: str, path: tuple[object, ...]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidMetadataError(f"{_at(path)}: a lone surrogate is no Unicode text") from error
+        raise InvalidMetadataError(f"{_at(path)}: a lone surrogate is not valid Unicode text") from error
     return str.__str__(text)  # the str value: `str()` of a subclass, such as an enum, may differ
 
 

@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise LogCorruptionError("the checkpoint cannot be parsed", file=file) from error
         if not right:
-            raise LogCorruptionError("the checkpoint's own checksum does not fit", file=file)
+            raise LogCorruptionError("the checkpoint's checksum does not match", file=file)
         if fields.pop("format", None) != FORMAT:
             raise LogFormatError(f"{file} was written by a newer version: upgrade this program")
         try:
@@ -46,7 +46,7 @@ class Checkpoint(NamedTuple):
         except (TypeError, ValueError):
             possible = False
         if not possible:
-            raise LogCorruptionError("the checkpoint has other fields than it should", file=file)
+            raise LogCorruptionError("the checkpoint has unexpected fields or values", file=file)
         return checkpoint
 
 

@@ -85,7 +85,7 @@ class History:
             data = file.read() if whole else file.read(SEGMENT_HEADER)
         header = SegmentHeader.decode(data, name, HISTORY_MAGIC)
         if header.log_id != self._log_id or header.number != number:
-            raise LogCorruptionError("the history file belongs elsewhere", file=name)
+            raise LogCorruptionError("the history file belongs to another segment or log", file=name)
         return header, data, name
 
     # --- freeing -----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class History:
         name = names.history(number)
         storage.make_folder(names.history_folder)
         if not storage.create(name, content) and storage.read(name).data != content:
-            raise LogCorruptionError("the history file says something else than its segment", file=name)
+            raise LogCorruptionError("the history file differs from its segment", file=name)
         storage.sync_folder(names.history_folder)
 
     def _summary(self, number: int) -> bytes | None:
@@ -139,7 +139,7 @@ def frames(header: SegmentHeader, data: bytes, name: str, *, sealed: bool = Fals
     last, end = None, SEGMENT_HEADER
     for found in scan(lambda length, offset: data[offset : offset + length], len(data), header.tail()):
         if found.header.kind not in (kind, SEAL):
-            raise LogCorruptionError("a frame of this kind does not belong here", file=name, offset=found.offset)
+            raise LogCorruptionError("a frame of this kind is not valid in this file", file=name, offset=found.offset)
         last, end = found.header.kind, found.offset + found.header.size
         yield found
     if sealed and (last != SEAL or end != len(data)):

@@ -55,7 +55,7 @@ class Shelf:
         name = self.names.segment(number)
         header = SegmentHeader.decode(data, name)
         if header.number != number:
-            raise LogCorruptionError(f"the file says that it is segment {header.number}", file=name)
+            raise LogCorruptionError(f"the file's header says segment {header.number}", file=name)
         if log_id is not None and header.log_id != log_id:
             raise LogCorruptionError("the segment belongs to another log", file=name)
         return header

@@ -61,9 +61,9 @@ def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
     """
     size = SLOT_FIELDS.size + SLOT_STATE.size
     if len(data) < size + CRC.size or not data.startswith(SLOT_MAGIC):
-        raise LogCorruptionError("this is no slot of a log", file=file)
+        raise LogCorruptionError("this is not a slot of a log", file=file)
     if CRC.unpack_from(data, len(data) - CRC.size)[0] != crc32(data[: -CRC.size]):
-        raise LogCorruptionError("the slot's checksum does not fit", file=file)
+        raise LogCorruptionError("the slot's checksum does not match", file=file)
     _, version, log_id, number, token, previous, headers = SLOT_FIELDS.unpack_from(data)
     if version != FORMAT:
         raise LogFormatError(f"{file} has format {version}, this program knows {FORMAT}: upgrade it")
@@ -71,13 +71,13 @@ def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
     if kind not in (BATCH, HEADERS):
         raise LogFormatError(f"{file} is of the unknown kind {kind}: written by a newer version, upgrade")
     if number != (number if lsn is None else lsn) or size + headers + bodies + CRC.size != len(data):
-        raise LogCorruptionError("the slot is not what its name says", file=file)
+        raise LogCorruptionError("the slot's number or its lengths do not match its name and size", file=file)
     if trimmed if kind == BATCH else (bodies or trimmed < number):
-        raise LogCorruptionError("the slot's marks do not add up", file=file)
+        raise LogCorruptionError("the slot's trim mark contradicts its kind", file=file)
     try:
         records = _records(data, size, headers, bodies, kind)
     except (ValueError, struct.error) as error:
-        raise LogCorruptionError(f"the slot's records do not add up: {error}", file=file) from error
+        raise LogCorruptionError(f"the slot's records cannot be decoded: {error}", file=file) from error
     return Slot(log_id, number, token, previous, records, trimmed if kind == HEADERS else None)
 
 
@@ -110,7 +110,7 @@ def _pieces(data: bytes, at: int, end: int, count: int) -> list[bytes | None]:
         (size,) = LENGTH.unpack_from(data, at)
         at += LENGTH.size
         if at + size > end:
-            raise ValueError("a length leads over the end")
+            raise ValueError("a length exceeds the slot")
         pieces.append(data[at : at + size])
         at += size
     if at != end:

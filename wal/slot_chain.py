@@ -56,7 +56,7 @@ class SlotChain:
         if start is None:
             start = self._missing(checkpoint)
         if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
-            raise LogCorruptionError("the checkpoint is that of another log", file=names.checkpoint)
+            raise LogCorruptionError("the checkpoint belongs to another log", file=names.checkpoint)
         self.log_id = start.log_id
         self.trimmed = redo
         self.end = End(start.lsn, start.link())
@@ -140,11 +140,11 @@ class SlotChain:
             self.follow()
         if self.head < lsn:
             missing = self.names.slot(self.head + 1)
-            raise LogCorruptionError(f"the log ends before slot {lsn}, which was carried out", file=missing)
+            raise LogCorruptionError(f"the log ends before slot {lsn}, which was already applied", file=missing)
 
     def _check(self, slot: Slot, link: bytes) -> None:
         if slot.log_id != self.log_id:
-            raise LogCorruptionError("the slot is that of another log", file=self.names.slot(slot.lsn))
+            raise LogCorruptionError("the slot belongs to another log", file=self.names.slot(slot.lsn))
         if slot.previous != link:
             message = "the slot does not follow the one before it: one of the two was replaced"
             raise LogCorruptionError(message, file=self.names.slot(slot.lsn))

@@ -60,5 +60,5 @@ class SlotHistory:
         except struct.error as error:
             raise LogCorruptionError("the history ends inside a length", file=file, offset=at) from error
         if any(slot.log_id != self._log_id or slot.trimmed is None for slot in slots):
-            raise LogCorruptionError("the history is that of another log", file=file)
+            raise LogCorruptionError("the history belongs to another log, or holds a slot with bodies", file=file)
         return slots

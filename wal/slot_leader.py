@@ -154,7 +154,7 @@ class SlotLeader:
 
     def _in_doubt(self, lsn: LSN) -> InDoubtError:
         file = f"{self._chain.storage.url}/{self._chain.names.slot(lsn)}"
-        return InDoubtError(f"whether slot {lsn} ({file}) was created cannot be learned")
+        return InDoubtError(f"it is unknown whether slot {lsn} ({file}) was created")
 
     def settle_doubt(self) -> None:
         """Decide the slot that an earlier append left in doubt. Raises PoisonedError if it cannot be decided now."""

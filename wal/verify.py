@@ -64,7 +64,7 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
         except (WalError, OSError) as error:
             problems.append(str(error))
     if following is not None and segments_from is not None and segments_from > following:
-        problems.append(f"the headers after batch {following - 1} are missing, which no segment has any more")
+        problems.append(f"the headers after batch {following - 1} are missing, and no segment holds them any more")
 
 
 def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:

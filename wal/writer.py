@@ -210,7 +210,7 @@ class Writer:
             file.datasync()
             self._head.announce(tail.lsn)
         except BaseException as worse:  # noqa: BLE001  after any error here the tail is unknown
-            self.poisoned = f"the write of batch {tail.lsn + 1} failed ({error}), and so did taking it back ({worse})"
+            self.poisoned = f"the write of batch {tail.lsn + 1} failed ({error}), and so did undoing it ({worse})"
             raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
         return True
 

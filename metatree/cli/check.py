@@ -24,11 +24,11 @@ _SHOWN = {
 }
 _ADVICE = {
     Weight.DAMAGE: "damage: `metatree repair {root}` says what it can rebuild and what it cannot",
-    Weight.CANNOT_READ: "what cannot be read may be whole or damaged: run it as a user who may read it, or again when "
-    "the storage answers",
+    Weight.CANNOT_READ: "what cannot be read may or may not be damaged: run this as a user who may read it, or again "
+    "when the storage answers",
     Weight.EDIT: "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do",
-    Weight.RECOVERY: "commits wait for a replay: `metatree-recover {root}` does it in the open",
-    Weight.LEFTOVER: "leftovers harm nobody",
+    Weight.RECOVERY: "commits wait to be replayed: `metatree-recover {root}` does so and reports what it did",
+    Weight.LEFTOVER: "leftovers are harmless",
 }
 
 

@@ -62,7 +62,7 @@ def repair(
         raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")
     edits = ADOPT if adopt else REVERT if revert else None
     with ending(context, root, as_json=as_json), Progress() as progress:
-        progress("looking at the tree")
+        progress("checking the tree")
         done, code = _repair(root, options, edits, paths, deep=deep, yes=yes)
     if as_json:
         click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
@@ -149,8 +149,8 @@ def _left(done: Repaired) -> list[str]:
     counts = [f"{count} {word}{'s' * (count > 1)}" for count, word in ((files, "file"), (folders, "folder")) if count]
     if not counts:
         return []
-    adopting = "--adopt takes files in, " if files else ""
-    told = f"{' and '.join(counts)} the engine did not put here; {adopting}--revert --path NAME sets one aside"
+    adopting = "--adopt adopts the files, " if files else ""
+    told = f"{' and '.join(counts)} that the engine did not put here; {adopting}--revert --path NAME sets one aside"
     return [f"  {click.style('left alone', fg='yellow')}: {told}"]
 
 
@@ -170,7 +170,7 @@ def _ending(root: str, done: Repaired) -> list[str]:
         lines.append("run it again with --yes to do this")
     if CHOOSE in actions:
         lines.append(
-            "changed by hand: add --adopt or --revert (and --path, for some of them); else they stay as they are"
+            "changed by hand: add --adopt or --revert (and --path, for some of them); otherwise they stay as they are"
         )
     if CANNOT in actions:
         lines.append("what cannot be repaired stays as it is")

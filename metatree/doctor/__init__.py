@@ -75,7 +75,7 @@ def _examine(place: Place, report: Report, tell: Tell, clock: Clock) -> None:
         contenders.close(kill=True)
         raise
     contenders.close()
-    tell("how long things take")
+    tell("the time of each operation")
     try:
         report.round_trips = measures.round_trips(storage, clock)
         report.clock = measures.clock_difference(storage, clock)

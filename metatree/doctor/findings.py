@@ -100,7 +100,7 @@ class Report:
             more = f" (and {len(bad) - 1} more, see below)" if len(bad) > 1 else ""
             if bad[0].status is Status.FAILS:
                 return f"it does not hold that {bad[0].check.guarantee}{more}"
-            return f"it could not be found out whether {bad[0].check.guarantee}{more}: {bad[0].detail}"
+            return f"it could not be determined whether {bad[0].check.guarantee}{more}: {bad[0].detail}"
         return self.can.reason
 
     def as_dict(self) -> dict[str, Any]:

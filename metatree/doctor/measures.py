@@ -22,7 +22,7 @@ def attributes(storage: wal.Storage) -> Verdict:
         storage.publish("marked", b"content", mark, durable=False)
         told = storage.read("marked").attribute, storage.attribute("marked")
         if told != (mark, mark):
-            return False, "a file came back " + ("without its mark" if None in told else "with another mark")
+            return False, "a file came back " + ("without its attribute" if None in told else "with another attribute")
     return True, "written, replaced and read back"
 
 

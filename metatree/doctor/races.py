@@ -46,7 +46,7 @@ def put_if_absent(arena: Arena) -> Verdict:
         if len(winners) != 1:
             return False, f"{len(winners)} of {PROCESSES * THREADS} writers were told that they made {name}"
         if data != turns.content(winners[0]):
-            return False, f"{name} holds something else than its winner wrote"
+            return False, f"{name} does not hold what its winner wrote"
     return True, f"{number} names, {CROWD}, one winner each"
 
 
@@ -106,7 +106,7 @@ def fence(arena: Arena) -> Verdict:
         there = storage.read(name).data
         done = arena.contenders.finish()
         if storage.read(name).data != there:
-            return False, "what an overtaken committer had under way came after its folder was retired"
+            return False, "an operation of an overtaken committer took effect after its folder was retired"
         if None in done:
             return False, "an overtaken committer still published seconds after its folder was retired"
         published += sum(done)
@@ -169,9 +169,9 @@ def replace_whole(arena: Arena) -> Verdict:
         _replace(arena.storage, name, written)
     seen: Counter[str] = sum(arena.contenders.finish(), Counter())
     for what, words in (
-        ("torn", "gave a part of a file, or parts of two"),
+        ("torn", "returned a part of a file, or parts of two"),
         ("missing", "found no file"),
-        ("mixed", "gave one file's content and another one's mark"),
+        ("mixed", "returned the content of one version and the attribute of another"),
     ):
         if seen[what]:
             return False, f"{seen[what]} of {seen.total()} reads {words}"

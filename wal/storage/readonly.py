@@ -86,7 +86,7 @@ class ReadOnlyStorage:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "no such folder", self._shown(folder))
         if found.kind is not Kind.FOLDER:
-            raise NotADirectoryError(errno.ENOTDIR, "is no folder", self._shown(folder))
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", self._shown(folder))
         items = self._run(folder, lambda filesystem, path: filesystem.ls(path, detail=True))
         # A listing may hold more: the marker of the folder itself in object stores, links to other pages on a web page.
         place = self._path(self._filesystem()[1], folder).strip("/")
@@ -256,7 +256,7 @@ def _translated(run: Callable[[], T], shown: str) -> T:
     except FileNotFoundError as error:
         failure: OSError = _absent_or_failed(error, shown)
     except NotADirectoryError:
-        failure = NotADirectoryError(errno.ENOTDIR, "a folder on the way is none", shown)
+        failure = NotADirectoryError(errno.ENOTDIR, "a parent is not a folder", shown)
     except PermissionError:
         failure = PermissionError(errno.EACCES, "not allowed", shown)
     except Exception as error:  # noqa: BLE001

@@ -29,7 +29,7 @@ class Place:
     def key(self, name: str) -> str:
         """The key of `name`. Raises ValueError for a name that could lead elsewhere, and for the root."""
         if not name:
-            raise ValueError("the root itself is no object")
+            raise ValueError("the root itself is not an object")
         return self.prefix + checked(name)
 
     def below(self, name: str) -> str:

@@ -50,7 +50,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {key: value for key, value in options.items() if key not in _IGNORED}
     endpoint = endpoint_of(options)
     if "@" in urlsplit(endpoint).netloc:
-        raise ValueError("endpoint_url holds credentials: hand them in as key and secret, they would be logged")
+        raise ValueError("endpoint_url holds credentials, which would be logged: pass them as key and secret")
     own_server = bool(endpoint or any(os.environ.get(name) for name in _ENDPOINTS))
     return {**chosen, "config_kwargs": _config(options.get("config_kwargs") or {}, own_server), **_DECIDED}
 

@@ -28,7 +28,7 @@ def local_path(url: str) -> str | None:
 
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"a file URL names no other host: {url!r}")
+        raise ValueError(f"a file URL cannot name another host: {url!r}")
     return unquote(parts.path)
 
 

@@ -97,7 +97,7 @@ def check_segments(segments: list[str]) -> list[str]:
         if ":" in segment:
             raise ValueError(f"HDFS allows no colon in a name: {segment!r}")
         if segment in (".reserved", ".snapshot"):
-            raise ValueError(f"HDFS keeps this name for itself: {segment!r}")
+            raise ValueError(f"HDFS reserves this name: {segment!r}")
     return segments
 
 

@@ -289,7 +289,7 @@ def _key(name: str) -> str:
 def _file(name: str) -> str:
     key = _key(name)
     if not key:
-        raise ValueError("the root itself is no object")
+        raise ValueError("the root itself is not an object")
     return key
 
 
