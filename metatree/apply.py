@@ -10,7 +10,7 @@ write it again. One that is known only by its changes is flushed before its rena
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import wal
 
@@ -114,7 +114,7 @@ class _Application:
 
     def _born_whole(self, path: Path, effect: Effect) -> bool:
         """Bring a new node, with all below it, into being in one step; False if it is there and must be merged."""
-        if not path or not effect.whole or not all(e.whole or e.exists is False for _, e in effect.walk()):
+        if not path or not effect.is_all():
             return False
         folder, aside = layout.folder(path), None
         entry = self._storage.entry(folder)
@@ -122,18 +122,17 @@ class _Application:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
             aside = self._drop(path, dropped=effect.reset)
-        files = list(self._files(path, effect))
+        files: list[wal.Publication] = []
+        deep: list[BlobFact] = []
+        nodes = self._gather(path, effect, files, deep)
         if not self._storage.publish_folder(folder, files):
             return False
         if aside is not None:
             self._give_back(aside, folder, effect, self._since if effect.reset else None)
-        nodes = sum(1 for file in files if file.name.endswith("/" + layout.METADATA))
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
-        for inner, below in effect.walk(path):
-            for name, fact in below.blobs.items():
-                if fact is not None and "/" in name:
-                    self._mark_folders(inner, name)
+        for fact in deep:
+            self._mark_folders(fact.path, fact.name)
         return True
 
     def _give_back(self, aside: str, folder: str, effect: Effect, since: int | None) -> None:
@@ -141,15 +140,20 @@ class _Application:
         unmarked = effect.files_put() if self._mode is Mode.REPLAY else frozenset()
         foreign.give_back(self._storage, aside, folder, since, unmarked)
 
-    def _files(self, path: Path, effect: Effect) -> Iterator[wal.Publication]:
+    def _gather(self, path: Path, effect: Effect, files: list[wal.Publication], deep: list[BlobFact]) -> int:
+        """Add the files of a new node and of all below it, and those of directory blobs to `deep`; how many nodes."""
+        nodes = 1
         for fact in effect.blobs.values():
             if fact is not None:
-                yield self._publication(fact)
+                files.append(self._publication(fact))
+                if "/" in fact.name:
+                    deep.append(fact)
         for name, below in effect.below.items():
             if below.exists is not False:
-                yield from self._files((*path, name), below)
+                nodes += self._gather((*path, name), below, files, deep)
         data = folders.render(effect.keys, list(effect.children))
-        yield wal.Publication(layout.metadata(path), data, self._attribute(folders.digest(data)))
+        files.append(wal.Publication(layout.metadata(path), data, self._attribute(folders.digest(data))))
+        return nodes
 
     def _publish_metadata(self, path: Path, effect: Effect) -> None:
         if not (effect.whole or effect.keys or effect.unset or effect.children):
@@ -169,10 +173,10 @@ class _Application:
             keys, children = effect.over_keys(file.keys), list(effect.over_children(file.children))
         data = folders.render(keys, children)
         if old is not None:
-            ours = not folders.is_unmarked(self._storage, old) and not folders.is_edited(old)
-            if old.data == data and self._mode is Mode.FOLLOW and ours:
+            edited, unmarked = folders.is_edited(old), folders.is_unmarked(self._storage, old)
+            if old.data == data and self._mode is Mode.FOLLOW and not (edited or unmarked):
                 return
-            self._keep_edited(name, old, data)
+            self._keep_edited(name, old, data, edited=edited, unmarked=unmarked)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
         self.outcome.nodes += 1
 
@@ -185,16 +189,14 @@ class _Application:
             self._remove(name, dropped=False)
             return None
 
-    def _keep_edited(self, name: str, old: wal.Stored, data: bytes) -> None:
+    def _keep_edited(self, name: str, old: wal.Stored, data: bytes, *, edited: bool, unmarked: bool) -> None:
         """The log wins over an edit by hand, but the edit is kept for a person to look at.
 
         A file without our mark is an edit: who replaces a file replaces its mark as well. Only in an adopted tree it
         is more likely from before the adoption, unless `data` should stand there already.
         """
-        unmarked = old.data != data and folders.is_unmarked(self._storage, old)
-        if folders.is_edited(old) or (
-            unmarked and not (self._mode is Mode.FOLLOW and config.is_adopted(self._storage))
-        ):
+        adopted = self._mode is Mode.FOLLOW and unmarked and config.is_adopted(self._storage)
+        if edited or (unmarked and old.data != data and not adopted):
             self._keep(name, old.data)
 
     def _keep(self, name: str, content: wal.Content) -> None:

@@ -43,12 +43,19 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
             behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
         except (CorruptionError, wal.LogCorruptionError) as damage:
             behind = {layout.LOG: damage}
-        for path, error in behind.items():
-            why = f"cannot be brought up to date with the log: {error}"
-            checking.report.problems.append(Finding(path, why, "log" if path == layout.LOG else "not-applied"))
+        checking.report.problems += [_behind(path, error) for path, error in behind.items()]
         return checking.run()
 
     return engine.committer.holding(held)
+
+
+def _behind(path: str, error: Exception) -> Finding:
+    """Of files that cannot follow the log; `path`: their node's."""
+    path = path or "."
+    if is_refusal(error):
+        return Finding(path, f"is behind: what was committed is durable in the log, but: {error}", "cannot-write")
+    why = f"cannot be brought up to date with the log: {error}"
+    return Finding(path, why, "log" if path == layout.LOG else "not-applied")
 
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
@@ -156,14 +163,22 @@ class _Check:
         return lives
 
     def _check_staged(self) -> None:
-        for _, effect in self._window.walk():
-            for fact in effect.blobs.values():
-                if fact is not None and isinstance(fact.source, Slice):
-                    self._check_source(fact)
+        staged = [fact for _, effect in self._window.walk() for fact in effect.blobs.values() if fact is not None]
+        missing = [(fact, error) for fact in staged if isinstance(fact.source, Slice) and (error := self._lacks(fact))]
+        if missing:
+            # A checkpoint may have cleared it away since: it raises the mark first, so what is needed now was then.
+            needed = fold_log(self._log, self._log.trimmed(fresh=True), self.report.head)
+            for fact, error in missing:
+                effect, _ = needed.find(fact.path)
+                if effect is not None and effect.blobs.get(fact.name) == fact:
+                    kind = "cannot-read" if is_refusal(error) else "content-missing"
+                    where = join((*fact.path, fact.name))
+                    self._problem(kind, where, f"the log needs its staged content, but {error}")
         for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
 
-    def _check_source(self, fact: BlobFact) -> None:
+    def _lacks(self, fact: BlobFact) -> OSError | CorruptionError | None:
+        """Why a fact's staged content is not there."""
         try:
             with Sources(self._storage) as sources:
                 content = sources.read(fact)
@@ -172,8 +187,8 @@ class _Check:
                 if entry is None or entry.size != fact.size:
                     raise CorruptionError(f"{content.name} is missing or cut short")
         except (OSError, CorruptionError) as error:
-            kind = "cannot-read" if is_refusal(error) else "content-missing"
-            self._problem(kind, join((*fact.path, fact.name)), f"the log needs its staged content, but {error}")
+            return error
+        return None
 
     # --- the folders --------------------------------------------------------------------------------------------------
 

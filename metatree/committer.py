@@ -73,11 +73,10 @@ class Committer:
             if self.failure is not None:  # of an earlier pass, by the thread: here is somebody to tell it to
                 self.note(self.failure)
             return
-        if self.applied(small=True) < lsn:
-            outcome = self.pass_(defer=True)
-            if outcome.failed:
-                self.note(self.failure or "")
-        if self.applied() < lsn:
+        outcome = self.pass_(defer=True) if self.applied(small=True) < lsn else Outcome()
+        if outcome.failed:
+            self.note(self.failure or "")
+        if outcome.complete < lsn and self.applied() < lsn:
             self._follow()
 
     def flush(self) -> None:
@@ -116,7 +115,8 @@ class Committer:
             with self._log.right(self._lock_timeout) as tenure:
                 if tenure.died:
                     self.fault()
-                before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
+                if not self.unsynced:  # else only a death takes the right away
+                    before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
         except BaseException as error:
             # After any error where versions are the fence: whether the right was still ours was perhaps not asked.
@@ -213,7 +213,7 @@ class Committer:
         if not self.unsynced:
             return
         self._fault = int.from_bytes(self._clock.token(7), "big") | 1
-        with suppress(OSError):  # whatever is being reported matters more; the next checkpoint stores it
+        with suppress(OSError, wal.LogClosedError):  # whatever is being reported matters more; a checkpoint stores it
             self.store_fault()
 
     def store_fault(self) -> None:
@@ -230,6 +230,7 @@ class Committer:
         self._log.store_mark(marks.APPLIED_SMALL, head)
         if not small_only:
             self._log.store_mark(marks.APPLIED, head)
+            outcome.complete = head
         return outcome
 
     def _failed(self, outcome: Outcome) -> None:
@@ -241,10 +242,9 @@ class Committer:
         """The net effect of (after, head], from what the reader holds if it holds all of that."""
         with self._reader.lock:
             self._reader.follow(head)
-            if self._reader.head == head:
-                facts = self._reader.facts(after)
-                if facts is not None:
-                    return fold(facts)
+            facts = self._reader.facts(after) if self._reader.head == head else None
+            if facts is not None:
+                return fold(facts)
         return fold_log(self._log, after, head)
 
     # --- the background thread ----------------------------------------------------------------------------------------

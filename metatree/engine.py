@@ -154,10 +154,11 @@ class Engine:
             if self.shared and not self.committer.background:
                 self._checkpoint_if_due(position.lsn)  # before `committed`, since it also applies, under one tenure
             self.committer.committed(position.lsn)
-            if self.committer.background and self._is_far_behind(position.lsn):
+            due = not self.shared and self.checkpointer.is_due(position.lsn)  # else its log is short
+            if self.committer.background and (self.shared or due) and self._is_far_behind(position.lsn):
                 self.committer.flush()
-            if not self.shared:
-                self._checkpoint_if_due(position.lsn)
+            if due:
+                self.checkpoint_quietly()
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(f"{type(error).__name__}: {error}")
         except KeyboardInterrupt as interrupt:
@@ -166,8 +167,6 @@ class Engine:
 
     def _is_far_behind(self, lsn: int) -> bool:
         """Whether the files are so far behind `lsn` that its commit has to wait for them."""
-        if not self.shared and self.log.size_after(self.log.trimmed()) <= MAX_UNAPPLIED:
-            return False  # what is not applied is at most that: no need to read the applied mark
         applied = self.committer.applied()
         return (self.shared and lsn - applied > MAX_UNAPPLIED_SLOTS) or self.log.size_after(applied) > MAX_UNAPPLIED
 

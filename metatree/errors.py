@@ -152,6 +152,8 @@ class translated:
         if isinstance(error, wal.UnsafePathError):
             raise InvalidLocationError(str(error)) from error
         if isinstance(error, OSError):
+            if error.errno == errno.EBADF:  # only closing takes a descriptor from a thread at work
+                raise ClosedError("the tree was closed meanwhile; open it again with Metatree(root)") from error
             raise UnavailableError(f"{error}; nothing was changed{_advice(error)}") from error
 
 

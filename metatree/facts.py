@@ -14,7 +14,7 @@ import wal
 
 from . import jsontext, layout, parts
 from .errors import CorruptionError, FormatError
-from .location import Path, check_name, check_names, join
+from .location import Path, check_name, join
 from .values import MAX_DEPTH
 
 FORMAT = 1
@@ -103,6 +103,7 @@ class Header(NamedTuple):
     aborts: tuple[str, ...] = ()  # ids of transactions that can never be committed any more
 
 
+_BEGINNINGS = tuple(b'{"v":%d,' % known for known in (FORMAT, ABORTING))  # of each header that is written here
 _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follows it
 _TOUCHED = frozenset({"set", "unset", "new", "gone", "put", "del"})
 
@@ -119,8 +120,17 @@ def header_of(record: wal.Record) -> Header:
 
 
 def facts_of(record: wal.Record) -> Sequence[Fact]:
-    """What the record's body says. Raises as `decode_facts`."""
-    return record.says[1] if isinstance(record, _Encoded) else decode_facts(record.body or b"")
+    """What the record's body says. Raises as `decode_facts`, and FormatError for a record of a newer format."""
+    if isinstance(record, _Encoded):
+        return record.says[1]
+    check_format(record.header)
+    return decode_facts(record.body or b"")
+
+
+def check_format(header: bytes) -> None:
+    """Raises FormatError for the header of a newer format. The rest is parsed by who needs it: `decode_header`."""
+    if not header.startswith(_BEGINNINGS):
+        decode_header(header)
 
 
 def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
@@ -216,9 +226,11 @@ def decode_facts(body: bytes) -> list[Fact]:
         if type(rows) is not list:
             raise ValueError("the facts are no list")
         facts = [_fact(row, body, start) for row in rows]
-        usual = 1 + len(rows) + 2 * sum(isinstance(fact, (NodeFact, KeysFact)) for fact in facts)
-        if text.count(b"[") + text.count(b"{") - usual > MAX_DEPTH:
-            jsontext.dump(rows)  # values nested so deep that they could not be written into a file again
+        brackets = text.count(b"[") + text.count(b"{") - 1 - len(rows)
+        if brackets > MAX_DEPTH:
+            usual = 2 * sum(isinstance(fact, (NodeFact, KeysFact)) for fact in facts)
+            if brackets - usual > MAX_DEPTH:
+                jsontext.dump(rows)  # values nested so deep that they could not be written into a file again
         return facts
     except parts.MALFORMED as error:
         raise CorruptionError(f"a record's body in the log does not parse: {error!r}") from error
@@ -231,11 +243,7 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
     match kind:
         case "node":
             _, _, keys, children = row
-            if type(children) is not list:
-                raise ValueError("children are no list")
-            if len(check_names(children)) != len(children):
-                raise ValueError("a child stands twice in the list")
-            return NodeFact(path, parts.keys(keys), tuple(children))
+            return NodeFact(path, parts.keys(keys), parts.children(path, children))
         case "gone":
             if len(row) != 2 or not path:
                 raise ValueError("a node that is gone has a path, and nothing else")

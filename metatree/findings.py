@@ -13,7 +13,7 @@ class Weight(enum.Enum):
     DAMAGE = "damage"  # something durable is missing or does not read back as it was written
     CANNOT_READ = "cannot read"  # access was denied or the storage did not answer: whether there is damage is unknown
     EDIT = "edit"  # a person or another program changed the tree's files: nothing is lost
-    RECOVERY = "recovery"  # the files may lack commits that the log holds, and no program is applying them
+    RECOVERY = "recovery"  # the files may lack commits that the log holds, and no program is applying them, or none can
     LEFTOVER = "leftover"  # of a program that is running or has died; harmless
 
 
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "log": (Weight.DAMAGE, ()),
     "marks": (Weight.DAMAGE, ()),
     "content-missing": (Weight.DAMAGE, ()),  # the staged content of a blob that is not applied yet
-    "not-applied": (Weight.DAMAGE, ()),
+    "not-applied": (Weight.DAMAGE, ()),  # a commit cannot be applied: something that it needs is missing or damaged
     "node-missing": (Weight.DAMAGE, (REBUILD,)),
     "node-unreadable": (Weight.DAMAGE, (REBUILD,)),
     "node-wrong": (Weight.DAMAGE, (REBUILD,)),
@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "tree-inside": (Weight.EDIT, ()),
     "twin": (Weight.EDIT, ()),
     "not-recovered": (Weight.RECOVERY, ("recover",)),
+    "cannot-write": (Weight.RECOVERY, ()),  # what is committed: the system did not let the files follow
     "staged": (Weight.LEFTOVER, ("gc",)),
     "unfinished": (Weight.LEFTOVER, ("gc",)),
 }

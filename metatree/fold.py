@@ -82,6 +82,15 @@ class Effect:
         for name, below in self.below.items():
             yield from below.walk((*path, name))
 
+    def is_all(self) -> bool:
+        """Whether this says all of the node, and of each that is there below: nothing need be known of the files."""
+        if not self.whole:
+            return False
+        for below in self.below.values():  # noqa: SIM110  half the calls of `all`, and there are thousands
+            if below.exists is not False and not below.is_all():
+                return False
+        return True
+
     def files_put(self) -> frozenset[str]:
         """The files that the window put here or below, by names relative to the node, even if it dropped them later."""
         return frozenset(self.left).union(self._files_now())

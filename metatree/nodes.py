@@ -119,6 +119,8 @@ class NodeCache:
     def forward(self, fact: Fact) -> None:
         """Update the kept nodes to the state after `fact`."""
         self.resolved.clear()
+        if not self._nodes and not self._eager:  # as while an opener follows the log
+            return
         node = self._nodes.get(fact.path)
         match fact:
             case NodeGone():

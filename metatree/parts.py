@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from .location import Path, check_blob_name, check_length, check_path, split
+from .location import MAX_PATH, Path, check_blob_name, check_length, check_name, check_names, split
 from .values import CHILDREN, MAX_KEY_BYTES, check_key
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
@@ -25,9 +25,40 @@ def path(text: str) -> Path:
     """A node's path."""
     if type(text) is not str:
         raise ValueError("a path is not a string")
-    return check_path(split(text))
+    names = split(text)
+    for name in names:
+        check_name(name)
+    return check_length(names) if len(text) > MAX_PATH // 4 else names
 
 
+_lists: dict[Path, tuple[tuple[str, ...], set[str]]] = {}  # children as they were read last, and (perhaps more) names
+_MAX_LISTS, _MAX_LIST = 64, 1024  # nodes; names of one: about as many as a record holds
+
+
+def children(node: Path, names: list[str]) -> tuple[str, ...]:
+    """All children of a node. Most often one more came since it was read last: then only that one is checked, and the
+    others are the strings that are held already."""
+    if type(names) is not list:
+        raise ValueError("children are no list")
+    if not names:
+        return ()
+    known, among = _lists.get(node) or ((), set())
+    result = (*known, names[-1])
+    if names[-1] not in among and result == tuple(names):
+        check_name(names[-1])
+        among.add(names[-1])
+    else:
+        result, among = tuple(names), set(check_names(names))
+        if len(among) != len(names):
+            raise ValueError("a child stands twice in the list")
+    if len(names) <= _MAX_LIST:
+        if len(_lists) >= _MAX_LISTS:
+            _lists.clear()
+        _lists[node] = result, among
+    return result
+
+
+@lru_cache(maxsize=4096)  # most nodes have blobs of the same few names
 def blob_name(name: str) -> str:
     """A blob's name in its node."""
     if "/" in name:

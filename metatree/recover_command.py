@@ -1,6 +1,7 @@
 """The command `metatree-recover`: needs only argparse and the engine, so that it runs without click.
 
-Exit codes: 0 clean or recovered, 1 damage remains, 2 wrong usage, or the server cannot be reached.
+Exit codes: 0 clean or recovered, 1 damage remains, 2 wrong usage, a server that cannot be reached, or files that this
+user may not read or write: whether there is damage is unknown.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from .errors import (
     UnavailableError,
     UnsupportedStorageError,
 )
-from .findings import Report
+from .findings import Report, Weight
 from .options import parse_options
 from .recovery import Recovered
 
 # no tree there, or one without a log; not a root; not one that can be opened here; options that it does not take
 _USAGE = (MetatreeError, ReadOnlyError, InvalidLocationError, UnsupportedStorageError, TypeError)
+_REFUSED = {Weight.CANNOT_READ: "NOT READ", Weight.RECOVERY: "NOT brought up to date"}
+_ADVICE = {
+    1: "damage remains: repair what is named above (restore files from a backup), then run this again",
+    2: "not all could be read or written: run this again as a user who may, or when the storage answers",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             done, report = _recover(arguments.root, options, dry_run=arguments.dry_run)
     except (MetatreeError, OSError, TypeError) as error:
         return _fail(arguments.root, error, as_json=arguments.json)
-    damaged = bool(done.failed) or (report is not None and not report.ok)
+    code = _code(done, report)
     if arguments.json:
         findings = [] if report is None else report.as_dict()["problems"]
-        found = {**done.as_dict(), "clean": done.clean and not damaged, "damage": findings}
+        found = {**done.as_dict(), "clean": done.clean and not code, "damage": findings}
         state = {"root": arguments.root, "dry_run": arguments.dry_run, **found}
         print(json.dumps(state, indent=2))
     else:
         print("\n".join(_text(arguments.root, done, report, dry_run=arguments.dry_run)))
-    return 1 if damaged else 0
+    return code
+
+
+def _code(done: Recovered, report: Report | None) -> int:
+    """The exit code: what the system only refuses is no damage, but not done either."""
+    problems = [] if report is None else report.problems
+    refused = [finding for finding in problems if finding.weight in _REFUSED]
+    behind = {finding.path for finding in refused}
+    if len(refused) < len(problems) or any((path or ".") not in behind for path in done.failed):
+        return 1
+    return 2 if refused else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Replay a tree's log after a crash and report what was done. Deletes nothing: what it sets aside "
         "goes to .wal/quarantine/. Running it again is harmless and says 'clean'. A tree of metatreedb 0.2.3 is not "
         "adopted.",
-        epilog="exit codes: 0 clean or recovered, 1 damage remains, 2 usage",
+        epilog="exit codes: 0 clean or recovered, 1 damage remains, 2 usage, or not all can be read or written",
     )
     parser.add_argument("root", metavar="ROOT", help="the tree: a folder or URL")
     parser.add_argument("--version", action="version", version=f"%(prog)s, version {__version__}")
@@ -100,9 +116,9 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
 def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -> list[str]:
     verb = "would be" if dry_run else "were"
     lines = [f"{root}: log after {done.redo} up to {done.head}"]
-    damaged = bool(done.failed) or (report is not None and not report.ok)
+    code = _code(done, report)
     if done.clean:
-        lines.append(("" if damaged else "clean: ") + "nothing to replay, nothing to set aside")
+        lines.append(("" if code else "clean: ") + "nothing to replay, nothing to set aside")
     else:
         lines += [
             f"  {done.records} transactions {verb} replayed",
@@ -122,10 +138,9 @@ def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -
     lines += [f"  edited by hand, kept as {name}" for name in done.edited]
     lines += [f"  NOT brought up to date: {path or 'the root'}: {why}" for path, why in done.failed.items()]
     for finding in report.problems if report is not None else ():
-        lines.append(f"  DAMAGE: {finding.path}: {finding.reason}")
-    if damaged:
-        lines.append("damage remains: repair what is named above (restore files from a backup), then run this again")
-    return lines
+        if finding.kind != "cannot-write" or finding.path not in {path or "." for path in done.failed}:
+            lines.append(f"  {_REFUSED.get(finding.weight, 'DAMAGE')}: {finding.path}: {finding.reason}")
+    return [*lines, _ADVICE[code]] if code else lines
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from .clock import Clock
 from .committer import Committer
 from .outcome import Mode, Outcome
 from .staging import names_in, waiting
-from .window import fold_log
+from .window import fold_counted
 
 
 @dataclass(slots=True)
@@ -56,8 +56,8 @@ class Recovered:
 def plan(storage: wal.Storage, log: wal.WriteAheadLog, *, shared: bool) -> Recovered:
     """What a recovery would replay and set aside; changes nothing. `shared`: hosts share the log."""
     redo, head = log.trimmed(), log.head()
-    recovered = Recovered(redo, head, records=_count(log, redo), tail_bytes=log.tail_report.quarantined)
-    effect = fold_log(log, redo, head)
+    effect, records = fold_counted(log, redo, head)
+    recovered = Recovered(redo, head, records, tail_bytes=log.tail_report.quarantined)
     for _, inner in effect.walk():
         recovered.nodes += int(inner.whole or bool(inner.keys or inner.unset or inner.children))
         recovered.blobs += sum(1 for fact in inner.blobs.values() if fact is not None)
@@ -73,7 +73,8 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
 
     def held(tenure: wal.Tenure) -> Recovered:
         redo, head = log.trimmed(fresh=True), log.known()
-        recovered = Recovered(redo, head, _count(log, redo, head))
+        records = sum(len(batch.records) for batch in log.read(redo, head))
+        recovered = Recovered(redo, head, records)
         if not recovered.records:
             return recovered
         outcome = committer.pass_held(tenure)
@@ -90,14 +91,14 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
 def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recovered:
     """Replay and set aside. To be called by the log's first opener only: no other writer is there."""
     tail = log.tail_report
-    recovered = Recovered(log.trimmed(), log.head(), _count(log, log.trimmed()))
+    recovered = Recovered(log.trimmed(), log.head())
     recovered.tail_bytes, recovered.tail_files = tail.quarantined, list(tail.quarantine)
     recovered.adopted = tail.adopted
-    for name in leftovers(storage):
-        storage.set_aside(name, layout.quarantine("tmp", name.rpartition("/")[2]))
-        recovered.scratch.append(name)
     with log.right():
-        effect = fold_log(log, recovered.redo, recovered.head)
+        effect, recovered.records = fold_counted(log, recovered.redo, recovered.head)
+        for name in leftovers(storage):  # what cannot be replayed is refused before anything is changed
+            storage.set_aside(name, layout.quarantine("tmp", name.rpartition("/")[2]))
+            recovered.scratch.append(name)
         outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
     _note(recovered, outcome)
     if not outcome.failed:
@@ -126,7 +127,3 @@ def leftovers(storage: wal.Storage) -> list[str]:
 def orphans(storage: wal.Storage, log: wal.WriteAheadLog) -> list[str]:
     """Staging folders of transactions that the log does not hold."""
     return [layout.staged_folder(txid) for txid, lsn in waiting(storage, log).items() if lsn is None]
-
-
-def _count(log: wal.WriteAheadLog, after: int, upto: int | None = None) -> int:
-    return sum(len(batch.records) for batch in log.read(after, upto))

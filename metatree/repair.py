@@ -114,6 +114,8 @@ class Planner:
             return RECOVER, "opening the tree for writing replays them"
         if finding.weight is Weight.CANNOT_READ:
             return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
+        if finding.kind == "cannot-write":
+            return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
         if REBUILD in remedies:
             if supplies(self._window, finding) is not None:
                 return REBUILD, "the log since the last checkpoint holds it"

@@ -39,6 +39,16 @@ def open_root(
             raise InvalidLocationError(f"{root!r} is not a valid root: pass a path or URL")
         return root, root.url
     text = os.fsdecode(root)
+    path = require_root(text)
+    if path is None:
+        return _open_remote(text, options, create=create, read_only=read_only)
+    if options:
+        raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
+    return _open_local(os.path.abspath(path), create=create, read_only=read_only)
+
+
+def require_root(text: str) -> str | None:
+    """The path of a local root; None for a URL of another kind. Raises InvalidLocationError for what is neither."""
     if not text or "\0" in text:
         raise InvalidLocationError(f"{text!r} is not a valid root: pass a path or URL")
     if lost := _LOST_SLASH.match(text):
@@ -51,15 +61,21 @@ def open_root(
     except ValueError as error:
         raise InvalidLocationError(f"{text!r} is not a valid root: {error}") from error
     if path is None:
-        return _open_remote(text, options, create=create, read_only=read_only)
-    if (home := os.path.expanduser(path)) != path:
+        _refuse_secret(*text.split("://", 1))
+    elif (home := os.path.expanduser(path)) != path:
         raise InvalidLocationError(
             f"{text!r} is not a valid root: only a shell expands '~'; pass {home!r}, or {f'./{path}'!r} for a "
             "folder of that name"
         )
-    if options:
-        raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
-    return _open_local(os.path.abspath(path), create=create, read_only=read_only)
+    return path
+
+
+def _refuse_secret(scheme: str, place: str) -> None:
+    user, at, _ = place.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise InvalidLocationError(
+            f"a {scheme}:// root must not hold a password or secret, since messages show it: pass it as a keyword"
+        )
 
 
 def _meant(options: Iterable[str]) -> str:
@@ -72,11 +88,6 @@ def _meant(options: Iterable[str]) -> str:
 
 def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_only: bool) -> tuple[wal.Storage, str]:
     scheme, separator, place = url.partition("://")
-    user, at, _ = place.partition("/")[0].rpartition("@")
-    if at and ":" in user:
-        raise InvalidLocationError(
-            f"a {scheme}:// root must not hold a password or secret, since messages show it: pass it as a keyword"
-        )
     url = scheme + separator + place.rstrip("/")  # keep the slashes of the scheme
     try:
         if create:

@@ -12,7 +12,7 @@ from itertools import takewhile
 import wal
 
 from . import marks
-from .facts import Fact, Header, facts_of, header_of
+from .facts import Fact, Header, check_format, decode_header, facts_of, header_of
 from .fold import Effect, fold
 from .nodes import NodeCache
 
@@ -36,7 +36,7 @@ class Window:
         self.nodes = NodeCache(eager=self._eager)  # at the head
         self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
         self._long = LONG
-        self._recent: deque[tuple[wal.Position, Header, int]] = deque()
+        self._recent: deque[tuple[wal.Position, bytes]] = deque()  # headers as they are: parsed when one is asked for
         self._recent_bytes = 0
 
     def begin(self) -> None:
@@ -86,8 +86,8 @@ class Window:
 
     def _take(self, batch: wal.Batch) -> None:
         for index, record in enumerate(batch.records):
-            self._note(wal.Position(batch.lsn, index), record)
             facts = tuple(facts_of(record))
+            self._note(wal.Position(batch.lsn, index), record.header)
             self._facts.append((batch.lsn, facts))
             fold(facts, self.effect)
             for fact in facts:
@@ -99,13 +99,14 @@ class Window:
         self._facts.clear()
         self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
         for index, record in enumerate(batch.records):
-            self._note(wal.Position(batch.lsn, index), record)
+            check_format(record.header)
+            self._note(wal.Position(batch.lsn, index), record.header)
 
-    def _note(self, position: wal.Position, record: wal.Record) -> None:
-        self._recent.append((position, header_of(record), len(record.header)))
-        self._recent_bytes += len(record.header)
+    def _note(self, position: wal.Position, header: bytes) -> None:
+        self._recent.append((position, header))
+        self._recent_bytes += len(header)
         while len(self._recent) > RECENT or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
-            self._recent_bytes -= self._recent.popleft()[2]
+            self._recent_bytes -= len(self._recent.popleft()[1])
 
     def is_long(self) -> bool:
         """Whether so much is held that it is time to ask how far the log was trimmed; once for each doubling."""
@@ -136,7 +137,7 @@ class Window:
         oldest = self._recent[0][0] if self._recent else None
         if oldest is not None and (oldest.lsn <= base or (oldest.lsn == base + 1 and oldest.index == 0)):
             later = list(takewhile(lambda recent: recent[0].lsn > base, reversed(self._recent)))
-            yield from ((position, header) for position, header, _ in reversed(later))
+            yield from ((position, decode_header(header)) for position, header in reversed(later))
             return
         for batch in self._log.read(base, self.head):
             for index, record in enumerate(batch.records):
@@ -151,6 +152,15 @@ class Window:
 
 def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
     """The net effect of the records (after, head] of a log."""
-    batches = (batch for batch in log.read(after) if batch.lsn <= head)
-    records = (record for batch in batches for record in batch.records if record.body is not None)
-    return fold(fact for record in records for fact in facts_of(record))
+    return fold_counted(log, after, head)[0]
+
+
+def fold_counted(log: wal.WriteAheadLog, after: int, head: int) -> tuple[Effect, int]:
+    """The net effect of the records (after, head] of a log, and how many they are."""
+    effect, count = Effect(), 0
+    for batch in takewhile(lambda batch: batch.lsn <= head, log.read(after)):
+        count += len(batch.records)
+        for record in batch.records:
+            if record.body is not None:
+                fold(facts_of(record), effect)
+    return effect, count

@@ -16,7 +16,8 @@ import pytest
 
 MINUTES = float(os.environ.get("METATREE_TORTURE", "0"))
 TORTURE = MINUTES > 0
-PATIENCE = 1200  # seconds that one test of a layer may take on a busy machine
+PATIENCE = 1200  # seconds that a long test, or one that asks a server, may take on a busy machine
+SERVERS = {"moto", "seaweedfs", "hdfs"}  # fixtures, and the parameters that lead to them
 _PROPERTY = "figure of a layer"
 
 
@@ -67,10 +68,18 @@ def layer(request: pytest.FixtureRequest) -> Layer:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "layer" in getattr(item, "fixturenames", ()):
+        trust = "layer" in getattr(item, "fixturenames", ())
+        if trust:
             item.add_marker("trust")
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(0 if TORTURE else PATIENCE))
+        if (trust or is_long(item)) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(0 if TORTURE else PATIENCE))
+
+
+def is_long(item: pytest.Item) -> bool:
+    """Whether it is marked so, or asks a server: when the machine is busy, both take many times as long."""
+    parameters = getattr(item, "callspec", None)
+    asked = {value for value in (parameters.params.values() if parameters else ()) if isinstance(value, str)}
+    return item.get_closest_marker("slow") is not None or bool(SERVERS & {*asked, *getattr(item, "fixturenames", ())})
 
 
 _figures: list[tuple[Figure, bool]] = []  # of the tests that ended, and whether they passed

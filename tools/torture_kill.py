@@ -89,12 +89,13 @@ class Torture:
 
     def run(self, kills: int, check_every: int) -> Summary:
         started = time.monotonic()
+        self._place.load()
         self._prepare()
         self._running = [self._start() for _ in range(self._writers)]
         next_check = check_every
         while self.summary.kills < kills and not self.summary.findings:
             self._kill_some(kills)
-            if self.summary.kills >= next_check:
+            if next_check <= self.summary.kills < kills:  # at the end there is the final one
                 next_check += check_every
                 self._verify(final=False)
         for writer in self._running:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 import wal
@@ -41,6 +42,12 @@ class Place:
             return wal.LocalStorage(self.root, posix=Mounted())
         wal.make_root(self.root, self.options)
         return wal.open_storage(self.root, self.options)
+
+    def load(self) -> None:
+        """Import what opening it takes, for whoever forks: the children then need not. Connects to nothing."""
+        taken = {"s3": "s3fs", "webhdfs": "fsspec.implementations.webhdfs"}.get(self.root.partition("://")[0])
+        if taken is not None:
+            import_module(taken)
 
     @property
     def is_local(self) -> bool:

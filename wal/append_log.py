@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import NoReturn
 
 from wal.chain import Chain
@@ -76,9 +76,12 @@ class AppendLog:
         """The last committed LSN, 0 for an empty log. One `pread`; always `fresh`."""
         if self._closed:
             raise LogClosedError("the log was closed")
-        durable = self.head_file.durable() if self.head_file is not None else None
-        if durable is None:
-            return self.look()
+        try:
+            durable = self.head_file.durable() if self.head_file is not None else None
+            if durable is None:
+                return self.look()
+        except OSError as error:
+            self._told(error)
         return durable if durable > self._floor else self._floor
 
     def known(self) -> LSN:
@@ -132,7 +135,8 @@ class AppendLog:
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """All bodies up to here may be gone; a durable lower bound, as of the last look, or of now."""
         if fresh:
-            self._look_for_trim()
+            with self._at_work():
+                self._look_for_trim()
         return self.chain.checkpoint.redo
 
     def size_after(self, lsn: LSN) -> int:
@@ -145,14 +149,16 @@ class AppendLog:
         """The batches after `after`, in order, to `upto` or the head as it is now. See WriteAheadLog."""
         head = self.head() if upto is None else upto
         if after < head:
-            self.chain.reach(head)
+            with self._at_work():
+                self.chain.reach(head)
         return self._read(after, head)
 
     def _read(self, lsn: LSN, head: LSN) -> Iterator[Batch]:
         while lsn < head:
             if self._closed:
                 raise LogClosedError("the log was closed")
-            batches = self.chain.batches(lsn + 1, head)
+            with self._at_work():
+                batches = self.chain.batches(lsn + 1, head)
             if batches is None:
                 upto = min(head, self.chain.index.base)
                 yield from self.history.headers(lsn, upto)
@@ -166,11 +172,11 @@ class AppendLog:
         from wal.verify import verify_log  # late: hardly anybody asks
 
         head = self.head()
-        if self.settings.read_only:
-            return verify_log(self.chain, self.history, self.head_file, head, whole=False)
-        with self.append_right:
-            head = self.head()
-            return verify_log(self.chain, self.history, self.head_file, head, whole=True)
+        with self._at_work():
+            if self.settings.read_only:
+                return verify_log(self.chain, self.history, self.head_file, head, whole=False)
+            with self.append_right:
+                return verify_log(self.chain, self.history, self.head_file, self.head(), whole=True)
 
     # --- appending --------------------------------------------------------------------------------------------------
 
@@ -178,8 +184,25 @@ class AppendLog:
         """Append what `prepare` returns; None if it returned None. See WriteAheadLog."""
         if self._closed or self.settings.read_only:
             self._refuse()
-        with DeferredInterrupt():
-            return self._group.submit(prepare)
+        try:
+            with DeferredInterrupt():
+                return self._group.submit(prepare)
+        except OSError as error:
+            self._told(error)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Around what uses files that `close` may take away meanwhile."""
+        try:
+            yield
+        except OSError as error:
+            self._told(error)
+
+    def _told(self, error: OSError) -> NoReturn:
+        """Raise an error of the system; of a file that `close` took from a thread at work it means just that."""
+        if self._closed and error.errno == errno.EBADF:
+            raise LogClosedError("the log was closed") from error
+        raise error
 
     def _refuse(self) -> NoReturn:
         if self._closed:
@@ -195,18 +218,22 @@ class AppendLog:
 
     def load_mark(self, index: int) -> int:
         """A number kept for the log's consumer; 0 if unknown."""
-        return self.head_file.load_mark(index) if self.head_file is not None else 0
+        try:
+            return self.head_file.load_mark(index) if self.head_file is not None else 0
+        except OSError as error:
+            self._told(error)
 
     def store_mark(self, index: int, value: int) -> None:
         """Set a consumer's mark. Not durable."""
-        self._writable_head().store_mark(index, value)
+        with self._at_work():
+            self._writable_head().store_mark(index, value)
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
         """The right to carry the log out. None: the handle's time limit."""
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
-        return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage)
+        return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage, self._told)
 
     def _follow_trim(self) -> None:
         """`_look_for_trim`, unless the head file says that there is nothing to learn."""
@@ -222,9 +249,8 @@ class AppendLog:
 
     def trim(self, upto: LSN) -> None:
         """Raise the redo mark durably, then free what can be freed. Lower than before: only frees."""
-        if self._closed or self.settings.read_only:
-            self._refuse()
-        with self.append_right:
+        self._writable_head()
+        with self._at_work(), self.append_right:
             self.writer.catch_up()
             if not 0 <= upto <= self.chain.tail.lsn:
                 raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.tail.lsn}")
@@ -233,7 +259,8 @@ class AppendLog:
                 checkpoint = Checkpoint(self.id, upto, *self.chain.index.place(upto))
                 self.writer.store_checkpoint(checkpoint)
             self.chain.moved(checkpoint)
-        self.history.free(checkpoint.redo)
+        with self._at_work():
+            self.history.free(checkpoint.redo)
 
     # --- life -------------------------------------------------------------------------------------------------------
 

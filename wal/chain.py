@@ -13,6 +13,7 @@ from wal.index import Extent, Index
 from wal.log import LSN, Batch
 from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor, unpadded
 from wal.shelf import Shelf
+from wal.storage.base import UnsafePathError
 
 _READ = 256 * 2**10
 
@@ -62,10 +63,14 @@ class Chain:
 
     def _hinted(self, checkpoint: Checkpoint) -> Tail | None:
         """The hint, if it is one: the frame of batch `redo` begins there."""
-        if not checkpoint.redo or checkpoint.segment not in self.shelf.numbers():
-            return None
         number, offset = checkpoint.segment, checkpoint.offset
-        self.shelf.check(number, self.shelf.pread(number, SEGMENT_HEADER, 0), self.log_id)
+        if not checkpoint.redo or not number:
+            return None
+        try:
+            header = self.shelf.pread(number, SEGMENT_HEADER, 0)
+        except (FileNotFoundError, IsADirectoryError, UnsafePathError):  # no segment, whatever stands there
+            return None
+        self.shelf.check(number, header, self.log_id)
         found = frame_at(self.shelf.reader(number), self.shelf.size(number), offset)
         if found is None or found.header.kind != BATCH or found.header.lsn != checkpoint.redo:
             return None
@@ -192,8 +197,11 @@ class Chain:
         """What stands behind the last intact frame, without the zeros that end it; b"" unless a write was cut."""
         with self._mutex:
             tail = self.tail
-        size = max(0, self.shelf.size(tail.number) - tail.offset)
-        return unpadded(self.shelf.pread(tail.number, size, tail.offset))
+        end = self.shelf.size(tail.number)
+        for at in range(tail.offset, end, _READ):  # most often all is zeros: nothing large is made to find that out
+            if unpadded(self.shelf.pread(tail.number, min(_READ, end - at), at)):
+                return unpadded(self.shelf.pread(tail.number, end - tail.offset, tail.offset))
+        return b""
 
     def size_after(self, lsn: LSN) -> int:
         """Bytes of all frames after `lsn` that were followed."""

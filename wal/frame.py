@@ -40,11 +40,7 @@ class FrameHeader(NamedTuple):
     lsn: LSN
     previous: int  # CRC of the frame before
     crc: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole frame, with padding."""
-        return padded(FRAME_HEADER + self.length)
+    size: int  # of the whole frame with padding, bytes
 
 
 def encode_batch(lsn: LSN, previous: int, records: Sequence[Record]) -> tuple[bytes, int]:
@@ -91,7 +87,8 @@ def parse_header(buffer: bytes, at: int) -> FrameHeader | None:
     magic, kind, reserved, length, lsn, previous = FRAME_FIELDS.unpack_from(buffer, at)
     if magic != FRAME_MAGIC or reserved != RESERVED or kind not in _KINDS:
         return None
-    return FrameHeader(kind, length, lsn, previous, CRC.unpack_from(buffer, at + FRAME_FIELDS.size)[0])
+    (crc,) = CRC.unpack_from(buffer, at + FRAME_FIELDS.size)
+    return FrameHeader(kind, length, lsn, previous, crc, padded(FRAME_HEADER + length))
 
 
 def intact(buffer: bytes, at: int, header: FrameHeader) -> bool:

@@ -10,6 +10,10 @@ then supplies the value. Layout: docs/log_format.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
+from wal.errors import LogClosedError
 from wal.format import FORMAT, HEAD_FIELDS, HEAD_MAGIC, HEAD_SIZE, MASK, WORD, WORDS
 from wal.log import LSN
 from wal.storage.base import RandomFile
@@ -33,8 +37,8 @@ class HeadFile:
 
     def __init__(self, file: RandomFile) -> None:
         self._file = file
-        self._pread = file.pread
-        self._pwrite = file.pwrite
+        self._pread: Callable[[int, int], bytes] = file.pread
+        self._pwrite: Callable[[bytes, int], None] = file.pwrite
         self._seen: tuple[bytes, LSN | None] = b"", None  # the last durable word that was read, and its value
 
     def belongs_to(self, log_id: bytes) -> bool:
@@ -111,7 +115,8 @@ class HeadFile:
         self._pwrite(new_head(log_id, durable, 1 if holder is None else holder, trimmed), 0)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Whoever still works with it learns that, by LogClosedError."""
+        self._pread = self._pwrite = _closed
         self._file.close()
 
     def _load(self, word: int) -> int | None:
@@ -123,6 +128,10 @@ class HeadFile:
 
     def _store(self, word: int, value: int) -> None:
         self._pwrite(WORD.pack(value, value ^ MASK), _WORD_AT[word])
+
+
+def _closed(_what: object, _offset: int) -> NoReturn:
+    raise LogClosedError("the log was closed")
 
 
 def _value(word: bytes) -> int | None:

@@ -38,23 +38,28 @@ class History:
         segments = self._shelf.numbers()  # listed first: a segment that is freed now has its history file already
         numbers = sorted({*self.numbers(), *segments})
         start = bisect_right(numbers, after + 1, key=self._first) - 1
-        lsn, pruned = after, start < 0
+        lsn, pruned, read = after, start < 0, 0
         for number in numbers[max(0, start) :]:
             for batch in self._of(number):
                 if batch.lsn > after:
                     if batch.lsn != lsn + 1 and not pruned:
-                        raise self._gap(lsn, number)
+                        raise self._gap(lsn, read)
                     if batch.lsn > upto:  # even the oldest batch that is kept is later
                         return
                     yield batch
                     lsn, pruned = batch.lsn, False
                     if lsn == upto:
                         return
+            read = number
         if lsn < upto and not pruned:
-            raise self._gap(lsn, numbers[-1] + 1)
+            raise self._gap(lsn, read)
 
-    def _gap(self, lsn: LSN, number: int) -> LogCorruptionError:
-        return LogCorruptionError(f"the headers after batch {lsn} are missing", file=self._shelf.names.history(number))
+    def _gap(self, lsn: LSN, read: int) -> LogCorruptionError:
+        """`read`: the last that was read to its end. A history file has a seal there, so its successor is lost; a
+        segment may have been cut, or damaged in the middle."""
+        names = self._shelf.names
+        file = names.history(read + 1) if read in self.numbers() else names.segment(read)
+        return LogCorruptionError(f"the headers after batch {lsn} are missing", file=file)
 
     def _first(self, number: int) -> LSN:
         return self._opened(number)[0].first
@@ -93,16 +98,13 @@ class History:
     def free(self, redo: LSN) -> None:
         """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment is
         erased only when its headers are durable, and two processes that free the same one write the same bytes."""
-        numbers = self._shelf.numbers()
-        for number in numbers[:-1]:
-            if number + 1 not in numbers:
-                return
+        for number in self._shelf.numbers()[:-1]:
             try:
                 if self._shelf.header(number + 1, self._log_id).first > redo + 1:
                     return
                 content = self._summary(number)
             except FileNotFoundError:
-                continue  # another process freed it, or its successor
+                continue  # another process freed it, or its successor; or the successor is lost
             if content is None:
                 return
             self._keep(number, content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError
@@ -24,7 +24,7 @@ class Right:
         self._what = what
         self._timeout = timeout
         self._clock = clock
-        self._closed = False
+        self.closed = False  # by `close`: its holder, if there is one, should end
         self._deferred = DeferredInterrupt()  # of the holder
         self._mutex = threading.Lock()  # one storage lock used by two threads would not exclude them
 
@@ -39,7 +39,7 @@ class Right:
                     raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
             limit = max(0.0, deadline - self._clock.monotonic())
         try:
-            if self._closed:
+            if self.closed:
                 raise LogClosedError("the log was closed")
             free = self._lock.acquire(timeout=limit)
         except BaseException:
@@ -57,6 +57,8 @@ class Right:
             self._lock.release()  # for want of memory, say: kept, it would exclude everybody until we end
             raise
         finally:
+            if self.closed:
+                self._lock.close()
             self._mutex.release()
 
     def __enter__(self) -> None:
@@ -87,30 +89,44 @@ class Right:
         self._lock.disown()
 
     def close(self) -> None:
-        """Close the lock, when no thread of this process holds it any more. `acquire` then raises LogClosedError."""
+        """Close the lock, when no thread of this process holds it any more. `acquire` then raises LogClosedError.
+
+        Who holds it beyond the limit keeps it until it gives it back: at work without it, it would not be alone.
+        """
         held = self._mutex.acquire(timeout=max(0.0, self._timeout))
-        self._closed = True
-        self._lock.close()
+        self.closed = True
         if held:
+            self._lock.close()
             self._mutex.release()
 
 
 class LockTenure(NamedTuple):
-    """See `wal.log.Tenure`: a lock of the system is lost only with its process."""
+    """See `wal.log.Tenure`: a lock of the system is lost only with its process, or when its storage is closed."""
 
     died: bool
     storage: Storage
+    right: Right
 
     def check(self, *, now: bool = False) -> None:
-        """Nothing to ask."""
+        """Raises LogClosedError if the log was closed: the storage will be next."""
+        if self.right.closed:
+            raise LogClosedError("the log was closed")
 
 
 class Holding:
     """The right to apply, held for a `with` block; the head file knows, so that the next holder learns of a death."""
 
     def __init__(
-        self, right: Right, head: HeadFile, begin: Callable[[], None], timeout: float | None, storage: Storage
+        self,
+        right: Right,
+        head: HeadFile,
+        begin: Callable[[], None],
+        timeout: float | None,
+        storage: Storage,
+        told: Callable[[OSError], NoReturn],
     ) -> None:
+        """`told` raises an error of the system as what it means."""
+        self._told = told
         self._storage = storage
         self._right = right
         self._head = head
@@ -118,18 +134,26 @@ class Holding:
         self._timeout = timeout
 
     def __enter__(self) -> LockTenure:
-        self._right.enter(self._timeout)
         try:
-            self._begin()
-            return LockTenure(self._head.take(), self._storage)
-        except BaseException as error:
-            self._right.__exit__(type(error), error, error.__traceback__)
-            raise
+            self._right.enter(self._timeout)
+            try:
+                self._begin()
+                return LockTenure(self._head.take(), self._storage, self._right)
+            except BaseException as error:
+                self._right.__exit__(type(error), error, error.__traceback__)
+                raise
+        except OSError as error:
+            self._told(error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self._head.give_back()
+        except OSError as failure:
+            self._told(failure)
+        except LogClosedError:
+            if error is None or isinstance(error, OSError):  # one of its own matters more
+                raise
         finally:
             self._right.__exit__(kind, error, trace)

@@ -48,6 +48,7 @@ class SlotChain:
         self._cache: OrderedDict[LSN, tuple[Slot, int]] = OrderedDict()
         self._cached = 0
         self._sizes: dict[LSN, int] = {}  # bytes of the slots seen after the redo mark
+        self.log_id = b""  # not known yet
         checkpoint = self.load_checkpoint()
         redo = 0 if checkpoint is None else checkpoint.redo
         start = self.get(max(done, redo))
@@ -55,9 +56,8 @@ class SlotChain:
             start = self.get(redo)
         if start is None:
             start = self._missing(checkpoint)
-        if checkpoint is not None and bytes.fromhex(checkpoint.log) != start.log_id:
-            raise LogCorruptionError("the checkpoint belongs to another log", file=names.checkpoint)
         self.log_id = start.log_id
+        self._require_own(checkpoint)
         self.trimmed = redo
         self.end = End(start.lsn, start.link())
 
@@ -85,12 +85,20 @@ class SlotChain:
         raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The stored redo mark, a lower bound that may be outdated; None if there is none."""
+        """The stored redo mark, a lower bound that may be outdated; None if there is none. Raises
+        LogCorruptionError."""
         try:
             data = self.storage.read(self.names.checkpoint).data
         except FileNotFoundError:
             return None
-        return Checkpoint.decode(data, self.names.checkpoint)
+        checkpoint = Checkpoint.decode(data, self.names.checkpoint)
+        if self.log_id:
+            self._require_own(checkpoint)
+        return checkpoint
+
+    def _require_own(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and bytes.fromhex(checkpoint.log) != self.log_id:
+            raise LogCorruptionError("the checkpoint is that of another log", file=self.names.checkpoint)
 
     # --- following ----------------------------------------------------------------------------------------------------
 

@@ -68,8 +68,16 @@ class SlotLog:
             fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
         else:
             fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
+            self._require_done(fencing)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
+
+    def _require_done(self, epochs: Epochs) -> None:
+        """By a writer, before it may take a lost slot's place: what the last committer has carried out is there."""
+        if not self.settings.read_only and self.settings.done is not None:
+            claim = epochs.look()
+            if claim is not None and claim.log == self.id:
+                self.chain.require(claim.marks[self.settings.done])
 
     def _claim(self) -> Claim | None:
         """What the last committer said, where one request tells. Its marks are true: they were published after the work

@@ -12,6 +12,7 @@ from typing import Any
 
 import wal
 from metatree.clock import Clock
+from metatree.root import require_root
 
 from . import advice, measures, races
 from .contenders import ContenderError, Contenders
@@ -31,6 +32,7 @@ def examine(url: str, options: Mapping[str, Any], tell: Tell, clock: Clock | Non
     UnsupportedError (a URL that cannot be opened). Later errors are in the report.
     """
     clock = clock or Clock()
+    require_root(url)
     tell("opening it")
     place = Place(url, options, clock)
     report = Report(place.around.url, place.examined, place.around.capabilities)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.figures import PATIENCE
 from tests.hosts.conftest import LEVELS, TORTURE, Shared, environment
 from tests.tools.test_ingest import TOOL
 
@@ -39,7 +40,7 @@ def load(there: Shared, manifest: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800 if TORTURE else 300)
+@pytest.mark.timeout(1800 if TORTURE else PATIENCE)
 def test_a_load_that_was_killed_and_run_again_equals_its_manifest(remote: Shared, manifest: Path) -> None:
     remote.open(LEVELS).close()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from serve_s3 import Seaweed, ServerError
 from torture_place import Place
 
 from metatree import CommitUnknownError, Metatree, UnavailableError
+from tests.figures import PATIENCE
 from tests.hosts.conftest import LEVELS, TORTURE
 from tests.hosts.stepping import Stepping
 from tests.servers.s3 import cannot_start
@@ -164,7 +165,7 @@ def test_the_server_dies_at_this_point_of_a_commit(point: str, mortal: Mortal) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if TORTURE else 300)
+@pytest.mark.timeout(3600 if TORTURE else PATIENCE)
 def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) -> None:
     place, deaths = mortal.place, 30 if TORTURE else 2
     with place.open(LEVELS) as tree:
@@ -179,18 +180,25 @@ def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) 
                 outcomes.commit(tree, f"h{number}-{count}")
                 count += 1
 
+    def until_committed(which: Callable[[Iterable[bool]], bool]) -> None:
+        """Until all of them, or any, have committed once more, however slow the machine is."""
+        before = [len(outcomes.done) for outcomes in all_outcomes]
+        while not which(len(outcomes.done) > had for outcomes, had in zip(all_outcomes, before, strict=True)):
+            assert not any(one.done() for one in hosts), "a host has failed"
+            time.sleep(0.01)
+
     with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
         warnings.simplefilter("ignore")
         trees = [place.open(apply=mode) for mode in ("sync", "background")]
         hosts = [pool.submit(host, tree, all_outcomes[number], number) for number, tree in enumerate(trees)]
         try:
-            while not all(outcomes.done for outcomes in all_outcomes) and not any(one.done() for one in hosts):
-                time.sleep(0.02)
+            until_committed(all)
             for _ in range(deaths):
-                time.sleep(random.uniform(0.5, 1.5))
+                until_committed(any)
+                time.sleep(random.uniform(0, 0.3))  # anywhere in what they do next
                 mortal.die()
                 mortal.wait()
-            time.sleep(0.5)
+            until_committed(any)  # it is found again
         finally:
             stop.set()
         for one in hosts:

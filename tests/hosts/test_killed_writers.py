@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.figures import PATIENCE
 from tests.hosts.conftest import TORTURE, Shared, environment
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "torture_kill.py"
@@ -19,11 +20,11 @@ KILLS = {"mount": 60, "seaweedfs": 12, "hdfs": 6}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200 if TORTURE else 300)
+@pytest.mark.timeout(7200 if TORTURE else PATIENCE)
 def test_killed_writers_lose_nothing_and_leave_nothing_half_done(there: Shared) -> None:
     kills = 500 if TORTURE else KILLS[there.kind]
     options = [word for key, value in there.place.options.items() for word in ("-o", f"{key}={value}")]
-    sizes = ["--kills", str(kills), "--writers", "4", "--check-every", str(kills // 2), "--ttl", "3"]
+    sizes = ["--kills", str(kills), "--writers", "4", "--check-every", str(kills // 2 + 1), "--ttl", "3"]
     mount = ["--as-mount"] if there.place.mount else []
     done = subprocess.run(
         [sys.executable, str(TOOL), there.place.root, *options, *mount, *sizes, "--json"],

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from torture_place import Place
 
+from tests.figures import PATIENCE
 from tests.hosts.conftest import LEVELS, TORTURE, Shared
 from tests.hosts.sleeper import CHANGES
 from tests.hosts.stepping import Stepping
@@ -66,7 +67,7 @@ def slow(remote: Shared, request: pytest.FixtureRequest) -> Iterator[tuple[Place
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if TORTURE else 300)
+@pytest.mark.timeout(3600 if TORTURE else PATIENCE)
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_that_comes_late_changes_nothing_that_stays(
     case: str, remote: Shared, slow: tuple[Place, Late]

@@ -10,6 +10,7 @@ import pytest
 
 from metatree import Metatree
 from metatree.facts import decode_header
+from tests.figures import PATIENCE
 from tests.hosts.conftest import TORTURE, Shared
 from tests.hosts.writers import COUNTER, PAIR, SHARED, found, start
 
@@ -36,7 +37,7 @@ def all_of(done: dict[str, list[tuple[str, Any]]], kind: str) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800 if TORTURE else 300)
+@pytest.mark.timeout(1800 if TORTURE else PATIENCE)
 def test_writers_at_once_lose_nothing_and_do_nothing_twice(there: Shared) -> None:
     found(there.place)
     with there.open(read_only=True) as tree:

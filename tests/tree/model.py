@@ -161,7 +161,15 @@ class Camera(Boundary):
 
 class DyingStorage(CrashStorage):
     """Its locks go with its descriptors: unlocking after the crash, as finalizers of dropped trees do, is no call.
-    What does not count goes the short way while it lives: most calls only look."""
+    What does not count goes the short way while it lives: most calls only look, most of these by `lstat` or `pread`."""
+
+    def lstat(self, path: str) -> os.stat_result:
+        looks = self.crashed is None and "lstat" not in self._counted
+        return self.inner.lstat(path) if looks else super().lstat(path)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        looks = self.crashed is None and "pread" not in self._counted
+        return self.inner.pread(fd, length, offset) if looks else super().pread(fd, length, offset)
 
     def _pass(
         self,

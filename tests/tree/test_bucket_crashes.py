@@ -44,7 +44,17 @@ def large(tree: Metatree) -> None:
     tree.put("m/v3", bytes(100_000), name="large")
 
 
-CHANGES: dict[str, Act] = {**VICTIM, "large": large, "checkpoint": lambda tree: tree.checkpoint()}
+def large_and_cleared(tree: Metatree) -> None:
+    large(tree)
+    tree.checkpoint()
+
+
+CHANGES: dict[str, Act] = {
+    **VICTIM,
+    "large": large,
+    "checkpoint": lambda tree: tree.checkpoint(),
+    "large and its checkpoint": large_and_cleared,
+}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

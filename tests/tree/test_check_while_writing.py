@@ -23,23 +23,26 @@ from wal.testing import ALL_CALLS, Boundary, Call
 T = TypeVar("T")
 
 Step = Callable[[Metatree, int], object]
+BIG_BLOB = bytes(range(256)) * 400  # is staged
 BIG = {f"key-{n}": "x" * 100 for n in range(300)}  # a large metadata.json, which follows later
 CHECKOUT = Path(__file__).resolve().parents[2]
 _OLD = re.compile(rf"{re.escape(ROOT)}/b(/metadata\.json|/v(/.*)?|/now-and-then(/.*)?)?")
+_STAGED = re.compile(rf"{re.escape(ROOT)}/\.wal/staged/.*")
 
 
 class Beside(Boundary):
     """Lets a writer do one more thing right before each call for what is there from the beginning: if each new file
-    made for another one, no check could end."""
+    made for another one, no check could end. Or before each call for other paths."""
 
-    def __init__(self, disk: MemoryPosix, step: Callable[[], object]) -> None:
+    def __init__(self, disk: MemoryPosix, step: Callable[[], object], paths: re.Pattern[str] = _OLD) -> None:
         super().__init__(disk, counted=ALL_CALLS)
         self._step = step
+        self._paths_of_steps = paths
         self._at_it = True
         self.steps = 0
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        if not self._at_it and _OLD.fullmatch(call.path):
+        if not self._at_it and self._paths_of_steps.fullmatch(call.path):
             self._at_it = True
             self.steps += 1
             self._step()
@@ -188,6 +191,42 @@ def test_a_lost_and_a_cut_blob_are_found_beside_a_writer_in_their_node() -> None
         report = checked(disk, lambda: writer.update("b/v", at=next(count)), deep=False)
         found = {(each.path, each.kind) for each in report.problems}
         assert found == {("b/v/w", "blob-missing"), ("b/v/hot", "blob-changed")}
+
+
+@pytest.mark.parametrize("apply", ["sync", "background"])
+def test_staged_content_that_a_checkpoint_clears_beside_every_look_is_not_missing(apply: str) -> None:
+    disk = empty_disk()
+    with filled(disk, apply) as writer:
+        count = iter(range(1 << 30))
+
+        def act() -> None:
+            """What the look has seen in the log is cleared away, and the next look finds another of the same name."""
+            writer.checkpoint()
+            writer.put("b/v", BIG_BLOB + bytes([next(count)]), name="large", force=True)
+            writer.flush()
+
+        act()
+        beside = Beside(disk, act, _STAGED)
+        with open_tree(beside, read_only=True) as reader:
+            with beside.working():
+                report = reader.check()
+            assert beside.steps >= 1, "nothing happened beside it"
+            assert report.clean, str(report)
+
+
+def test_staged_content_that_is_missing_is_found_though_a_checkpoint_runs_beside_the_look() -> None:
+    disk = empty_disk()
+    with filled(disk, "sync") as writer:
+        writer.put("b/v", BIG_BLOB, name="large")
+        (staged,) = disk.listdir(f"{ROOT}/.wal/staged")
+        for name in disk.listdir(f"{ROOT}/.wal/staged/{staged}"):
+            disk.unlink(f"{ROOT}/.wal/staged/{staged}/{name}")
+        beside = Beside(disk, lambda: writer.put("b/v", BIG_BLOB, name="other", force=True), _STAGED)
+        with open_tree(beside, read_only=True) as reader:
+            with beside.working():
+                report = reader.check()
+            assert beside.steps >= 1, "nothing happened beside it"
+            assert [(each.path, each.kind) for each in report.problems] == [("b/v/large", "content-missing")]
 
 
 def test_a_check_from_a_handle_finds_nothing_beside_another_writer() -> None:

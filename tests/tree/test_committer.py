@@ -15,9 +15,11 @@ import pytest
 import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, marks
 from metatree.engine import Engine
+from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
 from tests.tree.test_overtaken import Host, opened, prepared
+from wal.head import HeadFile
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import ALL_CALLS, Boundary, Call
 
@@ -133,6 +135,72 @@ def test_a_host_that_is_overtaken_again_and_again_gives_up_and_says_so() -> None
         assert tree.unapplied == 0
 
 
+def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+    with opened(Host(bucket)) as tree:
+        log = tree._engine.log
+        before = log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)
+
+        def lost(tenure: wal.Tenure) -> None:
+            tries.append(tenure)
+            if len(tries) == 3:
+                for mark, value in zip((marks.APPLIED, marks.APPLIED_SMALL), before, strict=True):
+                    log.store_mark(mark, value + 1)
+            raise wal.RightLostError("another has it")
+
+        with pytest.raises(UnavailableError):
+            tree._engine.committer.holding(lost)
+        assert (log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)) == before
+        tree._engine.abandon()
+
+
+def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_no_failure() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+
+    class Overtaken:
+        """Of a tenure that was lost: its holder learns it when it asks."""
+
+        def check(self, *, now: bool = False) -> None:
+            if now:
+                raise wal.RightLostError("another has it")
+
+    with opened(Host(bucket)) as tree:
+        outcome = Outcome()
+        outcome.failed["m"] = FileNotFoundError(errno.ENOENT, "its successor has moved it away")
+        with pytest.raises(wal.RightLostError):
+            tree._engine.committer._ours(Overtaken(), outcome)  # type: ignore[arg-type]
+        assert tree._engine.committer._ours(Overtaken(), Outcome()) is not None  # type: ignore[arg-type]
+        assert tree._engine.committer.failure is None
+
+
+def test_a_sync_that_failed_is_told_to_every_process_and_an_old_fault_hides_no_new_one(disk: Disk) -> None:
+    """Whoever makes the next checkpoint writes the window again: its own sync may not say what another's did."""
+    other = another(disk)
+    with open_tree(disk) as tree:
+        log = other.log
+        tree.update("m", a=1)
+        before = log.load_mark(marks.FAULT)
+        disk.refuse = lambda call: call.method == "syncfs"
+        with pytest.raises(UnavailableError):
+            tree.checkpoint()
+        disk.refuse = lambda call: False
+        first = log.load_mark(marks.FAULT)
+        assert first not in (before, log.load_mark(marks.FAULT_SEEN))
+        tree.checkpoint()
+        assert log.load_mark(marks.FAULT_SEEN) == first
+        tree.update("m", a=2)
+        other.committer.fault()
+        second = log.load_mark(marks.FAULT)
+        rewritten = log.load_mark(marks.REWRITES)
+        tree.checkpoint()
+        assert second != first and log.load_mark(marks.FAULT) == log.load_mark(marks.FAULT_SEEN) == second
+        assert log.load_mark(marks.REWRITES) != rewritten
+    other.close()
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_a_commit_that_is_read_while_a_pass_begins_is_neither_lost_nor_done_twice(disk: Disk, large: bool) -> None:
     """This handle's reader is ahead of its pass then, which takes its records from the log."""
@@ -177,6 +245,18 @@ def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(
         assert committer.applied() == tree.lsn
 
 
+def test_what_goes_below_a_file_that_was_put_off_takes_it_along(disk: Disk) -> None:
+    """E7: a removal below a large parent does not wait, so nothing that the parent is behind with may either."""
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        committer.stop()  # nobody follows
+        tree.update("m", text="x" * 20_000)
+        assert committer.applied(small=True) > committer.applied()
+        tree.delete("m/v1", recursive=True)
+        assert committer.applied(small=True) == committer.applied() == tree.lsn
+        assert plain(disk) == dump(tree)
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +281,62 @@ def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_k
         assert tree._engine.log.trimmed() == redo
         assert tree.checkpoint() == tree.lsn
     other.close()
+
+
+FAULT_WORD = 32 + 16 * (3 + marks.FAULT)  # where it stands in the head file, see docs/log_format.md
+
+
+@pytest.mark.parametrize("spoilt", ["the sync fails", "a committer dies", "a committer dies and that cannot be noted"])
+def test_a_checkpoint_whose_sync_says_nothing_sure_writes_its_window_again(disk: Disk, spoilt: str) -> None:
+    """After a failed flush the system may have dropped the pages, and report success next time (E8)."""
+    written: list[str] = []
+    unnoted: list[Call] = []
+
+    def look(call: Call) -> bool:
+        if call.method == "rename":
+            written.append(str(call.arguments[1]))
+        fault = call.method == "pwrite" and call.path.endswith("/head") and call.arguments[2] == FAULT_WORD
+        if not (fault and spoilt.endswith("noted") and not unnoted):
+            return False
+        unnoted.append(call)
+        return True
+
+    def spoil() -> None:
+        if spoilt == "the sync fails":
+            raise OSError(errno.EIO, "not written")
+        dead = HeadFile(MemoryStorage(disk.inner).open_file(".wal/head", writable=True))
+        dead.take()
+        dead.close()
+
+    with open_tree(disk) as tree:
+        tree.update("m/v1", n=1)
+        redo = tree._engine.log.trimmed()
+        disk.refuse, disk.act = look, spoil
+        disk.when = lambda call: call.method == "syncfs"
+        if spoilt == "the sync fails":
+            with pytest.raises(OSError, match="not written"):
+                tree.checkpoint()
+            assert tree._engine.log.trimmed() == redo
+            assert f"{ROOT}/m/v1/metadata.json" not in written
+        assert tree.checkpoint() == tree.lsn == tree._engine.log.trimmed()
+        assert f"{ROOT}/m/v1/metadata.json" in written
+        assert len(unnoted) == spoilt.endswith("noted")
+
+
+def test_what_a_checkpoint_that_was_killed_had_left_staged_is_removed_and_is_no_evidence(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        tree.put("m/v1", BIG, name="large")
+        left: list[MemoryPosix] = []
+        disk.when = lambda call: call.method in ("rename", "unlink") and "/.wal/staged/" in call.path
+        disk.act = lambda: left.append(clone(disk.inner))
+        assert tree.checkpoint() == tree.lsn
+        assert disk.inner.listdir(f"{ROOT}/.wal/staged") == []
+    (killed,) = left
+    assert killed.listdir(f"{ROOT}/.wal/staged") != []
+    with open_tree(killed) as tree:
+        assert killed.listdir(f"{ROOT}/.wal/staged") == []
+        assert tree.recover().staged == []
+        assert b"".join(tree.get("m/v1/large")) == BIG
 
 
 def refuse_a_node(host: Host) -> None:
@@ -295,6 +431,10 @@ def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_n
             return around(method, arguments, run)
 
         host.storage._around = refuse  # type: ignore[attr-defined]
+        before = dict(bucket.objects)
+        plan = tree.recover(dry_run=True)
+        assert (plan.records, plan.nodes > 0, plan.blobs, plan.staged, plan.scratch) == (1, True, 1, [], [])
+        assert bucket.objects == before
         assert "refused" in tree.recover().failed["m/v3"]
         host.storage._around = host._around  # type: ignore[attr-defined]
         recovered = tree.recover()

@@ -24,6 +24,7 @@ from metatree import (
     MetatreeError,
     Report,
 )
+from metatree.facts import Header, NodeFact, encode
 
 LEVELS = ("model", "version")
 LARGE = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(4_000))  # 128 kB: staged
@@ -425,6 +426,21 @@ def test_a_newer_format_is_a_format_error(change: dict[str, Any], root: Path) ->
     assert "upgrade" in refused(root, FormatError)
 
 
+def test_a_record_of_a_newer_format_is_refused_by_who_reads_and_by_who_recovers(root: Path) -> None:
+    newer = encode(Header("1-00", "now", "tomorrow"), [NodeFact(("m", "v1"), {"auc": 1.0}, ())])
+    storage = wal.LocalStorage(str(root))
+    log = wal.open_log(storage)
+    log.append(lambda head, mates: wal.Record(newer.header.replace(b'"v":1', b'"v":3'), newer.body))
+    log.close()
+    storage.close()
+    before = all_bytes(root)
+    with Metatree(root, read_only=True) as tree, pytest.raises(FormatError, match="upgrade"):
+        tree.find("m")
+    with pytest.raises(FormatError, match="upgrade"):
+        Metatree(root)
+    assert all_bytes(root) == before
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"[]", b"null", b'{"keys": []}', b'{"keys": "model"}', b'{"keys": ["a", "a"]}', b'{"keys": [1]}',
@@ -434,6 +450,17 @@ def test_a_newer_format_is_a_format_error(change: dict[str, Any], root: Path) ->
 def test_an_unreadable_config_is_corruption_that_names_it(data: bytes, root: Path) -> None:
     (root / ".metatree").write_bytes(data)
     assert ".metatree" in refused(root, CorruptionError)
+
+
+def test_a_damaged_name_of_a_level_that_is_still_a_name_changes_no_location(root: Path) -> None:
+    """Nothing protects it (docs/log_format.md): this is what it does."""
+    config = root / ".metatree"
+    config.write_bytes(config.read_bytes().replace(b'"model"', b'"mofel"'))
+    with Metatree(root, read_only=True) as tree:
+        assert tree.keys == ("mofel", "version")
+        assert tree.exists("m/v1") and tree.check(deep=True).ok
+    with pytest.raises(MetatreeError, match=r"of the levels \(mofel, version\), not \(model, version\)"):
+        Metatree(root, LEVELS)
 
 
 def test_a_missing_config_is_no_tree_and_nothing_is_created_over_it(root: Path) -> None:

@@ -30,7 +30,7 @@ from metatree import (
     UnavailableError,
 )
 from metatree.engine import Engine
-from tests.tree.storages import again
+from tests.tree.storages import again, repeats
 from tests.tree.test_readers import Meanwhile
 from tests.trust.histories import NEVER, Done, Graph, assert_serializable, draw, final_lists, one_transaction
 from wal.testing import Call
@@ -736,10 +736,11 @@ def test_the_search_for_cycles_finds_write_skew_lost_reads_and_stale_reads() -> 
 def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None:
     seed = random.randrange(10**6)  # follows from the seed of the run, which is printed
     history: list[Done] = []
+    each = repeats(t1, 60)
 
     def work(number: int) -> None:
         choose = random.Random(seed * 10 + number)
-        for count in range(60):
+        for count in range(each):
             done = one_transaction(t1, draw(choose, ("m", "m/v1")), f"{number}-{count}")
             if done is not None:
                 history.append(done)
@@ -749,5 +750,5 @@ def test_a_history_of_threads_is_serializable_in_real_time(t1: Metatree) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(history) > 60, "almost everything was refused"
+    assert len(history) > each, "almost everything was refused"
     assert_serializable(history, final_lists(t1))

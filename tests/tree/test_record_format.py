@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatree import folders, jsontext, layout
+from metatree import folders, jsontext, layout, parts
 from metatree.errors import CorruptionError, FormatError
 from metatree.facts import (
     BlobFact,
@@ -390,6 +390,53 @@ def test_whatever_the_rows_are_they_are_refused_or_they_can_be_folded_and_stay_i
     for fact in facts:
         cache.forward(fact)
     assert encode(HEADER, facts).body is not None
+
+
+def test_a_long_list_of_children_is_read_the_same_whatever_lists_of_the_node_were_read_before() -> None:
+    """What stands in the list that was met last is only compared: that must never show."""
+    names = [f"v{number}" for number in range(100)]
+    grown, shorter, other = [*names, "new"], names[:-1], ["other", *names[1:]]
+    moved, turned = [*names[1:], names[0]], names[::-1]
+    lists = [names, grown, [*grown, "newer"], grown, shorter, names, other, moved, turned, names[:10], names]
+    bad: list[list[Any]] = [[*names, "v7"], [*names, "new", "new"], [*names, ".."], [*names, 7], [*names, []]]
+
+    def read(listed: list[Any]) -> NodeFact:
+        text = jsontext.dump([["node", "m", {}, listed]])
+        (fact,) = decode_facts(struct.pack("<I", len(text)) + text)
+        assert isinstance(fact, NodeFact)
+        return fact
+
+    for before in lists:
+        for after in lists:
+            read(before)
+            assert read(after).children == tuple(after)
+        for wrong in bad:
+            read(before)
+            with pytest.raises(CorruptionError):
+                read(wrong)
+            assert read(grown).children == tuple(grown)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.lists(st.sampled_from(["a", "b", "c", "..", 1, "A"]), max_size=5))))
+def test_a_list_of_children_is_checked_whole_whatever_was_read_of_the_node_before(read: list[Any]) -> None:
+    for node, names in read:
+        good = len({*names}) == len(names) and not {"..", 1} & {*names}
+        for more in ([], ["d"], ["d", "e"], ["d", "d"]):  # as most often: one more than before
+            if good and more != ["d", "d"]:
+                assert parts.children((node,), [*names, *more]) == (*names, *more)
+            else:
+                with pytest.raises(ValueError):  # of whichever kind, the record is refused
+                    parts.children((node,), [*names, *more])
+
+
+def test_the_lists_of_a_bounded_number_of_nodes_are_kept_and_none_that_is_long() -> None:
+    for number in range(3 * parts._MAX_LISTS):
+        parts.children((f"n{number}",), ["a", "b"])
+        assert 0 < len(parts._lists) <= parts._MAX_LISTS
+    long = [f"c{number}" for number in range(parts._MAX_LIST + 1)]
+    assert parts.children(("long",), long) == tuple(long)
+    assert ("long",) not in parts._lists
 
 
 def test_the_document_shows_a_record_that_parses_as_it_says() -> None:

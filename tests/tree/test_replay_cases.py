@@ -742,3 +742,27 @@ def test_what_a_checkpoint_that_died_had_still_to_clear_goes_with_the_next_one_o
         if posix.crashed is None:
             break
     assert posix.crashed is None and left > 0, "it never died between its trim and its clearing"
+
+
+def test_what_a_checkpoint_that_died_had_still_to_clear_is_cleared_by_the_next_opener() -> None:
+    """Without a checkpoint of its own: it may run for long before it makes one."""
+    left = 0
+    for call in range(1, 100):
+        disk = BENCH.disk()
+        posix = DyingStorage(Crashing(1 << 40, "before"), disk)
+        victim = open_tree(posix)
+        victim.put("m/v9", BIG, name="big")
+        posix.plan = Crashing(posix.count + call, "before")
+        with suppress(Crash):
+            victim.checkpoint()
+        trimmed = json.loads(read(disk, f"{ROOT}/.wal/checkpoint.json"))["redo"]
+        with open_tree(disk) as tree:
+            head = tree.lsn
+            if trimmed == head and posix.crashed is not None:
+                left += "/.wal/staged/" in posix.crashed.path
+                with noting(f"the victim died before call {call}: {posix.crashed}"):
+                    assert disk.listdir(f"{ROOT}/.wal/staged") == []
+            assert tree.exists("m/v9/big")
+        if posix.crashed is None:
+            break
+    assert posix.crashed is None and left > 0, "it never died between its trim and its clearing"

@@ -39,6 +39,12 @@ def enough(journals: Path) -> Path:
     return journals.with_name(f"{journals.name}-enough")
 
 
+def transactions(journals: Path) -> int:
+    """How many the journals tell of that were not refused."""
+    outcomes = (outcome for journal in journals.iterdir() for outcome in journal.read_bytes().splitlines()[1::2])
+    return sum(outcome != b"null" for outcome in outcomes)
+
+
 def write(place: Place, name: str, seed: int, count: int, apply: str, journal: Path) -> None:
     """In the writer's process: so many transactions, and more until there was enough trouble."""
     choose = random.Random(f"{seed} {name}")

@@ -18,7 +18,7 @@ from tests.figures import Layer
 from tests.hosts.conftest import Shared, shared
 from tests.tree.conftest import LEVELS
 from tests.tree.conftest import fast_path as fast_path
-from tests.trust.historian import Trouble, enough, history, start
+from tests.trust.historian import Trouble, enough, history, start, transactions
 from tests.trust.histories import assert_serializable, final_lists
 
 SEED = int(os.environ.get("METATREE_HISTORY_SEED", str(random.randrange(1 << 32))))
@@ -32,8 +32,11 @@ def somewhere(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[Share
         yield from shared(request.param, request)
 
 
-def live(place: Place, folder: Path, writers: int, readers: int, count: int, apply: str, pause: float) -> Trouble:
-    """So many writers make so many transactions each, though they are killed and stopped again and again."""
+def live(
+    place: Place, folder: Path, writers: int, readers: int, count: int, wanted: int, apply: str, pause: float
+) -> Trouble:
+    """So many writers make so many transactions each, and go on until all who read and write have made as many as are
+    `wanted`, though they are killed and stopped again and again."""
     with place.open(LEVELS):
         pass
     folder.mkdir()
@@ -47,7 +50,7 @@ def live(place: Place, folder: Path, writers: int, readers: int, count: int, app
             time.sleep(choose.uniform(pause / 2, pause))
             if trouble.killed < 2 * writers:
                 trouble.make(working, count)
-            if trouble.killed and trouble.stopped:
+            if trouble.killed and trouble.stopped and transactions(folder) >= wanted:
                 enough(folder).touch()
         assert [writer.returncode for writer in working] == [0] * writers
         assert [other.poll() for other in others] == [None] * len(others), "a reader, or who keeps house, has failed"
@@ -58,11 +61,11 @@ def live(place: Place, folder: Path, writers: int, readers: int, count: int, app
     return trouble
 
 
-SIZES = {  # writers, readers, transactions of each, seconds between two troubles; of a night
-    "local": (8, 4, 500, 0.5, 20_000),
-    "mount": (4, 1, 60, 1.0, 2_000),
-    "seaweedfs": (4, 1, 40, 1.0, 2_000),
-    "hdfs": (4, 1, 30, 1.0, 1_000),
+SIZES = {  # writers, readers, transactions of each writer and of all, seconds between two troubles; of a night
+    "local": (8, 4, 250, 15_000, 0.5, 20_000),
+    "mount": (4, 1, 60, 240, 1.0, 2_000),
+    "seaweedfs": (4, 1, 40, 160, 1.0, 2_000),
+    "hdfs": (4, 1, 30, 120, 1.0, 1_000),
 }
 
 
@@ -75,10 +78,10 @@ SIZES = {  # writers, readers, transactions of each, seconds between two trouble
 def test_what_processes_do_at_once_is_serializable_though_some_are_killed_or_stopped(
     layer: Layer, somewhere: Shared, fast_path: Path, apply: str
 ) -> None:
-    writers, readers, count, pause, night = SIZES[somewhere.kind]
-    count = layer.size(count, night)
+    writers, readers, count, wanted, pause, night = SIZES[somewhere.kind]
+    count, wanted = layer.size(count, night), layer.size(wanted, writers * night)
     place = Place(**{**vars(somewhere.place), "ttl": 2.0})
-    trouble = live(place, fast_path / "journals", writers, readers, count, apply, pause)
+    trouble = live(place, fast_path / "journals", writers, readers, count, wanted, apply, pause)
     with place.open() as tree:
         final = final_lists(tree)
         report = tree.check(deep=True)
@@ -91,6 +94,6 @@ def test_what_processes_do_at_once_is_serializable_though_some_are_killed_or_sto
     assert report.ok, str(report)
     assert trouble.killed and trouble.stopped and unknown, "nobody was killed or stopped at work"
     layer.report(
-        f"histories of processes, {somewhere.kind}", len(done), floor=writers * count, night=writers * night,
+        f"histories of processes, {somewhere.kind}", len(done), floor=wanted, night=writers * night,
         unit="transactions", note=f"METATREE_HISTORY_SEED={SEED}",
     )  # fmt: skip

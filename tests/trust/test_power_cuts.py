@@ -25,6 +25,8 @@ from wal.testing import PowerPosix
 SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
 NIGHT = 500_000  # distinct states, of all tests together
 TESTS = 2 * len(OPERATIONS) + 20
+# Distinct states that each test asks for, of its kind; together more than the 20,000 that are asked of a run.
+IN_AN_OPERATION, IN_A_ROW, OF_WRITERS, IN_RECOVERY = 30, 1_490, 500, 3_000
 
 Act = Callable[[Metatree], object]
 
@@ -33,12 +35,12 @@ def a_life(layer: Layer, disk: PowerPosix, bound: int, **more: object) -> Life:
     return Life(disk, SEED, layer.size(6, 60), layer.size(bound, 20 * bound), **more)  # type: ignore[arg-type]
 
 
-def live(life: Life, tree: Metatree, *several: Act) -> None:
-    """From here on with the power cut again and again."""
+def live(life: Life, tree: Metatree, *several: Act, enough: Callable[[], bool] = lambda: False) -> None:
+    """From here on with the power cut again and again, to the end or until it is `enough`."""
     life.allow(dump(tree))
     life.start()
     try:
-        acts(life, tree, several)
+        acts(life, tree, itertools.takewhile(lambda _: not enough(), several))
     finally:
         life.stop()
 
@@ -60,7 +62,7 @@ def test_a_power_cut_in_an_operation_leaves_the_state_before_or_after(layer: Lay
         if operation.before is not None:
             operation.before(tree)
         live(life, tree, operation.act, Metatree.flush if name != "close" else Metatree.close)
-    report(layer, 10, life)
+    report(layer, IN_AN_OPERATION, life)
 
 
 def test_a_power_cut_while_a_tree_is_created_leaves_nothing_or_the_tree(layer: Layer) -> None:
@@ -124,12 +126,16 @@ def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Laye
     """Commit after commit, with checkpoints and full segments between them, nothing made sure by hand."""
     end = time.monotonic() + layer.seconds(0.01)
     lives: list[Life] = []
-    while sum(len(life.known) for life in lives) < 1_000 or time.monotonic() < end:  # a row that deletes much is poor
+
+    def enough() -> bool:
+        return sum(len(life.known) for life in lives) >= IN_A_ROW and time.monotonic() >= end
+
+    while not enough():  # a row that deletes much is poor
         row = changes(random.Random(f"{SEED} {number} {len(lives)}"))
         lives.append(life := a_life(layer, PowerPosix(), 5))
         with open_tree(life.disk, apply=apply) as tree:
-            live(life, tree, *(tried(next(row)) for _ in range(20)))
-    report(layer, 1_000, *lives)
+            live(life, tree, *(tried(next(row)) for _ in range(20)), enough=enough)
+    report(layer, IN_A_ROW, *lives)
 
 
 def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
@@ -149,7 +155,7 @@ def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
         for tree, act in in_turn:
             acts(life, tree, [act])
         life.stop()
-    report(layer, 100, life)
+    report(layer, OF_WRITERS, life)
 
 
 WRITERS = ("m", "m/v1", "other/v1")
@@ -184,7 +190,7 @@ def test_writers_at_once_and_a_power_cut_at_any_moment(layer: Layer) -> None:
         life.stop()
         for writer in several:
             writer.result()
-    report(layer, 100, life)
+    report(layer, OF_WRITERS, life)
 
 
 def counted(base: State, numbers: tuple[int, ...]) -> State:
@@ -208,14 +214,16 @@ def test_a_power_cut_in_the_recovery_after_a_power_cut_loses_nothing_either(laye
             OPERATIONS[name].act(tree)
         first.stop()
     lives: list[Life] = []
-    for disk in choose.sample(left, min(len(left), layer.size(10, 2_000))):
+    for disk in choose.sample(left, min(len(left), layer.size(len(left), 2_000))):
+        if not layer.torture and sum(len(life.known) for life in lives) >= IN_RECOVERY:
+            break
         lives.append(life := a_life(layer, disk, 6))
         with open_tree(disk, read_only=True) as reader:
             life.allow(dump(reader))
         life.start()
         open_tree(disk).close()
         life.stop()
-    report(layer, 4_000, *lives)
+    report(layer, IN_RECOVERY, *lives)
 
 
 # --- that it would be noticed -----------------------------------------------------------------------------------------

@@ -72,6 +72,32 @@ def test_a_lock_that_cannot_be_released_is_released_by_closing_it() -> None:
         assert lock.acquire(timeout=0)
 
 
+class Waiting(Boundary):
+    """Its holder gives the lock back as soon as somebody waits for it without a limit."""
+
+    waited: Callable[[], None]
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "flock" and call.arguments[-1] is True:
+            self.waited()
+        return run()
+
+
+def test_who_waits_without_a_limit_sleeps_in_the_system_until_the_holder_gives_it_back() -> None:
+    disk = MemoryPosix()
+    posix = Waiting(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        released: list[str] = []
+        posix.waited = lambda: (released.append("once"), other.release())[1]
+        assert lock.acquire()
+        assert released == [], "it was free"
+        lock.release()
+        assert other.acquire()
+        assert lock.acquire(timeout=None)
+        assert released == ["once"]
+        assert not other.acquire(timeout=0)
+
+
 class Poor(Boundary):
     """Has once no memory for giving a lock back."""
 

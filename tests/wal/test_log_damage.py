@@ -199,6 +199,15 @@ def test_a_segment_that_begins_with_another_batch_than_the_next_is_corruption(re
     assert refused(files, "does not follow the one before", read_only=read_only).file == name
 
 
+def test_a_segment_of_another_history_of_this_log_is_corruption(read_only: bool) -> None:
+    """From a backup, say, after which the log went on otherwise: the same log, the same numbers, whole in itself."""
+    files = written()
+    name = NAMES.segment(2)
+    header = SegmentHeader.decode(files[name], name)
+    put(files, name, SegmentHeader(header.log_id, 2, header.first, header.previous ^ 1).encode(), 0)
+    assert refused(files, "does not follow the one before", read_only=read_only).file == name
+
+
 def test_a_seal_that_names_another_segment_than_the_next_is_corruption(read_only: bool) -> None:
     files = written()
     name, offset, crc = tail_of(files)
@@ -262,6 +271,36 @@ def test_a_head_file_that_is_damaged_while_others_use_it_lets_nobody_else_in() -
     assert caught.value.file == NAMES.head
     file.close()
     log.close()
+
+
+@pytest.mark.parametrize("words", ["of another log", "damaged", "empty"])
+def test_a_head_file_that_is_not_this_logs_is_not_believed_by_a_reader_nor_by_a_first_opener(words: str) -> None:
+    """Its word would be that many more batches had been acknowledged."""
+    files = written(TRIMMED)
+    files[NAMES.head] = {
+        "of another log": new_head(b"x" * 16, 99),
+        "damaged": b"?" + new_head(log_id(files), 99)[1:],
+        "empty": b"",
+    }[words]
+    disk = disk_of(files)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert reader.head() == len(list(reader.read(0))) == BATCHES
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        assert log.head() == len(list(log.read(0))) == BATCHES
+        assert add(log, b"next").lsn == BATCHES + 1
+        assert log.verify().problems == ()
+
+
+def test_a_head_file_that_was_lost_is_made_again_by_the_first_opener() -> None:
+    files = written(TRIMMED)
+    del files[NAMES.head]
+    disk = disk_of(files)
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        assert log.head() == len(list(log.read(0))) == BATCHES
+        assert add(log, b"next").lsn == BATCHES + 1
+        with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as other:
+            assert other.head() == BATCHES + 1, "it is believed by those who come later"
+        assert log.verify().problems == ()
 
 
 def test_a_head_file_that_was_cut_short_is_not_believed_and_grows_again() -> None:
@@ -358,6 +397,72 @@ def test_a_lost_history_file_is_missed_wherever_the_redo_mark_stands(trimmed: in
         pytest.raises(LogCorruptionError, match="are missing"),
     ):
         list(log.read(0))
+
+
+def test_headers_that_were_pruned_are_passed_over_and_those_that_are_kept_are_read() -> None:
+    """Whoever removed the oldest history files wanted to forget; nothing is missing then, and nothing invented."""
+    files = written(BATCHES)
+    first, second = histories(files)[:2]
+    kept = SegmentHeader.decode(files[second], second, HISTORY_MAGIC).first
+    del files[first]
+    with closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log:
+        assert [batch.lsn for batch in log.read(0)] == list(range(kept, BATCHES + 1))
+        assert list(log.read(0, kept - 1)) == []
+        assert [batch.lsn for batch in log.read(0, kept)] == [kept]
+
+
+def test_a_batch_behind_the_last_history_that_cannot_be_read_names_the_segment_it_was_in() -> None:
+    """It was trimmed, and its segment not freed, since later batches are in it."""
+    files = written(TRIMMED + 1)
+    name = segments(files)[0]
+    header = SegmentHeader.decode(files[name], name)
+    assert header.first == TRIMMED, "the batch of the redo mark can be read"
+    flip(files, name, SEGMENT_HEADER + 40)
+    with closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log:
+        with pytest.raises(LogCorruptionError, match=f"headers after batch {header.first - 1} are missing") as caught:
+            list(log.read(0))
+        assert caught.value.file == name
+        assert len(bodies(log, TRIMMED + 1)) == BATCHES - TRIMMED - 1
+
+
+def test_a_history_that_is_missing_is_named(read_only: bool) -> None:
+    files = written(BATCHES)
+    lost = histories(files)[1]
+    del files[lost]
+    with (
+        closing(open_log(MemoryStorage(disk_of(files)), read_only=read_only)) as log,
+        pytest.raises(LogCorruptionError, match="are missing") as caught,
+    ):
+        list(log.read(0))
+    assert caught.value.file == lost
+
+
+@pytest.mark.parametrize("kept", [0, 1, SEGMENT_HEADER - 1])
+def test_a_history_or_a_segment_that_ends_inside_its_header_is_named(kept: int) -> None:
+    for find in (histories, segments):
+        files = written(TRIMMED)
+        name = find(files)[0]
+        files[name] = files[name][:kept]
+        with (
+            pytest.raises(LogCorruptionError, match="ends inside its header") as caught,
+            closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log,
+        ):
+            list(log.read(0))
+        assert (caught.value.file, caught.value.offset) == (name, kept)
+
+
+def test_a_trim_in_a_log_that_lost_a_segment_frees_what_it_can_and_the_loss_is_still_named() -> None:
+    disk = disk_of(written())
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        lost = segments(files_of(MemoryStorage(disk)))[1]
+        MemoryStorage(disk).erase(lost)
+        log.trim(BATCHES)
+        left = files_of(MemoryStorage(disk))
+        assert segments(left)[0] == NAMES.segment(1), "its successor is not there to say that it was sealed"
+        with pytest.raises(LogCorruptionError, match="are missing"):
+            list(log.read(0))
+        assert log.verify().problems
+        assert add(log, b"next").lsn == BATCHES + 1
 
 
 def test_a_history_file_that_says_something_else_than_its_segment_keeps_the_segment() -> None:

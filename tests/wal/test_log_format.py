@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wal import LogFormatError, MemoryPosix, MemoryStorage, Record, open_log
@@ -94,6 +94,7 @@ records = st.lists(st.builds(Record, st.binary(max_size=40), st.binary(max_size=
 
 
 @given(records, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_what_was_encoded_is_decoded(batch: list[Record], lsn: int, previous: int) -> None:
     for encode, expected in ((encode_batch, batch), (encode_headers, [Record(r.header, None) for r in batch])):
         frame, crc = encode(lsn, previous, batch)
@@ -105,7 +106,19 @@ def test_what_was_encoded_is_decoded(batch: list[Record], lsn: int, previous: in
         assert list(decode_records(frame, 0, header)) == expected
 
 
+@pytest.mark.parametrize("length", range(9))
+def test_a_frame_that_was_cut_anywhere_is_not_there_whole(length: int) -> None:
+    """Also where only its padding is missing, and whatever else stands behind a whole one."""
+    frame, _ = encode_batch(5, 9, [Record(b"h" * length, b"b")])
+    header = parse_header(frame, 0)
+    assert header is not None
+    assert intact(frame + b"more", 0, header)
+    for end in range(len(frame)):
+        assert not intact(frame[:end], 0, header)
+
+
 @given(records, st.data())
+@settings(deadline=None)
 def test_any_changed_bit_is_noticed(batch: list[Record], data: st.DataObject) -> None:
     frame = bytearray(encode_batch(5, 9, batch)[0])
     bit = data.draw(st.integers(0, 8 * len(frame) - 1))
@@ -115,6 +128,7 @@ def test_any_changed_bit_is_noticed(batch: list[Record], data: st.DataObject) ->
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_arbitrary_bytes_raise_nothing_but_value_errors(payload: bytes) -> None:
     header = parse_header(payload, 0)
     if header is not None:
@@ -125,7 +139,7 @@ def test_arbitrary_bytes_raise_nothing_but_value_errors(payload: bytes) -> None:
 
     for kind in (BATCH, HEADERS):
         try:
-            decode_records(bytes(FRAME_HEADER) + payload, 0, FrameHeader(kind, len(payload), 1, 0, 0))
+            decode_records(bytes(FRAME_HEADER) + payload, 0, FrameHeader(kind, len(payload), 1, 0, 0, 0))
         except ValueError:
             continue
 

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -23,10 +24,11 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
+from wal.checkpoint import Checkpoint
 from wal.format import CRC, LENGTH, SLOT_FIELDS, SLOT_STATE
 from wal.names import Names
 from wal.slot import Slot, decode
-from wal.slot_chain import READERS
+from wal.slot_chain import CACHE_BYTES, READERS
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, bodies
 from wal.testing.objects import Bucket, MemoryObjects
@@ -84,6 +86,76 @@ def test_the_first_slot_is_missing_though_others_are_there() -> None:
     with pytest.raises(LogCorruptionError, match="first slot is missing") as caught:
         opened(bucket)
     assert caught.value.file == NAMES.slot(0)
+
+
+def foreign(redo: int) -> bytes:
+    return Checkpoint("11" * 16, redo).encode()
+
+
+def test_a_checkpoint_of_another_log_is_named_by_openers_and_believed_by_nobody_who_is_in() -> None:
+    """It would hide bodies that are there, and let a trim leave out what was never trimmed."""
+    bucket = Bucket()
+    with closing(made(bucket)) as log:
+        bucket.put(NAMES.checkpoint, foreign(10), b"")
+        with pytest.raises(LogCorruptionError, match="that of another log") as caught:
+            opened(bucket)
+        assert caught.value.file == NAMES.checkpoint
+        for fails in (lambda: log.trimmed(fresh=True), lambda: log.trim(15)):
+            with pytest.raises(LogCorruptionError, match="that of another log"):
+                fails()
+        assert bodies(log) == [b"body %d" % number for number in range(20)]
+
+
+def test_a_reader_that_slept_is_told_if_the_slot_to_jump_to_is_missing() -> None:
+    bucket = Bucket()
+    log = made(bucket, 1)
+    with closing(opened(bucket, read_only=True)) as reader:
+        assert reader.head() == 1
+        for number in range(2, 13):
+            add(log, b"body %d" % number)
+        log.trim(10)
+        del bucket.objects[NAMES.slot(10)]
+        with pytest.raises(LogCorruptionError, match="a slot is missing") as caught:
+            reader.head()
+        assert caught.value.file == NAMES.slot(10)
+    log.close()
+
+
+def replaced(bucket: Bucket, lsn: int, **fields: Any) -> None:
+    """A slot that is whole, and not the one that was there."""
+    name = NAMES.slot(lsn)
+    bucket.put(name, replace(decode(bucket.objects[name].data, name), **fields).encode(), None)
+
+
+def flipped(bucket: Bucket, name: str) -> None:
+    data = bytearray(bucket.objects[name].data)
+    data[-1] ^= 1
+    bucket.put(name, bytes(data), None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda bucket: None, []),
+        (lambda bucket: bucket.put(NAMES.checkpoint, b"?", b""), [NAMES.checkpoint]),
+        (lambda bucket: bucket.put(NAMES.checkpoint, foreign(3), b""), [NAMES.checkpoint]),
+        (lambda bucket: flipped(bucket, NAMES.slot(7)), [NAMES.slot(7)]),
+        (lambda bucket: [flipped(bucket, NAMES.slot(lsn)) for lsn in (3, 9)], [NAMES.slot(3), NAMES.slot(9)]),
+        (lambda bucket: replaced(bucket, 7, token=b"t" * 16), [NAMES.slot(8)]),
+        (lambda bucket: replaced(bucket, 7, previous=b"p" * 32), [NAMES.slot(7), NAMES.slot(8)]),
+        (lambda bucket: bucket.objects.pop(NAMES.slot(7)), [NAMES.slot(7)]),
+        (lambda bucket: bucket.put(NAMES.slot(23), b"?", None), [NAMES.slot(23)]),
+    ],
+    ids=["none", "checkpoint", "foreign checkpoint", "a slot", "two slots", "swapped", "unlinked", "lost", "beyond"],
+)
+def test_verify_names_each_file_that_is_wrong_and_goes_on(damage: Callable[[Bucket], object], found: list[str]) -> None:
+    bucket = Bucket()
+    with closing(made(bucket)) as log:
+        damage(bucket)
+        verified = log.verify()
+        assert len(verified.problems) == len(found), verified.problems
+        assert all(name in problem for name, problem in zip(found, verified.problems, strict=True))
+        assert verified.head == 20
 
 
 def test_a_log_that_is_made_while_an_opener_looks_for_it_is_found() -> None:
@@ -226,6 +298,73 @@ def test_a_thread_waits_for_another_threads_right_and_gives_up_in_time() -> None
     log.close()
     with pytest.raises(LogClosedError), log.right():
         pass
+
+
+class Queued:
+    """A lock that tells who has come for it."""
+
+    def __init__(self) -> None:
+        self._lock, self.came = threading.RLock(), threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_threads_that_ask_during_a_look_share_the_next_one_and_see_what_was_there_when_they_asked() -> None:
+    bucket = Bucket()
+    log = made(bucket, 1)
+    looks = ["at the opening"]
+    asked, go = threading.Event(), threading.Event()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        finally:
+            if method == "read":
+                looks.append(arguments[0])
+                if len(looks) == 1:
+                    asked.set()
+                    assert go.wait(60)
+
+    with closing(opened(bucket, watched(MemoryObjects(bucket), around), read_only=True)) as reader:
+        assert reader.head() == 1
+        looks.clear()
+        queued = reader.chain._mutex = Queued()  # type: ignore[attr-defined]
+        heads: list[int] = []
+        threads = [threading.Thread(target=lambda: heads.append(reader.head())) for _ in range(4)]
+        threads[0].start()
+        assert asked.wait(60)
+        add(log, b"new")  # behind the back of the first, whose answer is on its way
+        for thread in threads[1:]:
+            thread.start()
+        for _ in threads:
+            assert queued.came.acquire(timeout=60)
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(heads)[1:] == [2, 2, 2]
+        assert looks == [NAMES.slot(2), NAMES.slot(2), NAMES.slot(3)]
+    log.close()
+
+
+def test_slots_that_were_read_lately_are_kept_up_to_a_size_and_others_asked_for_again() -> None:
+    bucket, size, asked = Bucket(), CACHE_BYTES // 4, []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read":
+            asked.append(arguments[0])
+        return run()
+
+    with closing(opened(bucket, watched(MemoryObjects(bucket), around), create=True)) as log:
+        for number in range(1, 7):
+            add(log, b"%d" % number * size)
+        asked.clear()
+        assert bodies(log) == [b"%d" % number * size for number in range(1, 7)]
+        assert set(asked) == {*map(NAMES.slot, range(1, 4)), NAMES.slot(7)}
 
 
 def test_a_look_at_the_end_is_believed_for_as_long_as_was_allowed() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wal.test_log_format import example
@@ -88,6 +88,7 @@ records = st.lists(st.builds(Record, st.binary(max_size=40), st.binary(max_size=
 
 
 @given(records, st.integers(0, 2**63 - 1), st.binary(min_size=16, max_size=16), st.integers(0, 2**62))
+@settings(deadline=None)
 def test_what_was_encoded_is_decoded_and_a_trim_changes_no_link(
     batch: tuple[Record, ...], lsn: int, token: bytes, further: int
 ) -> None:
@@ -101,6 +102,7 @@ def test_what_was_encoded_is_decoded_and_a_trim_changes_no_link(
 
 
 @given(st.binary(max_size=300), st.booleans())
+@settings(deadline=None)
 def test_arbitrary_bytes_raise_errors_of_the_log_and_no_others(payload: bytes, dressed: bool) -> None:
     if dressed:  # with the right magic, format and CRC
         payload = example("worked slot")[:12] + payload

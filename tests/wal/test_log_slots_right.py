@@ -26,12 +26,14 @@ from wal import (
     open_log,
 )
 from wal.claim import Claim
+from wal.names import Names
 from wal.testing.hosts import ManualClock, watched
-from wal.testing.log_tools import add, state
+from wal.testing.log_tools import add, files_of, state
 from wal.testing.objects import Bucket, MemoryObjects
 
 TTL = 10.0
 LEASE = ".wal/apply"
+NAMES = Names(".wal")
 
 
 class World:
@@ -193,6 +195,53 @@ def test_the_heartbeat_renews_until_the_block_ends_and_survives_a_storage_that_d
             with pytest.raises(LockBusyError), other.right(timeout=0):
                 pytest.fail("overtaken although its heart beats")
     clock.go.release()
+
+
+def test_a_holder_that_was_overtaken_gives_no_sign_of_life_any_more(world: World) -> None:
+    """Its heartbeat ends by itself: the claim is the successor's now."""
+
+    class Waking(ManualClock):
+        """Lets the heartbeat go as often as it wants to, which is not often."""
+
+        def __init__(self) -> None:
+            super().__init__(7)
+            self.waits = 0
+
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            if threading.current_thread() is threading.main_thread():
+                self.waits += 1
+                assert self.waits < 3, "it goes on"
+                return event.is_set()
+            return True
+
+    clock = Waking()
+    holder, other = world.host(clock=clock), world.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    world.clock.now += TTL + 1
+    with other.right(timeout=0):
+        with pytest.raises(RightLostError):
+            tenure.check(now=True)
+        calls: list[str] = []
+        world.around = lambda method, arguments, run: (calls.append(method), run())[1]
+        tenure.beat()  # type: ignore[attr-defined]
+        assert (clock.waits, calls) == (1, [])
+        world.around = lambda method, arguments, run: run()
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_a_right_that_was_asked_for_before_the_log_was_closed_is_not_given_after(world: World) -> None:
+    log = world.host()
+    right = log.right()
+    log.close()
+    calls: list[str] = []
+    world.around = lambda method, arguments, run: (calls.append(method), run())[1]
+    with pytest.raises(LogClosedError):
+        right.__enter__()
+    assert calls == []
 
 
 def test_of_two_contenders_for_a_dead_holders_right_one_gets_it(world: World) -> None:
@@ -455,6 +504,148 @@ def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs
         pytest.fail("it is not cleared away")
     with other.right(timeout=0), pytest.raises(FileNotFoundError):
         tenure.storage.publish("x", b"zombie", b"", durable=True)
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_a_claimant_that_died_when_it_had_cleared_away_is_made_good_by_the_next(epochs: World) -> None:
+    """The folders that it moved away are gone by then; that it did so it could not say any more."""
+    holder, dying, other = epochs.host(), epochs.host(), epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    for host in (dying, other):
+        with pytest.raises(LockBusyError), host.right(timeout=0):
+            pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish":
+            raise OSError("died here")
+        return run()
+
+    epochs.around = around
+    with pytest.raises(OSError, match="died here"), dying.right(timeout=0):
+        pytest.fail("it died")
+    epochs.around = lambda method, arguments, run: run()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("the claim of the one who died is new")
+    epochs.clock.now += TTL + 1
+    with other.right(timeout=0) as taken:
+        assert taken.died is True
+        with pytest.raises(FileNotFoundError):
+            tenure.storage.publish("x", b"zombie", b"", durable=True)
+        taken.storage.publish("x", b"1", b"", durable=True)
+    assert epochs.storage().read("x").data == b"1"
+    assert epochs.storage().list(NAMES.quarantine_folder) == []
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+def test_a_claimant_that_is_overtaken_while_it_clears_away_does_not_get_the_right(epochs: World) -> None:
+    """It slept after it had moved the folder away; its successor has moved and removed that again."""
+    holder, slow, other, taken = epochs.host(), epochs.host(), epochs.host(), ExitStack()
+    right = holder.right()
+    right.__enter__()
+    with pytest.raises(LockBusyError), slow.right(timeout=0):
+        pytest.fail("two holders")
+    epochs.clock.now += TTL + 1
+    asleep: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if (method, *arguments) == ("list", NAMES.moved_away(1)) and not asleep:
+            asleep.append("here")
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("two holders")
+            epochs.clock.now += TTL + 1
+            assert taken.enter_context(other.right(timeout=0)).died is True
+        return run()
+
+    epochs.around = around
+    with taken:
+        with pytest.raises(LockBusyError), slow.right(timeout=0):
+            pytest.fail("two holders")
+        assert asleep
+    assert epochs.storage().list(NAMES.quarantine_folder) == []
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
+class Interposed(MemoryPosix):
+    """A disk on which something happens just before a file gets its name."""
+
+    def __init__(self, server: MemoryPosix, name: str, happen: Callable[[], object]) -> None:
+        super().__init__()
+        self.__dict__.update(server.__dict__)
+        self._name, self._happen = name, happen
+
+    def rename(self, source: str, target: str) -> None:
+        if target.endswith(self._name):
+            self._happen()
+        super().rename(source, target)
+
+
+def test_what_a_holder_was_about_to_publish_when_it_was_overtaken_is_kept_and_not_seen(epochs: World) -> None:
+    """E22: it had written the file and slept; the last step, to give it its name, fails."""
+    other, taken = epochs.host(), ExitStack()
+
+    def overtake() -> None:
+        with pytest.raises(LockBusyError), other.right(timeout=0):
+            pytest.fail("two holders")
+        epochs.clock.now += TTL + 1
+        assert taken.enter_context(other.right(timeout=0)).died is True
+
+    epochs.storage().publish("m/v1/y", b"y", b"", durable=True)
+    client = MemoryStorage(Interposed(epochs.disk, "m/v1/x", overtake))
+    holder = open_log(client, kind="slots", create=True, clock=epochs.clock, ttl=TTL, lock_timeout=0.0)
+    with taken:
+        with pytest.raises(RightLostError), holder.right() as tenure:
+            with pytest.raises((FileNotFoundError, NotADirectoryError)):
+                tenure.storage.publish("m/v1/x", b"late", b"", durable=True)
+            tenure.check(now=True)
+        storage = epochs.storage()
+        assert storage.entry("m/v1/x") is None
+        kept = files_of(storage, NAMES.moved_away(1))
+        assert b"late" in kept.values(), "evidence is kept"
+
+
+def test_an_own_epoch_that_another_took_over_between_look_and_take_is_not_taken_again(epochs: World) -> None:
+    holder, other = epochs.host(), epochs.host()
+    with holder.right():
+        pass
+    taken: list[Any] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish" and not taken:
+            taken.append(other.right(timeout=0))
+            taken[0].__enter__()
+        return run()
+
+    epochs.around = around
+    with pytest.raises(LockBusyError), holder.right(timeout=0):
+        pytest.fail("two holders")
+    taken[0].__exit__(None, None, None)
+    with holder.right(timeout=0) as tenure:
+        tenure.storage.publish("x", b"1", b"", durable=True)
+    assert epochs.storage().read("x").data == b"1"
+
+
+@pytest.mark.parametrize("how", ["vanished", "empty", "cut", "no object"])
+def test_a_lost_or_damaged_owner_of_an_epoch_is_overtaken_and_counts_as_cut_off(epochs: World, how: str) -> None:
+    holder, other = epochs.host(), epochs.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    owner, plain = f"{NAMES.epoch(1)}/owner", epochs.storage()
+    data = plain.read(owner).data
+    if how == "vanished":
+        plain.erase(owner)
+    else:
+        plain.publish(owner, {"empty": b"", "cut": data[:-9], "no object": b"[1]"}[how], b"", durable=True)
+    with other.right(timeout=0) as taken:
+        assert taken.died is True, "nobody knows what became of the holder before"
+        with pytest.raises(FileNotFoundError):
+            tenure.storage.publish("x", b"zombie", b"", durable=True)
+        with pytest.raises(RightLostError):
+            tenure.check(now=True)
     with pytest.raises(RightLostError):
         right.__exit__(None, None, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -131,6 +132,37 @@ def test_an_append_queued_behind_a_settling_is_decided_behind_the_slot_it_took(
     position = results[0][1]
     assert position is not None
     assert state(other)[-1] == (position.lsn, (b"",), (b"%d" % (position.lsn - 1),))
+
+
+def test_a_settling_queued_behind_an_append_takes_the_slot_behind_it(log: WriteAheadLog, bucket: Bucket) -> None:
+    """Not the one that the append was decided for: that would have to be asked again."""
+    entered, queued = threading.Event(), threading.Event()
+    asked: list[int] = []
+
+    def first(head: int, mates: Sequence[Record]) -> None:
+        entered.set()
+        assert queued.wait(30)
+
+    def decided(head: int, mates: Sequence[Record]) -> Record:
+        asked.append(head)
+        return Record(b"", b"%d" % head)
+
+    threads = [threading.Thread(target=lambda: log.append(first))]
+    threads[0].start()
+    assert entered.wait(30)
+    threads.append(threading.Thread(target=lambda: log.append(decided)))
+    threads.append(threading.Thread(target=log.settle))
+    group = log._group  # type: ignore[attr-defined]
+    for count, thread in enumerate(threads[1:], 1):
+        thread.start()
+        while len(group._queue) < count:
+            thread.join(0.001)
+    queued.set()
+    for thread in threads:
+        thread.join()
+    assert asked == [0]
+    with closing(open_log(MemoryObjects(bucket), read_only=True)) as reader:
+        assert state(reader) == [(1, (b"",), (b"0",)), (2, (), ())]
 
 
 def test_a_thread_that_meets_the_new_slot_before_its_writer_does_not_set_the_writer_back(bucket: Bucket) -> None:

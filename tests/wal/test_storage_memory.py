@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
+import wal
+import wal.storage
 from wal.storage import MemoryPosix, MemoryStorage, Storage
 from wal.storage.memory import _Inode
 from wal.testing.storage_suite import AppendStorageSuite
@@ -53,3 +56,10 @@ def test_two_disks_share_nothing() -> None:
     one, two = MemoryStorage(), MemoryStorage()
     one.publish("x", b"1", b"", durable=False)
     assert two.entry("x") is None
+
+
+@pytest.mark.parametrize("module", [wal, wal.storage])
+def test_a_disk_in_memory_is_loaded_when_it_is_asked_for_and_other_names_are_missing(module: ModuleType) -> None:
+    assert module.MemoryStorage is MemoryStorage
+    with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'MemoryStore'"):
+        _ = module.MemoryStore

@@ -116,6 +116,22 @@ class TestLinksAndSpecialFiles:
             storage.publish("x", b"", b"", durable=False)
         assert os.listdir(tmp_path / "outside") == []
 
+    @pytest.mark.parametrize("exchanged", [".wal", ".wal/tmp"])
+    def test_a_scratch_folder_that_becomes_a_link_between_two_writes_is_not_written_to(
+        self, exchanged: str, storage: LocalStorage, root: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "outside" / "tmp").mkdir(parents=True)
+        for name in "abc":
+            storage.publish(name, b"", b"", durable=False)
+        (root / exchanged).rename(root / "aside")
+        (root / exchanged).symlink_to(tmp_path / "outside")
+        for _ in range(2):
+            with pytest.raises(UnsafePathError):
+                storage.publish("x", b"", b"", durable=False)
+        (root / exchanged).unlink()
+        storage.publish("x", b"", b"", durable=False)  # made again
+        assert os.listdir(tmp_path / "outside") == ["tmp"] and os.listdir(tmp_path / "outside" / "tmp") == []
+
     def test_special_files_are_never_opened(self, root: Path) -> None:
         os.mkfifo(root / "fifo")
         with socket.socket(socket.AF_UNIX) as server:
@@ -163,6 +179,29 @@ class TestLinksAndSpecialFiles:
         storage = LocalStorage(str(root), posix=Swapping())
         with pytest.raises(UnsafePathError):
             storage.read("x")
+        storage.close()
+
+
+class TestReading:
+    def test_a_read_that_is_cut_short_goes_on_to_the_end(self, root: Path) -> None:
+        class Slow(Posix):
+            def pread(self, fd: int, length: int, offset: int) -> bytes:
+                return super().pread(fd, min(length, 3), offset)
+
+        storage = LocalStorage(str(root), posix=Slow())
+        for content in (b"", b"abc", b"abcd", b"0123456789"):
+            (root / "x").write_bytes(content)
+            assert storage.read("x").data == content
+        storage.close()
+
+    def test_a_small_file_is_looked_at_opened_and_read_at_once(self, root: Path) -> None:
+        recorder = Recorder(counted=ALL_CALLS)
+        storage = LocalStorage(str(root), posix=recorder)
+        storage.publish("m/x", b"content", b"att", durable=False)
+        recorder.calls.clear()
+        assert storage.read("m/x").data == b"content"
+        methods = [call.method for call in recorder.calls]
+        assert methods == ["lstat", "lstat", "open_read", "fstat", "pread", "getxattr"]
         storage.close()
 
 

@@ -1,4 +1,5 @@
-"""Every request of every operation meets every fault, once and twice in a row.
+"""Every request of every operation meets every fault, once and twice in a row; on moto, which is slower and is asked
+the same, once where nine megabytes go over the line each time.
 
 Nobody else writes here. So an operation ends done, or with an OSError that leaves it done or not done; it never says
 that somebody else was there, it never ends half done, and asked again in quiet it is done.
@@ -125,7 +126,11 @@ class Stage:
         self.url = f"s3://{proxy.server.bucket}/storms/{os.getpid()}-{next(_numbers)}"
         self.storage = S3Storage(self.url, proxy.server.options, clock=Hasty())
 
-    def set(self, before: State) -> None:
+    def set(self, before: State, there: State | None) -> None:
+        """Make it so; `there`: what is known to be there."""
+        if there == before:
+            self._proxy.requests.clear()
+            return
         self._proxy.plan = lambda request: None
         for name in self.storage.versions(""):
             self.storage.erase(name)
@@ -152,14 +157,19 @@ def scene(proxy: Proxy) -> Iterator[Stage]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_no_fault_makes_an_operation_lie_or_end_half_done(layer: Layer, proxy: Proxy, scene: Stage, name: str) -> None:
+def test_no_fault_makes_an_operation_lie_or_end_half_done(
+    layer: Layer, request: pytest.FixtureRequest, proxy: Proxy, scene: Stage, name: str
+) -> None:
     operation = OPERATIONS[name]
-    scene.set(operation.before)
+    costly = LARGE in operation.after.values() and request.node.callspec.params["upstream"] == "moto"
+    often = (1,) if costly else (1, 2)  # requests in a row
+    scene.set(operation.before, None)
     assert operation.run(scene.storage) == operation.result
     requests = len(proxy.requests)
+    left = scene.state()
     tried = 0
-    for number, times, fault in itertools.product(range(1, requests + 1), (1, 2), FAULTS):
-        scene.set(operation.before)
+    for number, times, fault in itertools.product(range(1, requests + 1), often, FAULTS):
+        scene.set(operation.before, left)
         proxy.plan = fault_at(number, times, fault)
         tried += 1
         where = f"{name}: {fault} x {times} at request {number} of {requests}"
@@ -168,11 +178,13 @@ def test_no_fault_makes_an_operation_lie_or_end_half_done(layer: Layer, proxy: P
         except (ChangedError, FileExistsError, FileNotFoundError) as error:
             pytest.fail(f"{where}: {error!r}, but nobody else was there")
         except OSError:
-            assert scene.state() in (operation.before, operation.after), where
+            left = scene.state()
+            assert left in (operation.before, operation.after), where
         else:
             assert result == operation.result, where
-            assert scene.state() == operation.after, where
-    everything = requests * 2 * len(FAULTS)
+            left = scene.state()
+            assert left == operation.after, where
+    everything = requests * len(often) * len(FAULTS)
     layer.report("faults of S3", tried, floor=everything, night=everything, unit="requests × faults, all there are")
 
 
@@ -181,11 +193,11 @@ def test_what_is_set_aside_is_never_lost_and_goes_when_asked_again(
     layer: Layer, proxy: Proxy, scene: Stage, fault: str
 ) -> None:
     before = {"m/x": OLD, "m/y": NEW, "other": NEW}
-    scene.set(before)
+    scene.set(before, None)
     scene.storage.set_aside("m", "q/m")
     requests = len(proxy.requests)
     for number in range(1, requests + 1):
-        scene.set(before)
+        scene.set(before, None)
         proxy.plan = fault_at(number, 2, fault)
         try:
             scene.storage.set_aside("m", "q/m")

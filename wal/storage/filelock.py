@@ -67,8 +67,9 @@ class FileLock:
             self._close_fd()
             raise
         finally:
-            self._held = False
-            self._thread.release()
+            if self._held:  # else whoever closed the storage meanwhile has done it
+                self._held = False
+                self._thread.release()
 
     def holder(self) -> str:
         """Who holds it, in words for an error message. May be outdated when it is read."""

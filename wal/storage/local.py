@@ -85,11 +85,12 @@ class LocalStorage:
 
     @undisturbed
     def read(self, name: str) -> Stored:
-        fd = self._rooted.open_file(name, os.O_RDONLY)
+        fd, status = self._rooted.open_status(name, os.O_RDONLY)
         try:
             # One byte more than the size, so that the end is seen in the same call.
-            size = self._posix.fstat(fd).st_size
-            data = read_range(self._posix, fd, size + 1, 0)
+            data = self._posix.pread(fd, status.st_size + 1, 0)
+            if len(data) != status.st_size:  # cut short by the system, or the file has another length now
+                data = read_range(self._posix, fd, status.st_size + 1, 0)
             return Stored(data, get_attribute(self._posix, fd))
         finally:
             self._posix.close(fd)

@@ -6,6 +6,7 @@ What it does not model: permissions, symbolic links, power loss (nothing is ever
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import stat
@@ -18,6 +19,7 @@ from wal.storage.local import LocalStorage
 from wal.storage.posix import Posix
 
 _DEVICE = os.makedev(0, 1)
+_SHORT = 4096  # bytes that are copied twice sooner than looked at through a view
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +42,11 @@ class _Opened:
     writable: bool
 
 
+@functools.lru_cache(maxsize=4096)  # few paths are asked for again and again
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(filter(None, path.split("/")))
+
+
 def _error(number: int, path: str | None = None) -> OSError:
     return OSError(number, os.strerror(number), path)
 
@@ -48,8 +55,8 @@ class MemoryPosix(Posix):
     """One disk. Several storages may share it, to play several openers."""
 
     def __init__(self) -> None:
-        # A condition, so that a blocking flock can wait for the unlock of another thread.
-        self._changed = threading.Condition(threading.RLock())
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)  # a blocking flock waits for another thread's unlock
         self._numbers = itertools.count(2)
         # Far from real descriptors: one that strays into a real call must fail there.
         self._descriptors = itertools.count(1 << 24)
@@ -60,12 +67,10 @@ class MemoryPosix(Posix):
 
     def _find(self, path: str) -> _Inode:
         inode = self._top
-        for segment in path.split("/"):
-            if segment:
-                below = inode.entries.get(segment)
-                if below is None:
-                    raise _error(errno.ENOENT if inode.folder else errno.ENOTDIR, path)
-                inode = below
+        for segment in _segments(path):
+            if (below := inode.entries.get(segment)) is None:
+                raise _error(errno.ENOENT if inode.folder else errno.ENOTDIR, path)
+            inode = below
         return inode
 
     def _parent(self, path: str) -> tuple[_Inode, str]:
@@ -78,8 +83,7 @@ class MemoryPosix(Posix):
         return parent, name
 
     def _opened(self, fd: int, *, writable: bool = False) -> _Inode:
-        opened = self._open.get(fd)
-        if opened is None or (writable and not opened.writable):
+        if (opened := self._open.get(fd)) is None or (writable and not opened.writable):
             raise _error(errno.EBADF)
         return opened.inode
 
@@ -89,7 +93,7 @@ class MemoryPosix(Posix):
     # --- descriptors ---------------------------------------------------------------------------------------------
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
-        with self._changed:
+        with self._mutex:
             parent, name = self._parent(path)
             inode = parent.entries.get(name) if name else self._top
             if inode is None:
@@ -110,16 +114,15 @@ class MemoryPosix(Posix):
             return fd
 
     def close(self, fd: int) -> None:
-        with self._changed:
+        with self._mutex:
             self._unlock(self._opened(fd), fd)
             del self._open[fd]
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        with self._changed:
-            inode = self._opened(fd)
-            if inode.folder:
+        with self._mutex:
+            if (inode := self._opened(fd)).folder:
                 raise _error(errno.EISDIR)
-            return bytes(inode.data[offset : offset + length])
+            return bytes((inode.data if length <= _SHORT else memoryview(inode.data))[offset : offset + length])
 
     def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
         data = self.pread(fd, len(buffer), offset)
@@ -127,7 +130,7 @@ class MemoryPosix(Posix):
         return len(data)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        with self._changed:
+        with self._mutex:
             inode = self._opened(fd, writable=True)
             if offset > len(inode.data):
                 inode.data.extend(bytes(offset - len(inode.data)))
@@ -138,7 +141,7 @@ class MemoryPosix(Posix):
         return self.pwrite(target, self.pread(source, count, offset), offset)
 
     def ftruncate(self, fd: int, length: int) -> None:
-        with self._changed:
+        with self._mutex:
             inode = self._opened(fd, writable=True)
             del inode.data[length:]
             inode.data.extend(bytes(length - len(inode.data)))
@@ -154,7 +157,7 @@ class MemoryPosix(Posix):
     # --- names ---------------------------------------------------------------------------------------------------
 
     def lstat(self, path: str) -> os.stat_result:
-        with self._changed:
+        with self._mutex:
             return _status(self._find(path))
 
     stat = lstat
@@ -166,7 +169,7 @@ class MemoryPosix(Posix):
         return True
 
     def rename(self, source: str, target: str) -> None:
-        with self._changed:
+        with self._mutex:
             old_parent, old = self._parent(source)
             if old not in old_parent.entries:
                 raise _error(errno.ENOENT, source)
@@ -186,7 +189,7 @@ class MemoryPosix(Posix):
             new_parent.entries[new] = moved
 
     def link(self, source: str, target: str) -> None:
-        with self._changed:
+        with self._mutex:
             inode = self._find(source)
             if inode.folder:
                 raise _error(errno.EPERM, source)
@@ -197,14 +200,14 @@ class MemoryPosix(Posix):
             inode.links += 1
 
     def unlink(self, path: str) -> None:
-        with self._changed:
+        with self._mutex:
             if self._find(path).folder:
                 raise _error(errno.EISDIR, path)
             parent, name = self._parent(path)
             parent.entries.pop(name).links -= 1
 
     def rmdir(self, path: str) -> None:
-        with self._changed:
+        with self._mutex:
             inode = self._find(path)
             if not inode.folder or inode.entries:
                 raise _error(errno.ENOTEMPTY if inode.folder else errno.ENOTDIR, path)
@@ -213,14 +216,14 @@ class MemoryPosix(Posix):
             inode.links = 0
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
-        with self._changed:
+        with self._mutex:
             parent, name = self._parent(path)
             if not name or name in parent.entries:
                 raise _error(errno.EEXIST, path)
             parent.entries[name] = _Inode(next(self._numbers), folder=True, links=2)
 
     def listdir(self, path: str) -> list[str]:
-        with self._changed:
+        with self._mutex:
             if not (inode := self._find(path)).folder:
                 raise _error(errno.ENOTDIR, path)
             return list(inode.entries)
@@ -228,20 +231,19 @@ class MemoryPosix(Posix):
     # --- attributes ----------------------------------------------------------------------------------------------
 
     def getxattr(self, target: int | str, attribute: str) -> bytes:
-        with self._changed:
-            value = self._target(target).attributes.get(attribute)
-            if value is None:
+        with self._mutex:
+            if (value := self._target(target).attributes.get(attribute)) is None:
                 raise _error(errno.ENODATA)
             return value
 
     def setxattr(self, target: int | str, attribute: str, value: bytes) -> None:
-        with self._changed:
+        with self._mutex:
             self._target(target).attributes[attribute] = bytes(value)
 
     # --- locks ---------------------------------------------------------------------------------------------------
 
     def flock(self, fd: int, *, shared: bool, block: bool) -> bool:
-        with self._changed:
+        with self._mutex:
             inode = self._opened(fd)
             while inode.exclusive not in (None, fd) or (not shared and inode.shared - {fd}):
                 if not block:
@@ -255,7 +257,7 @@ class MemoryPosix(Posix):
             return True
 
     def funlock(self, fd: int) -> None:
-        with self._changed:
+        with self._mutex:
             self._unlock(self._opened(fd), fd)
 
     def _unlock(self, inode: _Inode, fd: int) -> None:
@@ -271,7 +273,7 @@ class MemoryPosix(Posix):
         if path == "/proc/self/mountinfo":
             return b"1 0 0:1 / / rw - tmpfs memory rw\n"
         if path == "/proc/locks":
-            with self._changed:
+            with self._mutex:
                 held = {opened.inode.number for fd, opened in self._open.items() if _holds(opened.inode, fd)}
             return "".join(f"1: FLOCK ADVISORY WRITE {os.getpid()} 00:01:{n} 0 EOF\n" for n in held).encode()
         return super().kernel_file(path)

@@ -50,7 +50,9 @@ class Rooted:
         path = self.root
         for segment in split(name):
             if path is not self.root:
-                self.check_folder(path, self.posix.lstat(path))
+                status = self.posix.lstat(path)
+                if not self.is_folder(status):
+                    self.check_folder(path, status)
             path = f"{path}/{segment}"
         return path
 
@@ -127,6 +129,10 @@ class Rooted:
 
     def open_file(self, name: str, flags: int) -> int:
         """A descriptor of the regular file `name`. Nothing else is opened: opening alone can wake a FIFO's writer."""
+        return self.open_status(name, flags)[0]
+
+    def open_status(self, name: str, flags: int) -> tuple[int, os.stat_result]:
+        """As `open_file`, and the status of what was opened."""
         path = self.path(name)
         self.check_file(path, self.posix.lstat(path))
         try:
@@ -136,11 +142,12 @@ class Rooted:
                 raise unsafe(path, "a symbolic link, not followed") from error
             raise
         try:
-            self.check_file(path, self.posix.fstat(fd))
+            status = self.posix.fstat(fd)
+            self.check_file(path, status)
         except BaseException:
             self.posix.close(fd)
             raise
-        return fd
+        return fd, status
 
     def sync_each(self, touched: Iterable[str]) -> None:
         """Make each of these files durable, and the entries of these folders and of all above."""
@@ -213,10 +220,10 @@ def parents(name: str) -> list[str]:
 
 def below(folder: str, name: str) -> str:
     """`name` relative to the folder it lies in. Raises ValueError if it does not."""
-    segments, above = split(name), split(folder)
-    if len(segments) <= len(above) or segments[: len(above)] != above:
+    split(name)
+    if not name.startswith(f"{folder}/"):
         raise ValueError(f"{name!r} is not below {folder!r}")
-    return "/".join(segments[len(above) :])
+    return name[len(folder) + 1 :]
 
 
 def make_root(root: str, posix: Posix | None = None) -> None:

@@ -28,10 +28,18 @@ class Scratch:
         self._folder = folder
         self._clock = clock
         self._place = rooted.make_folder if make else rooted.folder
+        self._seen = (-1, -1)  # device and inode of the folder, once every folder on the way to it was looked at
 
     def path(self) -> str:
         """A path that nobody else uses, in a folder that exists."""
-        return f"{self._place(self._folder)}/{self._clock.token(12).hex()}"
+        path = self._rooted.join(self._folder)
+        status = self._rooted.look(path)
+        # The folder that is known: then it does not matter which way leads there.
+        if status is None or (status.st_dev, status.st_ino) != self._seen:
+            self._place(self._folder)
+            if status is not None and self._rooted.is_folder(status):
+                self._seen = status.st_dev, status.st_ino
+        return f"{path}/{self._clock.token(12).hex()}"
 
     def write(self, data: bytes, attribute: bytes | None, *, durable: bool) -> str:
         """A new file with `data`."""

@@ -99,6 +99,7 @@ class LogLifeSuite(LogAccess):
         batches = log.read(0)
         log.close()
         log.close()
-        for call in (lambda: add(log, b"y"), log.head, lambda: log.read(0), lambda: list(batches), lambda: log.trim(0)):
+        looks = (log.head, log.known, lambda: log.read(0), lambda: list(batches))
+        for call in (*looks, lambda: add(log, b"y"), lambda: log.trim(0)):
             with pytest.raises(LogClosedError):
                 call()

@@ -72,10 +72,12 @@ class Platter:
     def born(self, number: int, *, folder: bool) -> None:
         self.objects[number] = _Object(folder)
 
-    def written(self, number: int, before: bytes, after: bytes) -> None:
-        """A write or a change of length: the file's whole content before and after."""
+    def written(self, number: int, before: bytes, after: bytes, touched: range | None = None) -> None:
+        """A write or a change of length: the file's whole content before and after; `touched`: the only bytes that
+        may differ."""
         found = self._change(number)
-        for sector in range(-(-max(len(before), len(after)) // SECTOR)):
+        where = touched or range(max(len(before), len(after)))
+        for sector in range(where.start // SECTOR, -(-where.stop // SECTOR)):
             old, new = (text[sector * SECTOR : (sector + 1) * SECTOR] for text in (before, after))
             if old != new:
                 history = found.parts.setdefault(sector, [old.ljust(SECTOR, b"\0")])
@@ -235,8 +237,9 @@ class Platter:
         known = thing.digests.get(key)
         if known is None:
             data, attributes = self._content(number, choice)
-            known = blake2b(repr((thing.folder, sorted(attributes.items()), bytes(data))).encode()).digest()
-            thing.digests[key] = known
+            found = blake2b(repr((thing.folder, sorted(attributes.items()), len(data))).encode())
+            found.update(data)
+            known = thing.digests[key] = found.digest()
         if not thing.folder:
             return known
         entries = sorted((name, self._digest(below, choice)) for name, below in self._entries(number, choice))

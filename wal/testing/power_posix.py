@@ -56,14 +56,14 @@ class PowerPosix(MemoryPosix):
         with self._changed:
             parent, name = self._parent(path)
             there = parent.entries.get(name) if name else self._top
-            before = bytes(there.data) if there is not None else b""
+            before = bytes(there.data) if there is not None and flags & os.O_TRUNC else b""
             fd = super().open(path, flags, mode)
             inode = self._opened(fd)
             if there is None:
                 self.platter.born(inode.number, folder=False)
                 self.platter.named(parent.number, name, inode.number)
                 self._passed(f"open {path}")
-            elif before and flags & os.O_TRUNC:
+            elif before:
                 self.platter.written(inode.number, before, b"")
                 self._passed(f"open {path}")
             return fd
@@ -73,7 +73,8 @@ class PowerPosix(MemoryPosix):
             inode = self._opened(fd, writable=True)
             before = bytes(inode.data)
             written = super().pwrite(fd, data, offset)
-            self.platter.written(inode.number, before, bytes(inode.data))
+            touched = range(min(offset, len(before)), offset + written)
+            self.platter.written(inode.number, before, bytes(inode.data), touched)
             self._passed(f"pwrite of {written} bytes at {offset}")
             return written
 

@@ -27,6 +27,13 @@ class SlotLogSuite(LogSuite):
             assert log.load_mark(0) == 6
         other.close()
 
+    def test_whether_others_have_it_open_is_not_known(self, log: WriteAheadLog, opener: Opener) -> None:
+        reader = opener(read_only=True)
+        assert (log.attended(), reader.attended()) == (None, None)
+        log.close()
+        assert reader.attended() is None
+        reader.close()
+
     def test_whose_marks_are_taken_his_records_are_known(self, log: WriteAheadLog, opener: Opener) -> None:
         """A mark is often the LSN of a record that another host has appended and applied."""
         other = opener()

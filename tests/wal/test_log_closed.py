@@ -1,0 +1,180 @@
+"""A handle that is closed while a thread is at work in it, at any of its system calls: the thread is told that, in one
+word and never by an error of a descriptor, and what it was told about its record is true."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import pytest
+
+from wal import (
+    InDoubtError,
+    LockBusyError,
+    LogClosedError,
+    MemoryPosix,
+    MemoryStorage,
+    Record,
+    WriteAheadLog,
+    open_log,
+)
+from wal.testing import ALL_CALLS, Boundary, Call
+from wal.testing.log_tools import add, bodies
+
+T = TypeVar("T")
+SIZE = 300  # bytes of a segment: two or three batches
+_PATIENCE = 0.2  # seconds for a closer that may have to wait for us: then it comes later
+
+
+class ClosedAt(Boundary):
+    """Has another thread close something at the n-th call from now."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk, counted=ALL_CALLS)
+        self._left = 0
+        self._close: Callable[[], object] = lambda: None
+        self.closers: list[threading.Thread] = []
+
+    def plan(self, call: int, close: Callable[[], object]) -> None:
+        self._left, self._close = call, close
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self._left > 0:
+            self._left -= 1
+            if not self._left:
+                closer = threading.Thread(target=self._close)
+                self.closers.append(closer)
+                closer.start()
+                closer.join(_PATIENCE)
+        return run()
+
+
+def hold(log: WriteAheadLog) -> None:
+    with log.right():
+        log.store_mark(0, log.load_mark(0) + 1)
+
+
+WORK: dict[str, Callable[[WriteAheadLog], object]] = {
+    "append": lambda log: add(log, b"new" * 40),
+    "rotate": lambda log: add(log, b"new" * 90),
+    "settle": lambda log: log.settle(),
+    "trim": lambda log: log.trim(3),
+    "right": hold,
+    "head": lambda log: log.head(),
+    "read": bodies,
+    "verify": lambda log: log.verify(),
+    "trimmed": lambda log: log.trimmed(fresh=True),
+}
+
+
+def opened(disk: MemoryPosix) -> tuple[ClosedAt, MemoryStorage, WriteAheadLog]:
+    posix = ClosedAt(disk)
+    storage = MemoryStorage(posix)
+    log = open_log(storage, create=True, segment_size=SIZE, lock_timeout=0.0)
+    for number in range(4):
+        add(log, b"%d" % number * 20)
+    return posix, storage, log
+
+
+@pytest.mark.parametrize("storage_too", [False, True], ids=["log", "log and storage"])
+@pytest.mark.parametrize("name", WORK)
+def test_whoever_is_at_work_in_a_log_that_is_closed_learns_that(name: str, storage_too: bool) -> None:
+    call, ended = 0, False
+    while not ended:
+        call += 1
+        disk = MemoryPosix()
+        posix, storage, log = opened(disk)
+
+        def close(log: WriteAheadLog = log, storage: MemoryStorage = storage) -> None:
+            log.close()
+            if storage_too:
+                storage.close()
+
+        posix.plan(call, close)
+        told: Exception | None = None
+        try:
+            WORK[name](log)
+        except (LogClosedError, InDoubtError) as error:
+            told = error
+        ended = not posix.closers
+        for closer in posix.closers:
+            closer.join()
+        close()
+        assert name in ("append", "rotate") or not isinstance(told, InDoubtError)
+        with_it = reread(disk)
+        if name in ("append", "rotate") and not isinstance(told, InDoubtError):
+            assert with_it == 4 + (told is None), f"call {call}: {told!r}"
+    assert call > 1, "it was never closed"
+
+
+def reread(disk: MemoryPosix) -> int:
+    storage = MemoryStorage(disk)
+    log = open_log(storage)  # nobody has kept a lock
+    try:
+        assert not log.verify().problems
+        return log.head()
+    finally:
+        log.close()
+        storage.close()
+
+
+def test_a_holder_beyond_the_limit_keeps_the_others_out_until_it_has_given_back() -> None:
+    disk = MemoryPosix()
+    posix, storage, log = opened(disk)
+    right = log.right()
+    right.__enter__()
+    log.close()
+    other = open_log(MemoryStorage(disk), lock_timeout=0.0)
+    with pytest.raises(LockBusyError), other.right():
+        pass
+    with pytest.raises(LogClosedError):
+        log.store_mark(0, 1)
+    with pytest.raises(LogClosedError):
+        log.load_mark(0)
+    with pytest.raises(LogClosedError):  # it is told that what it did was not noted as done
+        right.__exit__(None, None, None)
+    with other.right() as tenure:
+        assert tenure.died
+    other.close()
+    assert not posix.closers
+    storage.close()
+
+
+def test_an_error_of_the_holders_own_is_not_hidden_by_the_closing() -> None:
+    _, storage, log = opened(MemoryPosix())
+    with pytest.raises(ValueError, match="its own"), log.right():
+        log.close()
+        raise ValueError("its own")
+    storage.close()
+
+
+def test_an_append_that_waits_for_its_turn_learns_that_the_log_was_closed() -> None:
+    disk = MemoryPosix()
+    _, storage, log = opened(disk)
+    inside, go = threading.Event(), threading.Event()
+    outcomes: list[object] = []
+
+    def prepare(_head: int, _mates: object) -> Record:
+        inside.set()
+        assert go.wait(60)
+        return Record(b"", b"late")
+
+    def work() -> None:
+        try:
+            outcomes.append(log.append(prepare))
+        except Exception as error:  # noqa: BLE001  it is looked at below
+            outcomes.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60)
+    log.close()
+    go.set()
+    thread.join()
+    (outcome,) = outcomes
+    assert isinstance(outcome, LogClosedError), repr(outcome)
+    with suppress(OSError):
+        storage.close()
+    assert reread(disk) == 4
