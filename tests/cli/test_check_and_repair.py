@@ -195,8 +195,8 @@ def test_a_plan_tells_the_choice_and_changes_nothing(root: Path, run: Run) -> No
     assert code == 1
     assert out.splitlines() == [
         f"{root}: plan, nothing is changed yet",
-        "  choose    m/v1/metadata.json: carries no mark of the engine: replaced by another program, or copied without "
-        "attributes",
+        "  choose    m/v1/metadata.json: has no attribute of the engine: replaced by another program, or copied "
+        "without attributes",
         "            --adopt: a commit sets the node's keys to those in the file",
         "            --revert: the log holds no content of it since the last checkpoint: restore it from a backup, or "
         "adopt it",
