@@ -268,7 +268,7 @@ class Committer:
         while not self._stop.is_set():
             woken = self._wake.wait(LOOK)
             if self._stop.wait(self._delay if woken else 0):
-                return
+                continue
             self._wake.clear()
             try:
                 if self.applied() < self._log.head():

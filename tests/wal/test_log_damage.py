@@ -9,7 +9,15 @@ from zlib import crc32
 
 import pytest
 
-from wal import LogCorruptionError, LogFormatError, MemoryPosix, MemoryStorage, UnsupportedError, open_log
+from wal import (
+    LogCorruptionError,
+    LogFormatError,
+    LogMissingError,
+    MemoryPosix,
+    MemoryStorage,
+    UnsupportedError,
+    open_log,
+)
 from wal.checkpoint import Checkpoint
 from wal.format import BATCH, CRC, FRAME_FIELDS, FRAME_MAGIC, HISTORY_MAGIC, RESERVED, SEGMENT_HEADER, SUCCESSOR, padded
 from wal.frame import encode_headers, encode_seal
@@ -425,6 +433,21 @@ def test_a_batch_behind_the_last_history_that_cannot_be_read_names_the_segment_i
         assert len(bodies(log, TRIMMED + 1)) == BATCHES - TRIMMED - 1
 
 
+def test_a_batch_that_cannot_be_read_in_the_only_segment_names_that() -> None:
+    disk = MemoryPosix()
+    with closing(open_log(MemoryStorage(disk), create=True, segment_size=4096)) as log:
+        for number in range(BATCHES):
+            add(log, b"%d" % number * 20)
+        log.trim(TRIMMED)
+    files = files_of(MemoryStorage(disk))
+    flip(files, NAMES.segment(1), SEGMENT_HEADER + 40)
+    with closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log:
+        with pytest.raises(LogCorruptionError, match="headers after batch 0 are missing") as caught:
+            list(log.read(0))
+        assert caught.value.file == NAMES.segment(1)
+        assert len(bodies(log, TRIMMED)) == BATCHES - TRIMMED
+
+
 def test_a_history_that_is_missing_is_named(read_only: bool) -> None:
     files = written(BATCHES)
     lost = histories(files)[1]
@@ -458,7 +481,8 @@ def test_a_trim_in_a_log_that_lost_a_segment_frees_what_it_can_and_the_loss_is_s
         MemoryStorage(disk).erase(lost)
         log.trim(BATCHES)
         left = files_of(MemoryStorage(disk))
-        assert segments(left)[0] == NAMES.segment(1), "its successor is not there to say that it was sealed"
+        assert len(segments(left)) == 2, "all but the last, and the one whose successor cannot say that it was sealed"
+        assert segments(left)[0] == NAMES.segment(1)
         with pytest.raises(LogCorruptionError, match="are missing"):
             list(log.read(0))
         assert log.verify().problems
@@ -537,6 +561,21 @@ def test_verify_by_a_reader_says_that_the_head_file_is_missing() -> None:
     with closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log:
         (problem,) = log.verify().problems
     assert "the head file is missing" in problem
+
+
+def test_a_log_whose_maker_died_before_it_had_a_segment_is_no_log_yet_and_made_by_the_next(read_only: bool) -> None:
+    """Segment 1 is born last; until then nothing was acknowledged."""
+    made = written()
+    for there in ([], [NAMES.checkpoint], [NAMES.checkpoint, NAMES.head]):
+        files = {name: made[name] for name in there}
+        if NAMES.head in files:
+            files[NAMES.head] = new_head(log_id(files))
+        disk = disk_of({".wal/quarantine/x": b"", **files})
+        with pytest.raises(LogMissingError):
+            open_log(MemoryStorage(disk), read_only=read_only)
+        with closing(open_log(MemoryStorage(disk), create=True, segment_size=SIZE)) as log:
+            assert add(log, b"first").lsn == 1
+            assert log.verify().problems == ()
 
 
 # --- what cannot be opened ------------------------------------------------------------------------------------------

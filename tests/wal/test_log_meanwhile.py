@@ -235,6 +235,30 @@ def test_a_seal_behind_the_redo_mark_that_may_not_be_durable_is_written_again() 
         assert again.verify().problems == ()
 
 
+def test_where_all_headers_were_pruned_and_the_last_segment_is_empty_nothing_is_read() -> None:
+    """A rotation to whose first batch it did not come; then the segment before was freed, and its headers removed."""
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    log.trim(2)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    seal, crc = encode_seal(2, tail.crc, 2)
+    header = SegmentHeader(bytes.fromhex(log.id), 2, 3, crc)
+    log.close()
+    storage = MemoryStorage(disk)
+    storage.publish(NAMES.segment(2), new_segment(header, SIZE), b"", durable=True)
+    file = storage.open_file(NAMES.segment(1), writable=True)
+    file.pwrite(seal, tail.offset)
+    file.close()
+    with closing(open_log(storage, segment_size=SIZE)) as again:
+        again.trim(2)
+        assert headers(again) == [b"0", b"1"]
+        storage.erase(NAMES.history(1))
+        assert headers(again) == []
+        assert add(again, b"next", b"2").lsn == 3
+        assert headers(again) == [b"2"]
+        assert again.verify().problems == ()
+
+
 def test_bytes_behind_the_end_that_nobody_announced_are_settled_before_an_append() -> None:
     """The frame reached the disk, the announcement before it did not."""
     disk = MemoryPosix()

@@ -308,6 +308,25 @@ def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
     log.close()
 
 
+def test_a_disk_without_room_for_the_zeros_ahead_appends_nothing_and_leaves_no_announcement() -> None:
+    """Which would make the next writer look at every byte behind the end."""
+    disk = made()
+    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), disk, counted=frozenset({"pwrite"}))
+    log = open_log(MemoryStorage(faulty))
+    size = MemoryStorage(disk).entry(ONE).size  # type: ignore[union-attr]
+    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
+    with pytest.raises(OSError, match="space"):
+        add(log, bytes(size))
+    assert faulty.failed[0].path.endswith(".log")
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False))
+    assert head.state() == (3, 3)
+    head.close()
+    assert add(log, b"small").lsn == 4
+    assert add(log, bytes(size)).lsn == 5
+    assert log.verify().problems == ()
+    log.close()
+
+
 def test_a_write_that_cannot_be_taken_back_is_in_doubt() -> None:
     disk = made()
     faulty = FaultyStorage(Failing(10**9), disk, counted=frozenset({"pwrite", "fdatasync"}))
