@@ -53,7 +53,8 @@ def _behind(path: str, error: Exception) -> Finding:
     """The finding for files that could not be brought up to date; `path`: of their node."""
     path = path or "."
     if is_refusal(error):
-        return Finding(path, f"is behind: what was committed is durable in the log, but: {error}", "cannot-write")
+        why = f"is behind the log: its commits are durable, but its files could not be written: {error}"
+        return Finding(path, why, "cannot-write")
     why = f"cannot be brought up to date with the log: {error}"
     return Finding(path, why, "log" if path == layout.LOG else "not-applied")
 

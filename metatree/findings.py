@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "tree-inside": (Weight.EDIT, ()),
     "twin": (Weight.EDIT, ()),
     "not-recovered": (Weight.RECOVERY, ("recover",)),
-    "cannot-write": (Weight.RECOVERY, ()),  # what is committed: the system did not let the files follow
+    "cannot-write": (Weight.RECOVERY, ()),  # committed, but the system refused to write the files
     "staged": (Weight.LEFTOVER, ("gc",)),
     "unfinished": (Weight.LEFTOVER, ("gc",)),
 }

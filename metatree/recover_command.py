@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _code(done: Recovered, report: Report | None) -> int:
-    """The exit code: what the system only refuses is no damage, but not done either."""
+    """The exit code. A refused access is not damage, but then not everything was done."""
     problems = [] if report is None else report.problems
     refused = [finding for finding in problems if finding.weight in _REFUSED]
     behind = {finding.path for finding in refused}

@@ -190,7 +190,7 @@ class Staging:
         return size, hasher.hexdigest(), Slice(name)
 
 
-# --- what lies there --------------------------------------------------------------------------------------------------
+# --- the staging area -------------------------------------------------------------------------------------------------
 
 
 def waiting(storage: wal.Storage, log: wal.WriteAheadLog, after: int = 0) -> dict[str, int | None]:

@@ -77,7 +77,7 @@ class MemoryObjects:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> Stored:
-        """See `Storage.read`; a folder is FileNotFoundError, as is nothing."""
+        """See `Storage.read`; a folder raises FileNotFoundError too."""
         with self.bucket.lock:
             found = self.bucket.objects.get(_key(name))
         if found is None:
