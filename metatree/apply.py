@@ -1,11 +1,11 @@
-"""`apply`: makes the folders show a net effect. Commit, checkpoint and recovery all use this one.
+"""`apply`: makes the folders show a net effect. Commit, checkpoint and recovery all use it.
 
-Applying any net effect again, or one whose window begins earlier, ends in the same files. The order is for those who
-look at the folders without this library: a new node is complete before it appears, a node appears in its parent's
-`children` last and leaves them first, what goes is renamed to the trash. A staged file is never consumed.
+Applying a net effect again, or one whose window begins earlier, ends in the same files. The order serves readers of the
+folders without this library: a new node is complete before it appears, a node is added to its parent's `children` last
+and removed from them first, and what is dropped is renamed to the trash. A staged file is never consumed.
 
-A metadata.json whose whole content the records since the redo mark hold is replaced without a flush: recovery would
-write it again. One that is known only by its changes is flushed before its rename, and may be put off (`defer`).
+A metadata.json whose whole content is in records since the redo mark is replaced without a flush: recovery would write
+it again. One of which only the changes are logged is flushed before its rename, and may be deferred (`defer`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .location import Path, join
 from .outcome import Mode, Outcome
 from .sources import Sources
 
-_READ_TO_COMPARE = 1 << 20  # bytes of a blob
+_READ_TO_COMPARE = 1 << 20  # bytes; a larger blob is not read to compare it
 
 
 def apply(
@@ -35,11 +35,11 @@ def apply(
     mode: Mode = Mode.FOLLOW,
     check: Callable[[], None] = wal.safe_point,
 ) -> Outcome:
-    """Make the folders show `effect`, the net effect of the records (since, lsn]. Holder of the log's right only.
+    """Make the folders show `effect`, the net effect of the records (since, lsn]. For the holder of the right to apply.
 
-    `defer`: put off large metadata.json files. A REWRITE writes again what is there and takes nothing away, so that
-    nobody who reads the files meanwhile misses anything. What fails is noted by node and does not keep the others
-    from being applied. `check` is called before each node, and may end the application by raising.
+    `defer`: defer large metadata.json files. A REWRITE writes again what is there and removes nothing, so that readers
+    of the files miss nothing. Errors are recorded by node and do not stop the other nodes. `check` is called before
+    each node, and may end the application by raising.
     """
     with Sources(storage) as sources:
         application = _Application(storage, sources, since, lsn, mode, defer=defer, check=check)
@@ -48,7 +48,7 @@ def apply(
 
 
 def may_defer(effect: Effect) -> bool:
-    """Whether `effect` has large metadata.json files that may follow later: not if something goes below one (E7)."""
+    """Whether `effect` has large metadata.json files that may be deferred: not if a node below one is dropped (E7)."""
     found = False
     for _, inner in effect.walk():
         if not inner.whole and (inner.children or inner.keys or inner.unset):
@@ -80,8 +80,8 @@ class _Application:
         self.outcome = Outcome()
 
     def node(self, path: Path, effect: Effect) -> None:
-        """Apply to a node that exists, and below it; the caller removes nodes that do not."""
-        wal.safe_point()  # what is not applied yet stays in the log
+        """Apply to a node that exists, and below it; the caller removes dropped nodes."""
+        wal.safe_point()  # an interrupt is safe here: what is not applied stays in the log
         self._check()
         try:
             if self._born_whole(path, effect):
@@ -92,28 +92,28 @@ class _Application:
             self._drop_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
             kept = {name for name, below in effect.below.items() if below.exists is not False}
             missing = {name for name in effect.below if name in kept and not self._child((*path, name), effect)}
-            for name, aside in asides.items():  # nodes that took a blob's name, perhaps in an earlier pass already
+            for name, aside in asides.items():  # nodes with a blob's former name, perhaps made in an earlier pass
                 if aside is not None and name in kept and name not in missing:
                     self._give_back(aside, layout.blob(path, name), effect.below[name], self._since)
             for fact in effect.blobs.values():
                 if fact is not None:
                     self._publish_blob(fact)
             if missing:
-                return  # a child must not be listed before it is there; its failure keeps the marks where they are
+                return  # a child must not be listed before it exists; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
             self._drop_all(path, [name for name in gone if name not in retyped])  # after it left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
 
     def _child(self, path: Path, parent: Effect) -> bool:
-        """Apply to a child; whether it is there."""
+        """Apply to a child; returns whether it exists."""
         self.node(path, parent.below[path[-1]])
         return join(path) not in self.outcome.failed or self._storage.entry(layout.metadata(path)) is not None
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
     def _born_whole(self, path: Path, effect: Effect) -> bool:
-        """Bring a new node, with all below it, into being in one step; False if it is there and must be merged."""
+        """Create a new node with everything below it in one step; False if it exists and must be merged."""
         if not path or not effect.is_all():
             return False
         folder, aside = layout.folder(path), None
@@ -136,12 +136,13 @@ class _Application:
         return True
 
     def _give_back(self, aside: str, folder: str, effect: Effect, since: int | None) -> None:
-        # a power cut may have taken the mark of what the window put there, not that of what is older: it was synced
+        # a power loss may have removed attributes of what the window put, but not of older files, which were synced
         unmarked = effect.files_put() if self._mode is Mode.REPLAY else frozenset()
         foreign.give_back(self._storage, aside, folder, since, unmarked)
 
     def _gather(self, path: Path, effect: Effect, files: list[wal.Publication], deep: list[BlobFact]) -> int:
-        """Add the files of a new node and of all below it, and those of directory blobs to `deep`; how many nodes."""
+        """Add the files of a new node and everything below it to `files`, those of directory blobs to `deep`; returns
+        the number of nodes."""
         nodes = 1
         for fact in effect.blobs.values():
             if fact is not None:
@@ -190,10 +191,10 @@ class _Application:
             return None
 
     def _keep_edited(self, name: str, old: wal.Stored, data: bytes, *, edited: bool, unmarked: bool) -> None:
-        """The log wins over an edit by hand, but the edit is kept for a person to look at.
+        """The log overwrites an edit by hand, but a copy is kept in the quarantine.
 
-        A file without our mark is an edit: who replaces a file replaces its mark as well. Only in an adopted tree it
-        is more likely from before the adoption, unless `data` should stand there already.
+        A file without our attribute counts as an edit, since replacing a file drops the attribute. In an adopted tree
+        it is more likely older than the adoption, unless `data` should be there already.
         """
         adopted = self._mode is Mode.FOLLOW and unmarked and config.is_adopted(self._storage)
         if edited or (unmarked and old.data != data and not adopted):
@@ -216,7 +217,7 @@ class _Application:
         self.outcome.blobs += 1
 
     def _clear_way(self, fact: BlobFact) -> None:
-        """A name that changes its kind: what has the old kind goes to the trash first (E3)."""
+        """A name changes its kind: move what is of the old kind to the trash first (E3)."""
         parts = fact.name.split("/")
         for depth in range(1, len(parts) + 1):
             name = layout.blob(fact.path, "/".join(parts[:depth]))
@@ -229,16 +230,16 @@ class _Application:
                 return
 
     def _keep_foreign_blob(self, name: str, fact: BlobFact) -> None:
-        """In a replay: a file that somebody put in the place of what was applied, or wrote into, is kept.
+        """In a replay: keep a file that another program put in the place of a blob, or changed.
 
-        A large file that was written into without a change of its size is not noticed: replays do not read those.
+        A change within a large file that keeps its size is not noticed, since replays do not read those.
         """
         entry = self._storage.entry(name)
         if entry is None:
             return
         attribute = folders.Attribute.decode(self._storage.attribute(name))
         if attribute is not None and attribute.sha256 != fact.sha256:
-            return  # what stood here before
+            return  # the blob before this one
         edited = attribute is None or entry.size != fact.size
         if not edited and entry.size <= _READ_TO_COMPARE:
             edited = folders.digest(self._storage.read(name).data) != fact.sha256
@@ -246,7 +247,7 @@ class _Application:
             self._keep(name, wal.Staged(name))
 
     def _mark_folders(self, path: Path, name: str) -> None:
-        """The top of a directory blob is marked as ours, so that `list` knows it from a foreign folder."""
+        """Give the top folder of a directory blob an attribute, so that `list` can tell it from a foreign folder."""
         top = layout.blob(path, name.partition("/")[0])
         if self._storage.attribute(top) is None:
             self._storage.make_folder(top, self._attribute(""))
@@ -259,8 +260,8 @@ class _Application:
         return folders.Attribute(self._lsn, sha256).encode()
 
     def _remove_all(self, path: Path, names: Iterable[str], effect: Effect | None = None) -> dict[str, str | None]:
-        """Remove children and blobs of a node; where each went. `effect`: the node's, of blobs whose names nodes may
-        have taken."""
+        """Remove children and blobs of a node; returns where each was moved. `effect`: the node's, if nodes may have
+        taken the names of blobs."""
         nodes = effect.below if effect is not None else {}
         names = names if self._mode is not Mode.REWRITE else ()
         return {name: self._remove(layout.blob(path, name), dropped=name not in nodes) for name in names}
@@ -270,16 +271,16 @@ class _Application:
             self._drop((*path, name))
 
     def _drop(self, path: Path, *, dropped: bool = True) -> str | None:
-        """A node goes. One without a metadata.json is damaged: what is left of it cannot be told apart, and is kept."""
+        """Drop a node. One without a metadata.json is damaged: it is kept, since its content cannot be told apart."""
         damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
         return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
 
     def _remove(self, name: str, *, dropped: bool = True, damaged: bool = False) -> str | None:
-        """Move something out of the way: to the trash, which the next checkpoint empties, if the log dropped it.
+        """Move something to the trash, which the next checkpoint empties, if the log dropped it.
 
-        Where it may hold files that are not the log's to delete, it goes to the quarantine: something that nobody
-        dropped, but whose name is needed, and in a replay also what came after the removal was first applied.
-        The same if it is `damaged`. Returns where it went, None if there was nothing.
+        It is moved to the quarantine if it may hold files that the log did not drop: if only its name is needed, if
+        in a replay it may have appeared after the removal was first applied, or if it is `damaged`. Returns its new
+        name, None if there was nothing.
         """
         aside = layout.trash(self._lsn, name)
         doubtful = self._mode is Mode.REPLAY or not dropped

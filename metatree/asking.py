@@ -1,9 +1,9 @@
-"""How a question is answered in one committed state: files first, log after.
+"""Answers each question from one committed state: reads files first, the log after.
 
-A question is answered from the state after one record, the last that was seen (`head`). What is known: parsed nodes,
-brought forward by every record that is met, and the net effect of the window, laid over whatever a file says. A file
-may be ahead of what was seen, so after the files of a question were read the log is extended; if that touched what the
-question has read, it is asked again. The nodes read meanwhile are kept, so it converges.
+A question is answered from the state after one record, the last that was read (`head`). The reader holds parsed nodes,
+which it updates with every record, and the net effect of the window, which it overlays on the content of files. A file
+may be ahead of `head`, so after a question has read files the log is read again; if the new records touch what the
+question has read, it is asked again. The nodes read so far are kept, so the repetition converges.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .window import Window
 
 T = TypeVar("T")
 
-_PATIENCE = 10_000  # restarts of one question; each needs a commit by somebody else in between
+_PATIENCE = 10_000  # restarts of one question; each requires a new commit by another process or thread
 
 
 class Moved(Exception):
@@ -32,47 +32,47 @@ class Moved(Exception):
 
 
 class _OutOfDate(Exception):
-    """Internal: the question failed on what may be out of date; ask again."""
+    """Internal: the question raised an error from a state that may be out of date; ask again."""
 
 
 class Asking:
-    """Answers questions. What there is to ask is `Reader`'s, which notes every look at a file in `_unsettled`."""
+    """Answers questions. `Reader` provides what they ask, and sets `_unsettled` whenever it reads a file."""
 
     def __init__(
         self, storage: wal.Storage, log: wal.WriteAheadLog, depth: int, *, trust_applied: bool, shared: bool = False
     ) -> None:
-        """`depth`: number of levels. `trust_applied`: see `Window`. `shared`: a look at the log's end is a request, so
-        that there is one for each question, after it was answered."""
+        """`depth`: number of levels. `trust_applied`: see `Window`. `shared`: reading the log's end is a request, so
+        each question makes one, after it was answered."""
         self.lock = threading.RLock()
         self._storage = storage
         self._log = log
         self._depth = depth
         self._reads: ReadSet | None = None  # of the question that is being answered
-        self._repeatable = False  # it changes nothing, so that it may be asked again for any reason
+        self._repeatable = False  # it changes nothing, so it may be asked again at any time
         self._shared = shared
-        self._unsettled = False  # a file was read since the log was looked at
-        self._ahead: dict[Path, folders.NodeFile | None] = {}  # files that this question has read before it needs them
-        self._looked = True  # the log was looked at since the question was asked, or that is not needed
+        self._unsettled = False  # a file was read since the log's end was read
+        self._ahead: dict[Path, folders.NodeFile | None] = {}  # files read ahead for this question
+        self._looked = True  # the log's end was read since the question was asked, or need not be
         self._window = Window(log, trust_applied=trust_applied, eager=shared)
         self._window.begin()
 
     @property
     def url(self) -> str:
-        """Where the tree is, for messages."""
+        """The URL of the tree, for messages."""
         return self._storage.url
 
     @property
     def head(self) -> int:
-        """The record after which all answers are."""
+        """The LSN of the state that answers describe."""
         return self._window.head
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the lock may have been held by a thread that did not come along."""
+        """In a forked child: the lock may have been held by a thread that does not exist here."""
         self.lock = threading.RLock()
         self.restart()
 
     def restart(self) -> bool:
-        """Forget everything and begin again at the mark; whether that has moved on."""
+        """Forget everything and begin again at the mark; returns whether the mark has moved on."""
         with self.lock:
             before = self._window.floor
             self._window.restart()
@@ -83,10 +83,11 @@ class Asking:
     def ask(self, question: Callable[[ReadSet], T], reads: ReadSet | None = None, *, fresh: bool = True) -> T:
         """The answer of `question` in one committed state, at least as new as the call.
 
-        `question` notes what it reads in the set it is given: a new one, and then it may run often; or `reads`, and
-        then it has to raise when it runs again after something in that set was changed: it may be a verb, which has
-        changed its transaction's draft.
-        Not `fresh`: the state may be older, for what is validated later anyway; an error it raises is of a new one.
+        `question` records what it reads in the set it is given. Without `reads` this is a new set for each run, and
+        the question may run often. With `reads`, it may be a verb that has changed its transaction's draft, so it must
+        raise when it runs again after something in that set was changed.
+        Not `fresh`: the answer may be older than the call, for what is validated later anyway; an error never is.
+        Raises UnavailableError after too many restarts.
         """
         with self.lock:
             self._looked = not fresh
@@ -111,8 +112,8 @@ class Asking:
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
     def warm(self, segments: tuple[Segment, ...]) -> Found | None:
-        """The node at a location, if all that leads there is held at the log's head as it is now. None: ask, which also
-        finds out what is wrong."""
+        """The node at a location, if every node that leads to it is held in memory at the log's present head. None:
+        call `ask`, which also raises the error if there is one."""
         window = self._window
         try:
             if self._log.head() != window.head:
@@ -120,7 +121,7 @@ class Asking:
             found = window.nodes.resolved.get(segments)
             if found is not None:
                 return found
-            with self.lock:  # the head again: it is looked at after the files that what is kept was read from
+            with self.lock:  # read the head again, after the files from which these nodes come
                 return window.nodes.resolve(segments) if self._log.head() == window.head else None
         except (wal.WalError, OSError, InvalidLocationError):
             return None
@@ -132,25 +133,25 @@ class Asking:
             settled = fresh and self._looked and not self._unsettled
             if isinstance(error, Moved) or settled or not self._extend():
                 raise
-            raise _OutOfDate from error  # or so may be what the error rests on
+            raise _OutOfDate from error  # the error may rest on an old state
 
     def refresh(self, head: int | None = None) -> None:
-        """Note the mark, then follow the log to its head (which the caller may know)."""
+        """Read the mark, then follow the log to its head, which the caller may know."""
         mark = self._window.mark()
         self._unsettled, self._looked = False, True
         self._window.extend(self._log.head() if head is None else head)
         self._window.forget(mark)
 
     def follow(self, head: int) -> None:
-        """Follow the log to `head`, which somebody has seen already."""
+        """Follow the log to `head`, which is known to exist."""
         if head > self._window.head:
             mark = self._window.mark()
             self._window.extend(head)
             self._window.forget(mark)
 
     def settled(self, also: ReadSet | None = None) -> None:
-        """To be called after files were read: extend the log, since they may be ahead. Raises Moved if that touched
-        what the question has read so far, or, where it can be asked again for nothing, passed the window by."""
+        """To be called after files were read, since they may be ahead: follow the log. Raises Moved if new records
+        touch what the question has read so far or, for a repeatable question, if the window's beginning has moved."""
         before, floor = self._window.head, self._window.floor
         if not self._extend():
             return
@@ -161,7 +162,7 @@ class Asking:
                 raise Moved
 
     def settle_keys(self, path: Path) -> None:
-        """`settled`, for one who hands out all keys of a node though not all of them count as read. Raises Moved."""
+        """`settled` for a caller that returns all keys of a node although not all count as read. Raises Moved."""
         if self._unsettled:
             keys = ReadSet()
             keys.all_keys(path)
@@ -169,7 +170,7 @@ class Asking:
 
     def _extend(self) -> bool:
         self._looked = True
-        fresh, self._unsettled = self._unsettled, False  # files may be ahead of a head that is believed for a while
+        fresh, self._unsettled = self._unsettled, False  # files may be ahead of a cached head
         grown = self._window.extend(self._log.head(fresh=fresh))
         if self._window.is_long():
             self._window.forget(max(self._window.mark(), self._log.trimmed(fresh=True)))

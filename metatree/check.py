@@ -1,9 +1,9 @@
 """`check`: every invariant, from the log to the folders and from the folders to the log.
 
-It repairs nothing; commits that the files have not followed yet are applied first, as any pass would. A tree that is
-open for reading is checked as it stands: if others write meanwhile, what they are at is looked at again.
+It repairs nothing; commits that are not applied yet are applied first, as in any pass. A tree that is open for reading
+is checked as it is; if others write during the check, what they have changed is checked again.
 
-A *problem* is a broken promise or damage: with its path and the reason. A *note* is something a person may want to
+A *problem* is a broken guarantee or damage, with its path and the reason. A *note* is something a person may want to
 know: foreign files and folders, leftovers of a process that died.
 """
 
@@ -27,20 +27,20 @@ from .window import fold_log
 if TYPE_CHECKING:
     from .engine import Engine
 
-Progress = Callable[[Report, float], None]  # what is found so far, and which part of the tree that is, 0 to 1
+Progress = Callable[[Report, float], None]  # the findings so far, and the part of the tree that is done, 0 to 1
 
-_LOOKS = 3  # of a reader at the tree, or at one node, while others write
+_LOOKS = 3  # attempts at the tree, or at one node, while others write
 
 
 def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Report:
-    """Check an open tree; a writer holds the committer's right meanwhile, so that the files stand still."""
+    """Check an open tree. A writable tree is checked under the committer's right, so that the files do not change."""
     if engine.read_only:
         return _standing(engine, deep=deep, progress=progress)
 
     def held(tenure: wal.Tenure) -> Report:
         checking = _Check(engine, deep=deep, progress=progress)
         try:
-            behind = engine.committer.pass_held(tenure).failed  # what is committed belongs into the files anyway
+            behind = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
         except (CorruptionError, wal.LogCorruptionError) as damage:
             behind = {layout.LOG: damage}
         checking.report.problems += [_behind(path, error) for path, error in behind.items()]
@@ -50,16 +50,17 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
 
 
 def _behind(path: str, error: Exception) -> Finding:
-    """Of files that cannot follow the log; `path`: their node's."""
+    """The finding for files that could not be brought up to date; `path`: of their node."""
     path = path or "."
     if is_refusal(error):
-        return Finding(path, f"is behind: what was committed is durable in the log, but: {error}", "cannot-write")
+        why = f"is behind the log: its commits are durable, but its files could not be written: {error}"
+        return Finding(path, why, "cannot-write")
     why = f"cannot be brought up to date with the log: {error}"
     return Finding(path, why, "log" if path == layout.LOG else "not-applied")
 
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
-    """Of a tree that others may change: only what is found again counts, unless the log stood still meanwhile."""
+    """Check a tree that others may change: a finding counts only if it is found again, or the log has not grown."""
     log = engine.log
     report, before = None, None
     for _ in range(_LOOKS):
@@ -74,7 +75,7 @@ def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Repor
         if still or not (report.problems or report.notes):
             break
         before = report
-    assert report is not None  # noqa: S101  it was looked at least once
+    assert report is not None  # noqa: S101  the loop has run at least once
     return report
 
 
@@ -95,14 +96,14 @@ class _Check:
         redo, shown = self._check_marks()
         try:
             self._expected = Expected(self._log, redo, shown)
-            self._window = fold_log(self._log, redo, self.report.head)  # what the tree is, laid over the files
+            self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
         except (CorruptionError, wal.LogCorruptionError) as error:
-            self._problem("log", layout.LOG, str(error))  # against what is not known, no file can be held
+            self._problem("log", layout.LOG, str(error))  # without the log, no file can be compared
             return self.report
         self._node((), 1.0)
         self._check_staged()
         for name in recovery.leftovers(self._storage):
-            shared = "an unfinished file, of a writer that is at work or died"
+            shared = "an unfinished file, of a writer that is still running or has died"
             reason = shared if self._shared else "an unfinished file; the next recovery sets it aside"
             self._note("unfinished", name, reason)
         return self.report
@@ -114,7 +115,7 @@ class _Check:
         self.report.notes.append(Finding(path, reason, kind))
 
     def _tell(self, share: float = 0.0) -> None:
-        """To who waits: a part of the tree that is this large is done."""
+        """Report progress: a further part of the tree, `share` of 1, is done."""
         wal.safe_point()
         self._done += share
         if self._progress is not None:
@@ -132,7 +133,7 @@ class _Check:
 
     def _check_marks(self) -> tuple[int, int]:
         """The redo mark, and the LSN that the files must show."""
-        # The head last: a mark that is read after it may have gone beyond it rightly.
+        # The head last: a mark that is read after it may rightly be beyond it.
         applied, redo = self._log.load_mark(marks.APPLIED), self._log.trimmed(fresh=True)
         head = self.report.head = self._log.head(fresh=True)
         if applied > head or redo > head:
@@ -142,15 +143,15 @@ class _Check:
         return redo, min(head, max(applied, redo)) if self._trusted else redo
 
     def _noted(self) -> tuple[int, int]:
-        """The same, later."""
+        """The same, read again later."""
         applied, redo = self._log.load_mark(marks.APPLIED), self._log.trimmed(fresh=True)
         return redo, min(self._log.head(fresh=True), max(applied, redo)) if self._trusted else redo
 
     def _is_attended(self, redo: int, applied: int, head: int) -> bool:
-        """Whether a writer lives, so that the marks may be believed; if not, whether there is something to recover."""
+        """Whether a writer is alive, so that the marks can be trusted; if not, reports what is to be recovered."""
         lives = self._log.attended()
         torn = self._log.tail_report.quarantined
-        if lives is None:  # not allowed to find out: then what is not behind needs nobody
+        if lives is None:  # unknown, for lack of permission: attended unless the files are behind
             lives = applied >= head and not torn
         if not lives and (head > redo or torn):
             tail = f", and {torn} bytes of a torn tail" if torn else ""
@@ -166,7 +167,7 @@ class _Check:
         staged = [fact for _, effect in self._window.walk() for fact in effect.blobs.values() if fact is not None]
         missing = [(fact, error) for fact in staged if isinstance(fact.source, Slice) and (error := self._lacks(fact))]
         if missing:
-            # A checkpoint may have cleared it away since: it raises the mark first, so what is needed now was then.
+            # A checkpoint may have erased it since. It raises the mark first, so what is needed now was there.
             needed = fold_log(self._log, self._log.trimmed(fresh=True), self.report.head)
             for fact, error in missing:
                 effect, _ = needed.find(fact.path)
@@ -178,7 +179,7 @@ class _Check:
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
 
     def _lacks(self, fact: BlobFact) -> OSError | CorruptionError | None:
-        """Why a fact's staged content is not there."""
+        """The error if a fact's staged content is missing or damaged, else None."""
         try:
             with Sources(self._storage) as sources:
                 content = sources.read(fact)
@@ -193,7 +194,7 @@ class _Check:
     # --- the folders --------------------------------------------------------------------------------------------------
 
     def _node(self, path: Path, share: float) -> None:
-        """A node and all below it; looked at again if the log no longer says what was committed during the look."""
+        """Check a node and everything below it; again if records committed during the check were trimmed."""
         for _ in range(_LOOKS):
             look = Look(self._place, path, self._expected.shown)
             look.run()

@@ -1,11 +1,12 @@
-"""Checkpoint: everything up to one LSN becomes durable in the files, then the log before it may go.
+"""Checkpoint: everything up to one LSN becomes durable in the files; then the log up to it is trimmed.
 
-Order: apply everything -> sync -> redo mark durable and log trimmed -> staged files and trash of trimmed records gone.
-A crash between any two steps leaves more to replay or to clear away, never less than is needed.
+Order: apply everything -> sync -> redo mark durable, log trimmed -> staged files and trash of trimmed records erased.
+A crash between any two steps leaves more to replay or to erase than necessary, never less than is needed.
 
-The right to apply is not held during the sync, which may take long (E14). What others apply meanwhile comes from later
-records, which hold all that a replay needs, with one exception: who writes the window again replaces files un-synced
-whose whole content may be in records before our mark only. So that is noted in the head file, and then we sync again.
+The right to apply is not held during the sync, which may take long (E14). What other processes apply in the meantime
+comes from later records, which hold all that a replay needs, with one exception: a process that rewrites the window
+replaces files without a sync, and their content may be only in records before our mark. It records that in the head
+file, and we then sync again.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from .errors import UnavailableError
 from .staging import waiting
 from .window import fold_log
 
-LOG_BYTES = 16 << 20  # of log since the redo mark after which a checkpoint is due
-BATCHES = 10_000  # ... and as many batches
-SLOTS = 64  # ... or slots, where hosts share the storage and every opener asks for each
-_ATTEMPTS = 100  # each but the last was spoilt by another process: its death, a failed write, its first rewrite
+LOG_BYTES = 16 << 20  # a checkpoint is due when the log has this many bytes after the redo mark ...
+BATCHES = 10_000  # ... or this many batches
+SLOTS = 64  # ... or this many slots where hosts share the storage: every opener reads each of them
+_ATTEMPTS = 100  # an attempt is repeated if another process died, failed to write or rewrote the window during it
 
 
 class _Window(NamedTuple):
-    """What is applied and waits for the sync, and what must not have changed when that is done."""
+    """What is applied and waits for the sync, and the marks that must not have changed after it."""
 
     redo: int
     head: int
@@ -51,17 +52,17 @@ class Checkpointer:
         vouches_from: int,
         batches: int,
     ) -> None:
-        """`vouches_from`: files applied from the records after it were written while our storage was open, so that
-        its sync would report a write that failed; those before it are written again first (E8)."""
+        """`vouches_from`: files applied from records after this LSN were written while our storage was open, so its
+        sync would report a failed write; files from records before it are first written again (E8)."""
         self._storage = storage
         self._log = log
         self._committer = committer
         self._clock = clock
         self._vouches_from = vouches_from
         self._syncing = False  # a sync was begun, and has not succeeded
-        self._sure_of = 0  # the fault after which this handle wrote everything again
+        self._sure_of = 0  # the value of the mark FAULT after which this handle wrote everything again
         self._batches = batches
-        self._cleared = 0  # of records up to this LSN nothing is left in the staging area
+        self._cleared = 0  # records up to this LSN have nothing left in the staging area
 
     def is_due(self, head: int) -> bool:
         """Whether the log, which ends at `head`, has grown enough since the last checkpoint."""
@@ -69,7 +70,7 @@ class Checkpointer:
         return head - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
 
     def run(self) -> int:
-        """Make a checkpoint; the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
+        """Make a checkpoint; returns the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
         if not self._committer.unsynced:
             return self._committer.holding(self._run_shared)
         for _ in range(_ATTEMPTS):
@@ -82,7 +83,7 @@ class Checkpointer:
         raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
 
     def _run_shared(self, tenure: wal.Tenure) -> int:
-        """What was published is durable already: no sync, so that one tenure is enough."""
+        """Published files are durable here: no sync is needed, and one tenure is enough."""
         if self._committer.pass_held(tenure).failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         head = self._log.load_mark(marks.APPLIED)
@@ -96,7 +97,7 @@ class Checkpointer:
         return self._committer.holding(self._begin_held)
 
     def _begin_held(self, tenure: wal.Tenure) -> _Window:
-        """Apply everything; and again what may not have reached the disk, so that our storage will vouch for it."""
+        """Apply everything; write again what may not have reached the disk, so that our sync covers it."""
         self._committer.store_fault()
         redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
         sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
@@ -112,7 +113,7 @@ class Checkpointer:
         return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
 
     def _sync(self, window: _Window) -> None:
-        self._syncing = True  # interrupted, nobody learns what it would have said, and the next may not say it again
+        self._syncing = True  # an interrupted sync has an unknown result, and the next may not report its error
         try:
             self._storage.sync(self._touched(window.redo, window.head))
         except OSError:
@@ -124,37 +125,37 @@ class Checkpointer:
         return self._committer.holding(lambda tenure: self._finish_held(tenure, window))
 
     def _finish_held(self, tenure: wal.Tenure, window: _Window) -> int | None:
-        """Trim what is durable, unless something came in between; the redo mark, or None: it has to be synced again."""
+        """Trim what is durable and return the redo mark; None if something came in between: sync again."""
         if tenure.died and self._committer.unsynced:
             return None
         redo = self._log.trimmed()
-        if window.head <= redo:  # nothing to do, or another checkpoint was faster
-            self._clear(self._staged(redo), redo)  # also what one that died after its trim had left to clear
+        if window.head <= redo:  # nothing to do, or another checkpoint has done it
+            self._clear(self._staged(redo), redo)  # also what a checkpoint that died after its trim has left
             return redo
         changed = self._log.load_mark(marks.FAULT), self._log.load_mark(marks.REWRITES)
         if changed != (window.fault, window.rewrites):
             return None
-        done = self._staged(window.head)  # before the trim, while the log has their records at hand
+        done = self._staged(window.head)  # before the trim, which makes reading their records slower
         self._log.trim(window.head)
         self._log.store_mark(marks.FAULT_SEEN, window.fault)
         self._clear(done, window.head)
         return window.head
 
     def _touched(self, redo: int, head: int) -> Iterator[str]:
-        """Every file and folder that the records (redo, head] touched; only asked where one sync cannot do."""
+        """Every file and folder that the records (redo, head] touched; read only if one sync cannot cover all."""
         for path, effect in fold_log(self._log, redo, head).walk():
             yield layout.folder(path)
             yield layout.metadata(path)
             yield from (layout.blob(path, name) for name in effect.blobs)
 
     def _staged(self, redo: int) -> list[str]:
-        """The staging folders of records up to `redo`: also of those that another checkpoint trimmed, and then died."""
+        """The staging folders of records up to `redo`, also of those trimmed by a checkpoint that then died."""
         found = waiting(self._storage, self._log, self._cleared)
         return [layout.staged_folder(txid) for txid, lsn in found.items() if lsn is not None and lsn <= redo]
 
     def _clear(self, staged: list[str], redo: int) -> None:
         for name in staged:
             self._storage.erase(name)
-        if self._storage.capabilities.folders:  # where there are none, what goes is not renamed first
+        if self._storage.capabilities.folders:  # without folders, removed objects are erased at once
             empty_trash(self._storage)
         self._cleared = redo

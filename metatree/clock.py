@@ -1,6 +1,6 @@
-"""Time, ids and randomness of the tree: the only place of this package that asks for them.
+"""Time, ids and randomness of the tree: the only module of this package that asks for them.
 
-Nothing here decides about safety: times are for people, ids only have to differ.
+No guarantee depends on the clock: times are for people, ids only have to differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Clock(wal.Clock):
         return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
 
     def txid(self, base: int) -> str:
-        """A new transaction id; it begins with the LSN it was made at, so that a search for it can begin there."""
+        """A new transaction id. It begins with the LSN known when it was made: a search for its record begins there."""
         return f"{base:x}-{self.token(8).hex()}"
 
     def jitter(self, attempt: int) -> float:
@@ -29,8 +29,8 @@ class Clock(wal.Clock):
 
 
 def base_of(txid: str) -> int:
-    """The LSN a transaction id begins with. Raises ValueError for anything that is no transaction id."""
+    """The LSN a transaction id begins with. Raises ValueError for anything that is not a transaction id."""
     base, dash, rest = txid.partition("-") if isinstance(txid, str) else ("", "", "")
     if not dash or not base or len(rest) != 16:
-        raise ValueError(f"{txid!r} is no transaction id: it looks like '1f-00112233445566aa'")
+        raise ValueError(f"{txid!r} is not a transaction id, which looks like '1f-00112233445566aa'")
     return int(base, 16)

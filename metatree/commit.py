@@ -1,8 +1,8 @@
 """Commit: validate, then append; the append is the commit point. Nothing is applied here.
 
-`prepare` runs while nobody else can append, so what it finds in the reader and in the records accepted before it in the
-same batch is the state at the record's own position: there it validates what a transaction read, or makes the change of
-a single call, and turns the outcome into facts.
+`prepare` runs under the append right (in a slot log its answer counts only if no slot came in between). So the reader
+and the records accepted before it in the same batch give the state at the record's own position: there it validates
+what a transaction read, or makes the change of a single call, and turns the outcome into facts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Outcome(NamedTuple, Generic[T]):
     """How a commit ended."""
 
     position: wal.Position | None  # None: there was nothing to commit
-    replayed: bool  # its idempotency key had been used; `position` is that commit's
+    replayed: bool  # the idempotency key was used before; `position` is that commit's
     value: T
 
 
@@ -47,7 +47,7 @@ class Committing:
         self._clock = clock
         self._keys: dict[str, wal.Position] = {}  # idempotency keys of all records up to _keys_head
         self._keys_head = 0
-        self._mates: tuple[wal.Record, int, Effect] | None = None  # the batch's first record, how many were folded
+        self._mates: tuple[wal.Record, int, Effect] | None = None  # first record of the batch, number folded, effect
 
     def single(self, change: Callable[[Draft], T], staging: Staging) -> Outcome[T]:
         """Commit what `change` does to a draft at the record's own position. Raises what `change` raises."""
@@ -76,8 +76,8 @@ class Committing:
     def adopt(
         self, facts: Sequence[Fact], changes: Changes, draft: Draft, base: int, staging: Staging, message: str
     ) -> Outcome[None]:
-        """Commit what was found in the files at `base`, in spite of what the log says of them. Raises ConflictError if
-        what `draft` read was changed since."""
+        """Commit what was found in the files at `base`, although the log says otherwise. Raises ConflictError if what
+        `draft` read was changed since."""
 
         def make(_: View) -> tuple[Sequence[Fact], Changes]:
             self._validate(draft, base)
@@ -119,13 +119,13 @@ class Committing:
         except wal.InDoubtError as error:
             self._committer.fault()
             raise CommitUnknownError(
-                f"the flush of commit {staging.txid} failed ({error.__cause__ or error}): maybe durable, maybe not. "
-                "Reopen the tree and ask tree.status(txid) before doing it again",
+                f"the flush of commit {staging.txid} failed ({error.__cause__ or error}): it is unknown whether it is "
+                "durable. Reopen the tree and ask tree.status(txid) before you repeat it",
                 staging.txid,
             ) from error
         except (MetatreeError, wal.WalError, OSError) as error:
             # Only what the log and `prepare` raise. Anything else, such as an interrupt or a program's own time-out,
-            # may have come just after the commit point; what stays behind then is found by recovery.
+            # may have been raised just after the commit point; recovery finds the staged files that then remain.
             if not isinstance(error, TimeoutError) or isinstance(error, wal.LockBusyError):
                 staging.discard()
             raise
@@ -147,27 +147,27 @@ class Committing:
         for header in headers + [header_of(mate) for mate in mates]:
             if txid in header.aborts:
                 raise ConflictError(
-                    f"transaction {txid} was aborted by {header.who}, who took its staged blobs for those of a process "
-                    "that died; nothing was applied, run it again"
+                    f"transaction {txid} was aborted by {header.who}, which took its staged blobs for those of a dead "
+                    "process; nothing was committed, run it again"
                 )
 
     def require_not_aborted(self, txid: str) -> None:
-        """For when staged files are missing. Raises ConflictError."""
+        """Called when staged files are missing. Raises ConflictError if another process aborted the transaction."""
         with self._reader.lock:
             self._reader.refresh()
             self._refuse_aborted(txid, ())
 
     def abort(self, txids: Sequence[str]) -> tuple[str, ...]:
-        """Make sure that these transactions are never committed; those that are not: the others are committed.
+        """Make sure that those of these transactions that are not committed never will be; returns them.
 
-        Their staged files may be taken away when this has returned. Raises what an append raises.
+        Their staged files may be removed once this has returned. Raises what an append raises.
         """
         aborted: tuple[str, ...] = ()
         own = self._clock.txid(self._log.known())
 
         def prepare(_: int, mates: Sequence[wal.Record]) -> wal.Record | None:
             nonlocal aborted
-            if mates:  # what is not durable yet settles nothing
+            if mates:  # a record that is not durable yet decides nothing
                 raise wal.Deferred
             with self._reader.lock:
                 self._reader.refresh()
@@ -187,7 +187,7 @@ class Committing:
                 raise wal.Deferred
 
     def _fold_mates(self, mates: Sequence[wal.Record]) -> Effect:
-        """The net effect of the batch so far; grows with the batch, which only one thread leads at a time."""
+        """The net effect of the batch so far, extended from call to call; only the leader's thread calls it."""
         first, count, effect = self._mates or (None, 0, Effect())
         if first is not mates[0]:
             count, effect = 0, Effect()
@@ -206,7 +206,7 @@ class Committing:
         return position is not None
 
     def used(self, key: str) -> wal.Position | None:
-        """Where an idempotency key was used first, as far as the reader knows; its lock is held by the caller."""
+        """Where an idempotency key was first used, up to the reader's head; the caller holds the reader's lock."""
         for position, header in self._reader.since(self._keys_head):
             if header.key is not None:
                 self._keys.setdefault(header.key, position)
@@ -214,7 +214,7 @@ class Committing:
         return self._keys.get(key)
 
     def find(self, txid: str, base: int) -> wal.Position | None:
-        """Where a transaction was committed, once whatever is at the log's end has been settled; None: nowhere."""
+        """Where a transaction was committed, once the log's end is settled; None: it is not, and never will be."""
         found: list[wal.Position] = []
 
         def prepare(_: int, mates: Sequence[wal.Record]) -> None:
@@ -225,7 +225,7 @@ class Committing:
                 found[:] = [position for position, header in self._reader.since(base) if header.txid == txid]
 
         self._log.append(prepare)
-        if not found:  # and never will be: what may still be on its way finds its place taken
+        if not found:  # make that final: an append in flight must find its slot taken
             self._log.settle()
             self._log.append(prepare)
         return found[0] if found else None
@@ -234,5 +234,6 @@ class Committing:
 def conflict(found: str, header: Header) -> ConflictError:
     """The error of a transaction that read `found`, which the commit of `header` changed."""
     return ConflictError(
-        f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was applied, run it again"
+        f"{found} was changed meanwhile by {header.who} (transaction {header.txid}); nothing was committed, run it "
+        "again"
     )

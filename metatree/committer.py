@@ -1,8 +1,8 @@
-"""The committer: carries the log into the folders, one at a time, under the log's right.
+"""The committer: applies the log to the folders, one committer at a time, under the right to apply.
 
-Two marks in the head file say how far it came: APPLIED (everything) and APPLIED_SMALL (all but large metadata.json
-files that were put off). A pass folds every record since its mark to one head and applies that. Lock order: the right
-before the append right, never the other way.
+Two marks of the log say how far it has got: APPLIED (everything) and APPLIED_SMALL (all except large metadata.json
+files that were deferred). A pass folds every record from its mark to one head and applies that. Lock order: the right
+to apply before the append right, never the reverse.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FOLLOW = 0.05  # seconds within which the background thread follows a commit ...
+FOLLOW = 0.05  # seconds within which the background thread applies a commit ...
 FOLLOW_SHARED = 1.0  # ... where hosts share the storage
-_OVERTAKEN = 10  # times in one call; beside three busy hosts one in ten who came back to their own free claim were
-LOOK = 1.0  # seconds after which it looks for commits that a dead process left un-applied
+_OVERTAKEN = 10  # attempts of one call; of three busy hosts, one in ten lost the right on resuming its own free claim
+LOOK = 1.0  # seconds after which the thread looks for commits that a dead process has not applied
 
 
 class Committer:
-    """Applies commits of every process; owns the background thread of its tree."""
+    """Applies the commits of every process; owns the background thread of its tree."""
 
     def __init__(
         self,
@@ -48,29 +48,29 @@ class Committer:
         lock_timeout: float,
         shared: bool = False,
     ) -> None:
-        """`shared`: hosts share the log, and what is published is durable when it is acknowledged."""
+        """`shared`: hosts share the log, and a published file is durable when it is acknowledged."""
         self._storage = storage
         self._log = log
         self._reader = reader
         self._clock = clock
         self.background = background
         self._lock_timeout = lock_timeout
-        self.unsynced = not shared  # what is applied becomes durable by a checkpoint only
+        self.unsynced = not shared  # only a checkpoint makes applied files durable
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
         self._objects = None if storage.capabilities.folders else _make_objects(storage, log)
         self._thread: threading.Thread | None = None
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
-        self._fault = 0  # a fault that is not in the head file yet
-        self.upkeep: Callable[[], None] | None = None  # what the background thread does after it has followed
-        self.failure: str | None = None  # why the last pass left something un-applied
+        self._fault = 0  # the value of a fault that is not stored as a mark yet
+        self.upkeep: Callable[[], None] | None = None  # called by the background thread after it has applied
+        self.failure: str | None = None  # why the last pass did not apply everything
 
     # --- after a commit -----------------------------------------------------------------------------------------------
 
     def committed(self, lsn: int) -> None:
-        """To be called after each commit: applies it now, or sees to it that it follows. Raises OSError, WalError."""
+        """To be called after each commit: applies it, or wakes the background thread. Raises OSError, WalError."""
         if self.background:
             self._follow()
-            if self.failure is not None:  # of an earlier pass, by the thread: here is somebody to tell it to
+            if self.failure is not None:  # of an earlier pass of the thread, which could not warn
                 self.note(self.failure)
             return
         outcome = self.pass_(defer=True) if self.applied(small=True) < lsn else Outcome()
@@ -80,7 +80,7 @@ class Committer:
             self._follow()
 
     def flush(self) -> None:
-        """Wait until the files show every commit up to now. Raises UnavailableError with the reason if they cannot."""
+        """Apply every commit up to now. Raises UnavailableError with the reason if that fails."""
         head = self._log.head(fresh=True)
         if self.applied() < head:
             self.pass_(defer=False)
@@ -92,11 +92,11 @@ class Committer:
         return max(0, self._log.known() - self.applied())
 
     def applied(self, *, small: bool = False) -> int:
-        """Up to where the files show the log; `small`: all but large metadata.json files."""
+        """The LSN up to which the files show the log; `small`: except large metadata.json files."""
         return max(self._log.load_mark(marks.APPLIED_SMALL if small else marks.APPLIED), self._log.trimmed())
 
     def note(self, failure: str) -> None:
-        """Keep, and warn of, what leaves a commit un-applied."""
+        """Record the reason why a commit is not applied, and warn."""
         self.failure = failure
         warnings.warn(
             f"the commit is durable, but its files are not in place yet: {failure}. flush() tries again",
@@ -108,18 +108,18 @@ class Committer:
 
     @contextmanager
     def hold(self) -> Iterator[wal.Tenure]:
-        """The right to apply, for a `with` block. Raises LockBusyError; RightLostError: of what was done under it, only
-        that is left which no successor could mind, once the next pass of this handle has looked after it."""
+        """The right to apply, for a `with` block. Raises LockBusyError; RightLostError if another host took over: the
+        next pass of this handle then repairs what the block may have left in the way of its successor."""
         before: dict[int, int] = {}
         try:
             with self._log.right(self._lock_timeout) as tenure:
                 if tenure.died:
                     self.fault()
-                if not self.unsynced:  # else only a death takes the right away
+                if not self.unsynced:  # otherwise only the death of this process ends the right
                     before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
         except BaseException as error:
-            # After any error where versions are the fence: whether the right was still ours was perhaps not asked.
+            # With versions as the fence, after any error: the right may have been lost without a check.
             if before and (self._objects is not None or isinstance(error, wal.RightLostError)):
                 for mark, value in before.items():
                     self._log.store_mark(mark, value)
@@ -128,13 +128,14 @@ class Committer:
             raise
 
     def holding(self, work: Callable[[wal.Tenure], T]) -> T:
-        """What `work` returns under the right; done again if another host took over meanwhile. Raises LockBusyError."""
+        """Run `work` under the right and return its result; again if another host took over. Raises LockBusyError,
+        UnavailableError."""
         for _ in range(_OVERTAKEN):
             try:
                 with self.hold() as tenure:
                     try:
                         return work(tenure)
-                    except OSError:  # what it misses its successor may have taken away
+                    except OSError:  # perhaps because a successor has moved or replaced something
                         with suppress(OSError):
                             tenure.check(now=True)
                         raise
@@ -143,11 +144,11 @@ class Committer:
         raise UnavailableError("other hosts keep taking over the right to apply: is this one paused again and again?")
 
     def pass_(self, *, defer: bool) -> Outcome:
-        """Apply everything un-applied. Raises LockBusyError, OSError; what could not be applied is in `failure`."""
+        """Apply what is not applied yet. Raises LockBusyError, OSError; `failure` says what could not be applied."""
         return self.holding(lambda tenure: self.pass_held(tenure, defer=defer))
 
     def pass_held(self, tenure: wal.Tenure, *, defer: bool = False) -> Outcome:
-        """The same for one who holds the right."""
+        """The same, for a holder of the right."""
         applied = self.applied()
         head = self._known(applied)
         if self._objects is not None:
@@ -170,8 +171,8 @@ class Committer:
         return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
 
     def _known(self, applied: int) -> int:
-        """The log's head. Raises CorruptionError if it ends before what was applied: the next records would take the
-        numbers of lost ones, and count as applied before they are."""
+        """The log's head. Raises CorruptionError if the log ends before what was applied: new records would get the
+        LSNs of lost ones, and count as applied before they are."""
         head = self._log.known()
         if applied > head and applied > (head := self._log.head(fresh=True)):
             raise CorruptionError(f"the log in {layout.LOG} ends at {head}, and the files show it up to {applied}")
@@ -182,18 +183,18 @@ class Committer:
         return self._ours(tenure, outcome)
 
     def _ours(self, tenure: wal.Tenure, outcome: Outcome) -> Outcome:
-        """Raises RightLostError if steps failed since another host took over: that is its trouble now, not ours."""
+        """The outcome. Raises RightLostError if steps failed because another host has taken over."""
         if outcome.failed:
-            with suppress(OSError):  # the storage does not answer: then this is no news
+            with suppress(OSError):  # if the storage does not answer, it is unknown
                 tenure.check(now=True)
         return outcome
 
     def rewrite_held(
         self, tenure: wal.Tenure, redo: int, applied: int, choose: Callable[[Effect], Effect] | None = None
     ) -> Outcome:
-        """Write again what the records (redo, applied] brought, since it may not have reached the disk (E8) or may have
-        been damaged; nothing that was taken away comes back for a moment, so others may read meanwhile. `choose`: of
-        their effect only a part."""
+        """Write again what the records (redo, applied] put, since it may not be durable (E8) or may be damaged. Removed
+        files do not reappear, not even for a moment, so others may read during it. `choose`: selects a part of the
+        effect."""
 
         def effect_to(upto: int) -> Effect:
             effect = self._effect(redo, upto)
@@ -209,15 +210,15 @@ class Committer:
         return outcome
 
     def fault(self) -> None:
-        """Note that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
+        """Record that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
         if not self.unsynced:
             return
         self._fault = int.from_bytes(self._clock.token(7), "big") | 1
-        with suppress(OSError, wal.LogClosedError):  # whatever is being reported matters more; a checkpoint stores it
+        with suppress(OSError, wal.LogClosedError):  # the caller's error matters more; a checkpoint stores it
             self.store_fault()
 
     def store_fault(self) -> None:
-        """Store a fault that could not be stored when it was noted. Raises OSError."""
+        """Store a fault that could not be stored when it was recorded. Raises OSError."""
         if self._fault:
             self._log.store_mark(marks.FAULT, self._fault)
             self._fault = 0
@@ -239,7 +240,7 @@ class Committer:
         self.failure = f"{path or 'the root'}: {type(error).__name__}: {error}"
 
     def _effect(self, after: int, head: int) -> Effect:
-        """The net effect of (after, head], from what the reader holds if it holds all of that."""
+        """The net effect of (after, head], from the reader's memory if it holds all of it."""
         with self._reader.lock:
             self._reader.follow(head)
             facts = self._reader.facts(after) if self._reader.head == head else None
@@ -250,12 +251,12 @@ class Committer:
     # --- the background thread ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start following in the background, if this committer is a background one."""
+        """Start the background thread, if there is to be one."""
         if self.background:
             self._follow()
 
     def _follow(self) -> None:
-        if not self._wake.is_set():  # else the thread has yet to look how far the log goes
+        if not self._wake.is_set():  # if it is set, the thread has not read the log's head yet
             self._wake.set()
         if self._thread is None:
             with self._starting:
@@ -274,11 +275,11 @@ class Committer:
                     self.pass_(defer=False)
                 if self.upkeep is not None:
                     self.upkeep()
-            except (OSError, wal.WalError, MetatreeError) as error:  # kept for flush(), and tried again in a second
+            except (OSError, wal.WalError, MetatreeError) as error:  # for flush(); tried again in a second
                 self.failure = f"{type(error).__name__}: {error}"
 
     def stop(self) -> None:
-        """End the background thread; un-applied commits stay in the log."""
+        """End the background thread; commits that are not applied stay in the log."""
         self._stop.set()
         self._wake.set()
         thread = self._thread
@@ -288,12 +289,12 @@ class Committer:
         self._thread = None
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread did not come along."""
+        """In a forked child, where the thread does not exist."""
         self._thread = None
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
 
 
 def _make_objects(storage: wal.Storage, log: wal.WriteAheadLog) -> Objects:
-    from .objects import Objects  # late: files of this machine need nothing of it
+    from .objects import Objects  # imported here: local trees do not need it
 
     return Objects(storage, log)

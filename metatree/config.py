@@ -1,11 +1,11 @@
-"""`.metatree`: what kind of tree a folder is. Born last, by put-if-absent, then immutable.
+"""`.metatree`: what kind of tree a folder holds. Created last, by put-if-absent, then immutable.
 
     {"keys": ["model", "version"], "locking_enabled": true,     what metatreedb 0.2.3 wrote
      "format": 1, "id": "<the log's id>", "log": "append" or "slots", "min_reader": 1, "min_writer": 1,
      "skip_init": true,                                         makes a 0.2.3 client fail, not write past the log
-     "adopted": true}                                           only if 0.2.3 made it: its files carry no mark of ours
+     "adopted": true}                                           only if 0.2.3 made it: its files lack our attribute
 
-Its content follows from the keys and the log alone, so two processes that create a tree at once write the same bytes.
+Its content depends only on the keys and the log, so two processes that create a tree at once write the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .errors import CorruptionError, FormatError, InvalidLocationError, Metatree
 from .location import check_name
 
 FORMAT = 1
-LOGS = ("append", "slots")  # on one machine, and where hosts share the storage
+LOGS = ("append", "slots")  # for one host; for storage that hosts share
 _TRIPWIRE = (
     b"This tree is written by metatree, whose own locks are elsewhere. The file stays: it stops programs of "
     b"metatreedb 0.2.3, which would write past the log. Do not remove it.\n"
@@ -33,11 +33,11 @@ class Config(NamedTuple):
     keys: tuple[str, ...]  # the levels, from the top
     log_id: str | None  # None: written by metatreedb 0.2.3, not adopted yet
     log: str | None = None  # the kind of the log, see `wal.open_log`
-    adopted: bool = False  # made by metatreedb 0.2.3: files that carry no mark are as it left them
+    adopted: bool = False  # made by metatreedb 0.2.3: files without the attribute may be as it left them
 
 
 def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """The level names, if they are that. Raises InvalidLocationError."""
+    """`keys` as level names. Raises InvalidLocationError if they are not valid ones."""
     if isinstance(keys, str) or not isinstance(keys, Sequence) or not keys:
         raise InvalidLocationError(f"keys name the levels of a tree, such as ('model', 'version'), not {keys!r}")
     result = tuple(check_name(key) for key in keys)
@@ -61,13 +61,13 @@ def read(storage: wal.Storage) -> Config | None:
         if isinstance(error, MetatreeError) and not isinstance(error, InvalidLocationError):
             raise
         raise CorruptionError(
-            f"{layout.CONFIG} in {storage.url} does not say what this tree is: {error}. Restore it from a backup, or "
-            "write it anew: it holds the level names and the log's id"
+            f"{layout.CONFIG} in {storage.url} does not describe a tree: {error}. Restore it from a backup, or write "
+            "it again: it holds the level names and the log's id"
         ) from error
 
 
 def is_adopted(storage: wal.Storage) -> bool:
-    """Whether metatreedb 0.2.3 made this tree, so that a file without a mark may be as that version left it."""
+    """Whether metatreedb 0.2.3 made this tree, so that a file without the attribute may be as that version left it."""
     found = read(storage)
     return found is not None and found.adopted
 
@@ -85,7 +85,7 @@ def _parse(value: dict[str, Any]) -> Config:
             f"{layout.CONFIG} names a log of kind {value['log']!r}, which this version does not know: upgrade"
         )
     if not isinstance(value["id"], str):
-        raise ValueError("'id' is no string")
+        raise ValueError("'id' is not a string")
     return Config(keys, value["id"], value["log"], value.get("adopted") is True)
 
 
@@ -105,9 +105,9 @@ def render(keys: Sequence[str], log_id: str, log: str, *, adopted: bool = False)
 
 
 def is_free(storage: wal.Storage) -> bool:
-    """Whether a tree can be created here: nothing is here, or what a creator that was killed may have left."""
-    # An examination of the storage may be under way, or have been killed; and SeaweedFS goes on listing a folder for a
-    # minute after all in it was removed.
+    """Whether a tree can be created here: the place is empty, or holds only what a killed creation may have left."""
+    # Probe folders do not count: `metatree doctor` may be running or have been killed, and SeaweedFS lists a folder for
+    # a minute after everything in it was removed.
     names = {entry.name for entry in storage.list("") if not entry.name.startswith(layout.PROBE)}
     return not names or (layout.LOG in names and names <= layout.BORN_BEFORE_CONFIG)
 
@@ -118,21 +118,21 @@ def set_tripwire(storage: wal.Storage) -> None:
         return
     if storage.read(layout.TRIPWIRE).data != _TRIPWIRE:
         raise MetatreeError(
-            f"{storage.url}/{layout.TRIPWIRE} belongs to a program of metatreedb 0.2.3, which is writing or died: "
-            "stop it, remove the file, and open the tree again"
+            f"{storage.url}/{layout.TRIPWIRE} is the lock of a program of metatreedb 0.2.3 that is writing or has "
+            "died: stop the program, remove the file, and open the tree again"
         )
 
 
 def keep_tripwire(storage: wal.Storage) -> None:
-    """Put the tripwire back if a client of 0.2.3 took it away; what else stands there is none of our business now."""
+    """Create the tripwire again if a client of 0.2.3 removed it; a file that is there is left alone."""
     if storage.entry(layout.TRIPWIRE) is None:
         storage.create(layout.TRIPWIRE, _TRIPWIRE)
 
 
 def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
-    """Make a folder with a log a tree: the last step of creation, and its commit point.
+    """Turn a folder with a log into a tree: the last step of creation, and its commit point.
 
-    Raises MetatreeError if another process made it a tree of other levels meanwhile.
+    Raises MetatreeError if another process has created a tree with other levels in it.
     """
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
@@ -142,8 +142,8 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> N
 
 
 def check_adoptable(storage: wal.Storage) -> None:
-    """Raises CorruptionError if the root's metadata.json, which alone says which folders are nodes, is missing or empty
-    though there are some: adopted like this, all of them would silently be no nodes any more."""
+    """Raises CorruptionError if the root's metadata.json, which alone lists the nodes, is missing or empty although
+    there are folders of nodes: adopting such a tree would silently drop all of them."""
     try:
         if storage.read(layout.METADATA).data:
             return
@@ -163,7 +163,7 @@ def check_adoptable(storage: wal.Storage) -> None:
 
 
 def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
-    """Take over a tree of metatreedb 0.2.3, whose `.metatree` is replaced last."""
+    """Adopt a tree of metatreedb 0.2.3; its `.metatree` is replaced last."""
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):
         _mend_empty_root(storage)
     storage.publish(layout.CONFIG, render(keys, log_id, log, adopted=True), b"", durable=True)
@@ -171,15 +171,15 @@ def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> N
 
 
 def _mend_empty_root(storage: wal.Storage) -> None:
-    """metatreedb 0.2.3 leaves the root's metadata.json empty until its first write."""
+    """Write an empty object into an empty metadata.json: metatreedb 0.2.3 leaves it empty until its first write."""
     if not storage.read(layout.METADATA).data:
         storage.publish(layout.METADATA, jsontext.dump_readable({}), b"", durable=True)
 
 
 def check_same_keys(keys: Sequence[str] | None, config: Config | None, storage: wal.Storage) -> None:
-    """Raises MetatreeError if the tree's levels are not the ones asked for."""
+    """Raises MetatreeError if `keys` were given and are not the tree's levels."""
     if keys is not None and config is not None and tuple(keys) != config.keys:
         raise MetatreeError(
-            f"{storage.url} is a tree of the levels ({', '.join(config.keys)}), not ({', '.join(keys)}); "
-            "leave keys out to open it as it is"
+            f"{storage.url} is a tree with the levels ({', '.join(config.keys)}), not ({', '.join(keys)}); "
+            "omit keys to open it as it is"
         )

@@ -1,4 +1,4 @@
-"""Blob content at the edges: what `put` takes in, and what `get` and `open` give out."""
+"""Blob content: what `put` accepts, and what `get` and `open` return."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .facts import BlobFact, Inline, Slice, Source
 from .location import Path, check_inner, check_length, check_name, fold_name, join
 from .staging import CHUNK, INLINE_BLOB, Staging
 
-NewBlob = tuple[str, int, str, Source]  # name, size, sha256, where its content is
+NewBlob = tuple[str, int, str, Source]  # name, size in bytes, sha256, where its content is
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
 def source_name(source: Any, name: str | None) -> str:
-    """The name a blob gets. Raises InvalidLocationError if bytes or a file object come without one, and TypeError for
-    what is no source at all."""
+    """The name of the new blob. Raises InvalidLocationError for bytes or a file object without `name`, TypeError for
+    anything that is not a source."""
     path = isinstance(source, (str, os.PathLike))
     if not (path or isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")):
         raise TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
@@ -39,13 +39,13 @@ def source_name(source: Any, name: str | None) -> str:
 
 
 def is_at_hand(source: Any) -> bool:
-    """Whether it is so small a source that nothing is gained by looking first where it goes."""
+    """Whether the source is so small that checking its target before staging it saves nothing."""
     return isinstance(source, bytes) and len(source) <= INLINE_BLOB
 
 
 def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> list[NewBlob]:
-    """Stage a source under `name`, which `source_name` gave: one blob, or the files of a directory. Raises SourceError
-    around the source's errors."""
+    """Stage a source under `name`, as `source_name` returned it: one blob, or the files of a directory. Errors of the
+    source are raised as SourceError."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return [(name, *staging.add_small(bytes(source)))]
     if not isinstance(source, (str, os.PathLike)):
@@ -62,7 +62,7 @@ def take_in(source: Any, name: str, staging: Staging, *, recursive: bool) -> lis
 
 
 class _Source:
-    """A caller's stream; what it raises is the caller's own. `source`: what it was opened from, if we opened it."""
+    """A stream whose errors are raised as SourceError. `source`: what it was opened from, if we opened it."""
 
     def __init__(self, stream: Any, source: str | os.PathLike[str] = "") -> None:
         self._stream = stream
@@ -93,7 +93,7 @@ def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Stagin
 
 
 def _refuse_twins(files: Sequence[str]) -> None:
-    """Raises InvalidLocationError if two names would be one on a filesystem that folds case or form."""
+    """Raises InvalidLocationError if two names would be the same on a filesystem that folds case or Unicode form."""
     seen: dict[str, str] = {}
     for file in files:
         parts = file.split("/")
@@ -123,12 +123,12 @@ def _list(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
 
 
 def _failed(source: str | os.PathLike[str], error: Exception) -> SourceError:
-    """An error of Python's own stays as it is, unless the URL in it may hold a secret; one of the library that reads a
-    URL becomes an OSError that names it."""
+    """A built-in exception stays as it is, unless the URL may hold a secret; one of the library that reads the URL
+    becomes an OSError with the URL."""
     url = os.fspath(source)
     if wal.local_path(url) is not None:
         return SourceError(error)
-    shown = re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]  # users, passwords and signatures are nobody's business
+    shown = re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]  # without user, password and signature
     kind = type(error)
     own = kind.__module__ == "builtins"
     if own and shown == url:
@@ -140,7 +140,7 @@ def _failed(source: str | os.PathLike[str], error: Exception) -> SourceError:
 
 
 def _special(error: OSError, advice: str) -> SourceError:
-    """A link, FIFO or device in a source: to callers an ordinary OSError with its path."""
+    """A link, FIFO or device in a source: for callers an ordinary OSError with its path."""
     return SourceError(OSError(error.errno, f"{error.strerror}; {advice}", error.filename))
 
 
@@ -148,18 +148,18 @@ def _special(error: OSError, advice: str) -> SourceError:
 
 
 class OpenBlob(NamedTuple):
-    """A blob ready to be read: later changes of the tree do not change what it gives."""
+    """A blob opened for reading: later changes of the tree do not change its content."""
 
     name: str  # for messages
     stream: BinaryIO
     size: int | None  # bytes, if known
-    sha256: str | None  # None: a file the engine did not publish, so nothing to verify against
-    in_place: bool = False  # the stream reads the blob's own file
+    sha256: str | None  # None: the engine did not publish the file, so there is nothing to verify against
+    in_place: bool = False  # the stream reads the blob's file, not a staged one
 
     def chunks(self) -> Iterator[bytes]:
-        """A generator of bytes; raises CorruptionError at the end if they are not what was put."""
+        """A generator of bytes that raises CorruptionError at the end if they are not what was put."""
         generator = self._chunks()
-        next(generator)  # up to its first yield, so that the stream is closed even if nobody reads on
+        next(generator)  # up to its first yield: from then on closing the generator closes the stream
         return generator
 
     def _chunks(self) -> Iterator[bytes]:
@@ -234,7 +234,7 @@ def directory_files(draft: Draft, path: Path, name: str) -> list[str]:
     files = draft.view.blob_files(path, name) if name else []
     if not files:
         draft.require_above(path, name)
-        raise BlobNotFoundError(f"{join((*path, name))} is no directory blob")
+        raise BlobNotFoundError(f"{join((*path, name))} is not a directory blob")
     return files
 
 
@@ -249,7 +249,7 @@ def _open_fact(storage: wal.Storage, draft: Draft, fact: BlobFact) -> BinaryIO:
                 return _part(io.BytesIO(data), 0, len(data))  # a BytesIO itself could be written to
     except FileNotFoundError as error:
         if draft.view.reader.restart():
-            raise Moved from None  # another process's checkpoint has put the blob into its place
+            raise Moved from None  # another process's checkpoint has moved the blob to its final place
         raise CorruptionError(
             f"{join((*fact.path, fact.name))}: its content is in the log's staging area, but {error.filename or error} "
             "is missing; restore it from a backup, or put the blob again with force=True"

@@ -1,7 +1,7 @@
-"""`move` and `copy`: the log knows neither. They become puts and drops in one record, whose bytes were staged first.
+"""`move` and `copy`: the log has no such facts. They become puts and drops in one record, whose bytes are staged first.
 
-Three steps: ask what there is to copy, in one state; bring the bytes into the staging area, which may take long and
-holds nothing up; change the draft. The read set sees to it that nothing of the first step was changed meanwhile.
+Three steps: find what there is to copy, in one state; stage the bytes, which may take long and blocks nobody; change
+the draft. The read set makes sure that nothing found in the first step has changed by the commit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Plan:
 
 
 class Copying:
-    """Copies within one transaction. `move`: the source goes away in the same record, so that files may be shared."""
+    """Copies within one transaction. `move`: the same record drops the source, so files may be shared with it."""
 
     def __init__(self, storage: wal.Storage, ask: Ask, staging: Staging, *, move: bool, depth: int) -> None:
         """`depth`: the tree's levels."""
@@ -57,7 +57,7 @@ class Copying:
         self._depth = depth
 
     def run(self, source: Sequence[Segment], target: Sequence[Segment]) -> None:
-        """Copy a node, with all below it, or a blob to `target`, which must not exist."""
+        """Copy a node with everything below it, or a blob, to `target`, which must not exist."""
         plan: _Plan = self._ask(lambda draft: self._plan(draft, source, target))
         self._staging.let_read()
         facts = [self._stage(blob) for blob in plan.blobs]
@@ -74,7 +74,7 @@ class Copying:
 
     def _plan_blob(self, draft: Draft, path: Path, name: str, target: Path) -> _Plan:
         if not 1 <= len(target) <= self._depth + 1:
-            raise InvalidLocationError(f"{join(target)!r} is no place for a blob: it needs a node and a name")
+            raise InvalidLocationError(f"{join(target)!r} cannot be a blob's location, which is a node's and a name")
         draft.reads.name(path, name)
         if not draft.view.has_blob(path, name):
             draft.require_above(path, name)
@@ -91,7 +91,7 @@ class Copying:
             raise InvalidLocationError(f"{join(path)!r} cannot be copied or moved into itself ({join(target)!r})")
         if not target:
             raise NodeExistsError("the root exists")
-        draft.reads.name(target[:-1], target[-1])  # and not only that it can be created: it must not exist
+        draft.reads.name(target[:-1], target[-1])  # stricter than being creatable: it must not exist
         if draft.view.exists(target):
             raise NodeExistsError(f"{join(target)!r} exists")
         draft.reads.tree(path)
@@ -99,7 +99,7 @@ class Copying:
         for node in nodes:
             nodes.extend((*node, child) for child in draft.view.children(node))
         if max(len(node) for node in nodes) - len(path) + len(target) > self._depth:
-            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would stand below the last level")
+            raise InvalidLocationError(f"{join(path)!r} has nodes below it that would be below the last level")
         for node in nodes:
             draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
@@ -109,9 +109,9 @@ class Copying:
     # --- its bytes ----------------------------------------------------------------------------------------------------
 
     def _stage(self, blob: _Blob) -> BlobFact:
-        """Bring a blob's content into the transaction's staging: large files on the storage's side.
+        """Stage a blob's content for the transaction; large files are copied by the storage.
 
-        Raises CorruptionError if the content is not what was put: a copy would make the damage look right.
+        Raises CorruptionError if the content is not what was put: a copy would make the damage look valid.
         """
         file = layout.blob(blob.path, blob.name)
         found: OpenBlob = self._ask(lambda draft: open_blob(self._storage, draft, blob.path, blob.name))
@@ -126,7 +126,7 @@ class Copying:
             attribute = Attribute.decode(self._storage.attribute(file)) if found.in_place else None
             if (
                 attribute is None or attribute.sha256 != fact.sha256
-            ):  # else replaced meanwhile: the commit will conflict
+            ):  # otherwise it was replaced in the meantime: the commit will conflict
                 raise CorruptionError(f"{file}: its content is not what was put; nothing was moved or copied")
         return fact
 

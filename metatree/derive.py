@@ -1,7 +1,8 @@
-"""From a draft's changes to the facts of its record: effective, decided at the record's own position. Pure over a view.
+"""Turns a draft's changes into the facts of its record: effective, decided at the record's own position. Pure over a
+view.
 
-A small node is logged whole whenever it changes, so that recovery can overwrite its file without trusting it; a large
-one as its changed keys and children. What changes nothing yields no fact.
+A small node is logged whole whenever it changes, so that recovery can overwrite its file without trusting it; of a
+large one, the changed keys and children are logged. A change without an effect yields no fact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SMALL = 16 << 10  # bytes of metadata.json up to which a node is logged whole
 
 
 def derive(delta: Effect, view: View) -> tuple[list[Fact], Changes]:
-    """The facts that turn the state of `view` into that state with `delta` on top, and what they touch.
+    """The facts that turn the state of `view` into the same state with `delta` applied, and what they touch.
 
     Raises CorruptionError for a node whose file was edited by hand, InvalidMetadataError for one that grew too large.
     """
@@ -50,7 +51,7 @@ class _Derivation:
         for name, fact in delta.blobs.items():
             if fact is not None:
                 if stays and name in delta.cleared and self._view.blob_files(path, name):
-                    self.facts.append(BlobGone(path, name))  # a file in the place of a directory blob
+                    self.facts.append(BlobGone(path, name))  # a file replaces a directory blob
                 self.facts.append(fact)
                 change.setdefault("put", []).append(name)
             elif stays:
@@ -60,7 +61,7 @@ class _Derivation:
     def _children(
         self, path: Path, delta: Effect, change: dict[str, list[str]], *, stays: bool
     ) -> tuple[list[str], list[str]]:
-        """Derive the nodes below; the names that come into this node's children (at the end), and those that go."""
+        """Derive the nodes below; returns (names added to this node's children, names removed)."""
         created, dropped = [], []
         for name, below in delta.below.items():
             was = stays and (self._view.stands if below.reset else self._view.exists)((*path, name))

@@ -1,8 +1,8 @@
-"""The trash is emptied for good: what the log dropped goes, what was never the engine's to delete is kept.
+"""Empties the trash: erases what the log dropped, and keeps what the engine did not write.
 
-A dropped node is renamed to the trash whole, in one step. What a person or another program had put into it beside the
-node's own files is told apart here, when a checkpoint erases the trash and looks at each file anyway: a metadata.json
-that was edited by hand, a folder that is neither node nor blob, a tree of its own. These go to the quarantine.
+A dropped node is renamed to the trash as a whole. What a person or another program had put into it is found here, when
+a checkpoint erases the trash and visits each file anyway: a metadata.json edited by hand, a folder that is neither node
+nor blob, a tree of its own. These go to the quarantine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .errors import CorruptionError
 
 
 def empty_trash(storage: wal.Storage) -> list[str]:
-    """Erase the trash; the names, in the quarantine, of what was kept. Holder of the log's right only."""
+    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply."""
     kept: list[str] = []
     try:
         entries = storage.list(layout.TRASH)
@@ -30,7 +30,7 @@ def empty_trash(storage: wal.Storage) -> list[str]:
 
 
 class _Sorting:
-    """What the passes up to one LSN dropped. Names are relative to `.wal/trash/<lsn>`, as they were in the tree."""
+    """What was dropped up to one LSN. Names are relative to `.wal/trash/<lsn>`, as they were in the tree."""
 
     def __init__(self, storage: wal.Storage, lsn: str, kept: list[str]) -> None:
         self._storage = storage
@@ -42,8 +42,8 @@ class _Sorting:
         self._marks = storage.capabilities.attributes
 
     def ways(self) -> None:
-        """From the top: folders that only lead to what was dropped, then a node, or a directory blob."""
-        pending = [("", 0)]  # explicit, since folders may lie deeper than calls may
+        """From the top: folders that only lead to what was dropped, then nodes and directory blobs."""
+        pending = [("", 0)]  # a stack of our own: folders may be nested deeper than calls may be
         while pending:
             wal.safe_point()
             name, depth = pending.pop()
@@ -60,7 +60,7 @@ class _Sorting:
         """A dropped node: its children and blobs go with it."""
         children = self._children(name)
         if children is None or self._is_tree(name, kinds):
-            self._keep(name)  # it cannot be told what is below; or it is a tree of its own
+            self._keep(name)  # its children are unknown, or it is a tree of its own
             return
         for inner, kind in kinds.items():
             if kind is not wal.Kind.FOLDER:
@@ -83,7 +83,7 @@ class _Sorting:
             return False
         if marked:  # a node that its parent did not list yet
             return self._attribute(f"{name}/{layout.METADATA}") is not None
-        return self._attribute(name) is None  # else a directory blob, in which such a name is free
+        return self._attribute(name) is None  # otherwise a directory blob, which may hold a file of this name
 
     def _is_tree(self, name: str, kinds: dict[str, wal.Kind]) -> bool:
         return layout.CONFIG in kinds and folders.is_tree(self._storage, self._in_trash(name))

@@ -1,4 +1,4 @@
-"""Downloads: a blob, or the files of a directory blob, as files of the user's. Imported by the first download."""
+"""Downloads: a blob, or the files of a directory blob, as local files. Imported on the first download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import BlobExistsError
 
 
 def download(blob: OpenBlob, target: str) -> None:
-    """Write a blob to a new file of the user's: whole and verified, or not at all. Raises FileExistsError."""
+    """Write a blob to a new local file: complete and verified, or not at all. Raises FileExistsError."""
     with wal.DeferredInterrupt():
         folder = os.path.dirname(os.path.abspath(target))
         descriptor, temporary = tempfile.mkstemp(prefix=".metatree-", dir=folder)
@@ -26,14 +26,14 @@ def download(blob: OpenBlob, target: str) -> None:
                     file.write(chunk)
                     wal.safe_point()
             os.chmod(temporary, 0o666 & ~_umask())
-            os.link(temporary, target)  # unlike a rename, this never replaces what came there meanwhile
+            os.link(temporary, target)  # unlike a rename, this never replaces a file
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
 
 
 def download_all(blobs: Iterable[tuple[str, OpenBlob]], target: str) -> None:
-    """Write the files of a directory blob (relative name, blob) to a new folder: all of it or nothing."""
+    """Write the files of a directory blob (relative name, blob) to a new local folder: all of them or nothing."""
     with wal.DeferredInterrupt():
         temporary = tempfile.mkdtemp(prefix=".metatree-", dir=os.path.dirname(os.path.abspath(target)))
         try:
@@ -50,17 +50,17 @@ def download_all(blobs: Iterable[tuple[str, OpenBlob]], target: str) -> None:
 
 
 def check_target(target: str) -> None:
-    """Raises BlobExistsError if a download would replace something, and FileNotFoundError, NotADirectoryError or
-    PermissionError naming the folder that should hold it."""
+    """Raises BlobExistsError if a download would replace something; FileNotFoundError, NotADirectoryError or
+    PermissionError, with the target's folder, if that cannot hold it."""
     if os.path.isdir(target) or not os.path.basename(target):
-        raise BlobExistsError(f"{target!r} is a folder: name the file in it that the download is to become")
+        raise BlobExistsError(f"{target!r} is a folder: pass the name of a new file, such as one in it")
     refuse_existing(target)
     folder = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(folder):
         code = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
-        raise OSError(code, "the folder of a download must be there already: make it first", folder)
+        raise OSError(code, "the folder of a download must exist: create it first", folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "nothing may be written into the folder of the download", folder)
+        raise PermissionError(errno.EACCES, "the folder of the download is not writable", folder)
 
 
 def refuse_existing(target: str) -> None:

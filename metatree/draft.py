@@ -1,8 +1,8 @@
 """A `Draft`: changes on top of a view, and the verbs that make them.
 
 A verb first reads and checks, then changes: one that raises has changed nothing. The same verbs serve a transaction
-(whose draft lives for a block, with a read set) and a single call (whose draft lives inside `prepare`, where nothing
-can change any more, so that it needs no read set).
+(its draft lives for a block, with a read set) and a single call (its draft lives inside `prepare`, where the state is
+fixed, so it needs no read set).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Draft:
     """Reads and changes of one transaction."""
 
     def __init__(self, below: View, levels: Sequence[str], reads: ReadSet | None = None) -> None:
-        """`below`: what the changes are laid over. `reads`: None where nothing can change meanwhile."""
+        """`below`: the state under the changes. `reads`: None if that state is fixed."""
         self.delta = Effect()
         self.below = below
         self.view = View(below.reader, (*below.layers, self.delta))
@@ -40,7 +40,8 @@ class Draft:
     # --- resolving ----------------------------------------------------------------------------------------------------
 
     def resolve(self, segments: Sequence[Segment]) -> Path:
-        """The path of a node that need not exist. Raises InvalidLocationError, NodeNotFoundError (a reference)."""
+        """The path of a node that need not exist. Raises InvalidLocationError; NodeNotFoundError for a reference whose
+        node does not exist."""
         if len(segments) > len(self._levels):
             raise InvalidLocationError(
                 f"{len(segments)} segments, but this tree has {len(self._levels)} levels: {', '.join(self._levels)}"
@@ -61,10 +62,10 @@ class Draft:
         return path
 
     def resolve_blob(self, segments: Sequence[Segment], *, damaged: bool = False) -> tuple[Path, str]:
-        """A node that exists and the name of a blob in it, which may not: as many segments as are nodes, then a blob.
+        """(path of a node that exists, name of a blob in it that need not). As many segments as possible name nodes.
 
-        The name is '' if the whole location is a node; `damaged`: also one that is listed but whose file is missing or
-        cannot be parsed.
+        The name is '' if the whole location is a node. `damaged`: also follow nodes that are listed but whose file is
+        missing or cannot be parsed.
         """
         exists = self.view.stands if damaged else self.view.exists
         path: Path = ()
@@ -104,7 +105,7 @@ class Draft:
             raise NodeNotFoundError(f"there is no node {join(path)!r} in {self.view.reader.url}")
 
     def require_above(self, path: Path, name: str) -> None:
-        """For a blob that is not there: raises NodeNotFoundError if the node that should hold it is not either."""
+        """For a blob that does not exist: raises NodeNotFoundError if the node that should hold it does not either."""
         top, below, _ = name.partition("/")
         if below and len(path) < len(self._levels) and not self.view.has_blob(path, top):
             self.require((*path, top))
@@ -112,7 +113,7 @@ class Draft:
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def put(self, path: Path, blobs: Sequence[tuple[str, int, str, Source]], *, force: bool) -> None:
-        """Blobs (name, size, sha256, source) come into the node, which is created with what is missing above it.
+        """Put blobs (name, size, sha256, source) into the node, which is created with what is missing above it.
 
         Raises BlobExistsError, NodeExistsError, InvalidLocationError; then nothing was changed.
         """
@@ -128,9 +129,9 @@ class Draft:
             effect.put_blob(BlobFact(path, name, size, sha256, source))
 
     def _check_blob(self, path: Path, top: str, *, force: bool, new: bool) -> bool:
-        """Whether something has to go before `top` comes. A plain file in place of a plain file need not.
+        """Whether an existing blob must be dropped before `top` is put. Raises BlobExistsError, NodeExistsError.
 
-        `new`: there is no such node yet, so that only a foreign file can be in the way."""
+        `new`: the node does not exist yet, so only a foreign file can be in the way."""
         self.reads.name(path, top)
         if not new:
             twin = self.view.twin(path, top)
@@ -151,8 +152,8 @@ class Draft:
         self._ensure(path, self._check_creatable(path))
 
     def _check_creatable(self, path: Path) -> int:
-        """How many nodes of the path are there. Raises if the first name that is none is taken by a blob, or by a node
-        in another case or form."""
+        """How many nodes of the path exist. Raises BlobExistsError or NodeExistsError if the next name is taken by a
+        blob, or by a name that differs from it only in case or Unicode form."""
         depth = 0
         while depth < len(path) and self.view.exists(path[: depth + 1]):
             self.reads.name(path[:depth], path[depth])
@@ -164,7 +165,7 @@ class Draft:
         parent, name = path[:depth], path[depth]
         twin = self.view.twin(parent, name)
         if twin is not None:
-            self.reads.name(parent, name)  # the refusal is something the caller may build on
+            self.reads.name(parent, name)  # the caller may rely on the refusal
         if twin == name:
             raise BlobExistsError(f"{join((*parent, name))!r} is a blob; a node cannot have its name")
         if twin is not None:
@@ -172,7 +173,7 @@ class Draft:
         return depth
 
     def _ensure(self, path: Path, there: int) -> Effect:
-        """Create what is missing of the path, of which the first `there` nodes exist; the changes of its node."""
+        """Create what is missing of the path, of which the first `there` nodes exist; returns the node's effect."""
         effect = self.delta.at(path[:there])
         for name in path[there:]:
             parent, effect = effect, effect.at((name,))
@@ -186,11 +187,11 @@ class Draft:
         for key, value in values.items():
             current, there = self.view.key(path, key)
             if there and same_value(current, value):
-                self.reads.key(path, key)  # no fact will say so, but the caller relies on it
+                self.reads.key(path, key)  # it makes no fact, but the caller relies on the value
         self.delta.at(path).set_keys(values)
 
     def unset(self, path: Path, keys: Sequence[str]) -> None:
-        """Remove keys of a node; those it does not have are passed over. Raises NodeNotFoundError."""
+        """Remove keys of a node, ignoring those it does not have. Raises NodeNotFoundError."""
         self.require(path)
         self.delta.at(path).unset_keys(keys)
 
@@ -204,8 +205,8 @@ class Draft:
         self.delta.at(path).set_keys(check_values({key: value}))
 
     def delete_node(self, path: Path, *, recursive: bool) -> None:
-        """Drop a node and all below it; with `recursive` also one whose file is missing or cannot be parsed. Raises
-        NodeNotFoundError; NodeExistsError if not empty and not recursive."""
+        """Drop a node and everything below it; with `recursive` also one whose file is missing or cannot be parsed.
+        Raises NodeNotFoundError; NodeExistsError if it is not empty and not `recursive`."""
         if not path:
             raise InvalidLocationError("the root cannot be deleted")
         self.reads.name(path[:-1], path[-1])
@@ -235,9 +236,10 @@ class Draft:
         self.drop_blob(path, self.emptied(path, name))
 
     def emptied(self, path: Path, name: str) -> str:
-        """What goes with a file of a directory blob: the uppermost folder that holds nothing else, or the file itself.
+        """What is dropped with a file of a directory blob: the uppermost folder that holds nothing else, or the file.
 
-        Else an empty folder would stay or not, as the committer happens to work: a directory blob is its files.
+        A directory blob consists of its files: without this an empty folder would remain or not, depending on how the
+        committer works.
         """
         parts = name.split("/")
         rest = self.view.blob_files(path, parts[0]) if len(parts) > 1 else []
@@ -253,7 +255,7 @@ class Draft:
         self.delta.at(path).drop_blob(name)
 
     def graft(self, path: Path, keys: dict[str, Any], blobs: Sequence[BlobFact]) -> None:
-        """A copied node: it exists, with these keys and blobs. `path` was checked by `ensure` of the copy's top."""
+        """Add a copied node with its keys and blobs. `ensure` of the copy's top node has checked `path`."""
         there = len(path) - (not self.view.exists(path))
         effect = self._ensure(path, there)
         effect.set_keys(keys)
@@ -262,7 +264,7 @@ class Draft:
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Equality of JSON values with their types: 1, 1.0 and true are three values."""
+    """Whether two JSON values are equal, types included: 1, 1.0 and true are three values."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The parts of an open tree, wired: storage, log, reader, committer, checkpointer. No verb of the API is here."""
+"""Wires the parts of an open tree: storage, log, reader, committer, checkpointer. It holds no verb of the API."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process before LockTimeoutError
-MAX_UNAPPLIED = 64 << 20  # bytes of log the files may be behind before a background writer applies them itself ...
-MAX_UNAPPLIED_SLOTS = 256  # ... and slots, where hosts share the storage
+# With apply="background", a commit applies the log itself once the files are behind by this many bytes of log ...
+MAX_UNAPPLIED = 64 << 20
+MAX_UNAPPLIED_SLOTS = 256  # ... or by this many slots, where hosts share the storage
 
 _open: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
-    """An open tree's inside."""
+    """The internals of an open tree."""
 
     def __init__(
         self,
@@ -81,12 +82,12 @@ class Engine:
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
         self.committer.start()
         _open.add(self)
-        atexit.unregister(_close_all)  # the last that is registered runs first: before connections are closed
+        atexit.unregister(_close_all)  # registered last, it runs first: before connections are closed
         atexit.register(_close_all)
 
     def _wire(self, *, background: bool) -> None:
-        """Make the parts that work on the log."""
-        # where hosts share the storage, what was published is durable: the mark holds for everybody
+        """Create the parts that work on the log."""
+        # where hosts share the storage, published files are durable: every process can trust the applied mark
         trust = not self.read_only or self.shared
         self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=trust, shared=self.shared)
         self.committer = Committer(
@@ -106,7 +107,7 @@ class Engine:
             vouches_from=0 if self.recovered is not None else self.log.known(),
             batches=checkpoint.SLOTS if self.shared else checkpoint.BATCHES,
         )
-        if self.shared and background:  # a hundred requests now and then, which no caller should wait for
+        if self.shared and background:  # a checkpoint makes about a hundred requests, for which no caller should wait
             self.committer.upkeep = lambda: self._checkpoint_if_due(self.log.known())
         self.committing = Committing(self.log, self.reader, self.committer, self.levels, self.clock)
 
@@ -121,13 +122,13 @@ class Engine:
         return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
 
     def warm(self, segments: tuple[Segment, ...]) -> Found | None:
-        """The node at a location, if it can be told by one look at the log's head; None: ask."""
+        """The node at a location, if it is held in memory at the log's present head; None: use `read`."""
         if self.shared or self._closed or self._pid != os.getpid() or self.active.get() is not None:
             return None
         return self.reader.warm(segments)
 
     def examine(self, question: Callable[[Draft], object]) -> None:
-        """Ask `question` for the sake of what it may raise, before work that a commit will validate anyway."""
+        """Ask `question` only for the errors it may raise, before work that the commit validates again."""
         self.require_usable()
         active = self.active.get()
         if active is not None:
@@ -145,13 +146,13 @@ class Engine:
         return outcome.value
 
     def committed(self, position: wal.Position | None) -> None:
-        """What follows a commit: files, back-pressure, checkpoint. Whatever fails here, the commit is durable: it is a
-        warning, and `flush` raises it."""
+        """The work after a commit: apply, back-pressure, checkpoint. If it fails, the commit is durable all the same:
+        the failure is a warning, and `flush` raises it."""
         if position is None:
             return
         try:
             if self.shared and not self.committer.background:
-                self._checkpoint_if_due(position.lsn)  # it applies as well, under one tenure
+                self._checkpoint_if_due(position.lsn)  # before `committed`, since it also applies, under one tenure
             self.committer.committed(position.lsn)
             due = not self.shared and self.checkpointer.is_due(position.lsn)  # else its log is short
             if self.committer.background and (self.shared or due) and self._is_far_behind(position.lsn):
@@ -174,7 +175,7 @@ class Engine:
             self.checkpoint_quietly()
 
     def checkpoint_quietly(self) -> None:
-        """A checkpoint nobody asked for: what keeps it from being made is kept for `flush` and the next one."""
+        """An automatic checkpoint: a failure is not raised but kept for `flush`, and the next one tries again."""
         try:
             self.checkpointer.run()
         except (OSError, wal.WalError, MetatreeError) as error:
@@ -190,13 +191,13 @@ class Engine:
         return Staging(self.storage, make_txid, self.committing.require_not_aborted)
 
     def let_read(self) -> None:
-        """Before a blob is opened: what the running transaction staged must be there to be read."""
+        """Called before a blob is opened: make what the running transaction staged readable."""
         active = self.active.get()
         if active is not None:
             active.staging.let_read()
 
     def require_usable(self) -> None:
-        """Raises ClosedError; after a fork, reopens first what must not be shared."""
+        """Raises ClosedError. After a fork, first renews what must not be shared."""
         if self._closed:
             raise ClosedError("the tree is closed; open it again with Metatree(root)")
         if self._pid != os.getpid():
@@ -225,7 +226,7 @@ class Engine:
     # --- life cycle -------------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
-        """In a forked child: new locks and threads, and nothing of the transaction that may have been running."""
+        """In a forked child: make new locks and threads, and forget the transaction that may have been running."""
         self._pid = os.getpid()
         self.log.reset_after_fork()
         self.committer.reset_after_fork()
@@ -234,7 +235,7 @@ class Engine:
 
     def close(self) -> None:
         """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""
-        with wal.DeferredInterrupt():  # what is released half could be neither used nor closed again
+        with wal.DeferredInterrupt():  # a half-released tree could be neither used nor closed again
             self._close()
 
     def _close(self) -> None:
@@ -255,13 +256,13 @@ class Engine:
             self.storage.close()
 
     def abandoned_with(self, tree: object) -> weakref.finalize[..., object]:
-        """Have everything released when `tree` is dropped without being closed; to be detached when it was closed."""
+        """Release everything when `tree` is garbage-collected without being closed; `close` detaches the result."""
         finalizer = weakref.finalize(tree, self.abandon)
-        finalizer.atexit = False  # `_close_all` is gentler
+        finalizer.atexit = False  # at exit `_close_all` closes the tree instead
         return finalizer
 
     def abandon(self) -> None:
-        """Release everything at once, as a crash would: for a tree that was dropped without being closed."""
+        """Release everything at once, without applying or a checkpoint: for a tree that was never closed."""
         with wal.DeferredInterrupt():
             if not self._closed and self._pid == os.getpid():
                 self._closed = True
@@ -270,7 +271,7 @@ class Engine:
                 self.storage.close()
 
     def _drain(self) -> None:
-        """Checkpoint; if it cannot be made the log keeps everything, and only files left behind are an error."""
+        """Make a checkpoint. If it fails, the log keeps everything: only files that are behind the log are an error."""
         try:
             self.checkpointer.run()
         except (OSError, wal.WalError, MetatreeError) as error:
@@ -279,7 +280,7 @@ class Engine:
 
 
 def _close_all() -> None:
-    """A program that ends without closing its trees still leaves files that show every commit, and a short log."""
+    """Close every tree that the program left open, so that the files show every commit and the log is short."""
     for engine in list(_open):
         try:
             engine.close()

@@ -1,5 +1,5 @@
-"""What a check holds the files against: the log up to a mark that is noted before they are read, and what was committed
-while they were. A file that shows any state from the mark to the log's head as it is *afterwards* is right (E10)."""
+"""What a check compares the files with: the log up to a mark that is read before them, and what was committed while
+they were read. A file is right if it shows any state from the mark to the log's head *afterwards* (E10)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from .fold import Effect
 from .location import Path
 from .window import fold_log
 
-Excuse = Callable[[Effect], bool]  # whether what was found is as it must be in this state
+Excuse = Callable[[Effect], bool]  # whether a finding would be correct in this state
 
 
 class Expected:
-    """The state that the files must show at least."""
+    """The oldest state that the files may show, and the later ones."""
 
     def __init__(self, log: wal.WriteAheadLog, redo: int, noted: int) -> None:
-        """`noted`: what the files showed, before any was read. Raises CorruptionError, LogCorruptionError."""
+        """`noted`: the LSN that the files showed before any was read. Raises CorruptionError, LogCorruptionError."""
         self._log = log
         self._redo = redo
         self.noted = noted
         self.shown = fold_log(log, redo, noted)
 
     def overtaken(self) -> bool:
-        """Whether records after the mark were trimmed, so that `excused` does not know all states since."""
+        """Whether records after the mark were trimmed, so that `excused` does not see all states since."""
         return self._log.trimmed(fresh=True) > self.noted
 
     def excused(self, path: Path, excuses: Sequence[Excuse]) -> set[int]:
-        """Which of the excuses hold in a state since the mark; they were made by looking at the node `path`."""
+        """The indexes of the excuses that hold in some state since the mark; all concern the node `path`."""
         holding: set[int] = set()
         head = self._log.head(fresh=True)
         if head <= self.noted or not excuses:
@@ -46,7 +46,7 @@ class Expected:
 
 
 def _touches(fact: Fact, path: Path) -> bool:
-    """Whether a fact may change what is seen in the folder of a node: one of it, of a child or of a node above."""
+    """Whether a fact may change the folder of a node: a fact about the node, a child or an ancestor."""
     return len(fact.path) <= len(path) + 1 and all(a == b for a, b in zip(fact.path, path, strict=False))
 
 
@@ -54,19 +54,19 @@ def _touches(fact: Fact, path: Path) -> bool:
 
 
 def agrees(effect: Effect | None, keys: dict[str, object], children: Sequence[str]) -> bool:
-    """Whether a metadata.json of these keys and children shows what the log says of the node."""
+    """Whether a metadata.json with these keys and children agrees with the log."""
     if effect is None:
         return True
     if effect.whole and len(effect.children) != len(children):
         return False
     last = next((name for name, created in reversed(effect.children.items()) if created), None)
     if last is not None and [*children[-1:]] != [last]:
-        return False  # cheap, where the lists are long
+        return False  # a cheap check first: the lists may be long
     return effect.over_keys(keys) == keys and [*effect.over_children(children)] == [*children]
 
 
 def is_gone(window: Effect, path: Path) -> bool:
-    """Whether the log says that there is no node at `path`."""
+    """Whether, according to the log, there is no node at `path`."""
     for depth in range(1, len(path) + 1):
         above, _ = window.find(path[: depth - 1])
         if above is not None and not above.children.get(path[depth - 1], not above.whole):
@@ -78,7 +78,7 @@ def is_gone(window: Effect, path: Path) -> bool:
 
 
 def may_stand(window: Effect, path: Path, name: str) -> bool:
-    """Whether the log says that something has this name in a node's folder, or does not say that it went."""
+    """Whether, according to the log, something may have this name in a node's folder: it was put, or not dropped."""
     effect, covered = window.find(path)
     if effect is None:
         return not covered
@@ -87,12 +87,12 @@ def may_stand(window: Effect, path: Path, name: str) -> bool:
 
 
 def is_blob(effect: Effect, name: str) -> bool:
-    """Whether the log says that a blob, or a directory blob, has this name."""
+    """Whether, according to the log, a blob or a directory blob has this name."""
     return effect.blob(name)[0] is not None or effect.blob_below(name)
 
 
 def is_known(window: Effect, path: Path, name: str) -> bool:
-    """Whether the log says that something of this name came into a node's folder, or went."""
+    """Whether the log holds that something of this name in a node's folder was created or dropped."""
     effect, covered = window.find(path)
     if effect is None:
         return covered

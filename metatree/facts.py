@@ -1,4 +1,4 @@
-"""What a transaction did, as facts, and a log record <-> bytes. Pure. Bytes: docs/log_format.md, "Records of the tree".
+"""Facts: what a transaction did; and a log record <-> bytes. Pure. Format: docs/log_format.md, "Records of the tree".
 
 Facts are effective (decided at the record's own position), addressed by path, and the last writer wins: applying them
 in order, any number of times, from any state in between, ends in the same tree. There is no move, copy or ensure.
@@ -18,7 +18,7 @@ from .location import Path, check_name, join
 from .values import MAX_DEPTH
 
 FORMAT = 1
-ABORTING = 2  # the format of a record that aborts: a version that would commit all the same must refuse the log
+ABORTING = 2  # the format of a record that aborts: a version that would ignore the abort must refuse the log
 
 
 class Inline(NamedTuple):
@@ -38,7 +38,7 @@ Source = Inline | Slice
 
 
 class NodeFact(NamedTuple):
-    """All that is in a node's metadata.json."""
+    """The whole content of a node's metadata.json."""
 
     path: Path
     keys: dict[str, Any]
@@ -46,13 +46,13 @@ class NodeFact(NamedTuple):
 
 
 class NodeGone(NamedTuple):
-    """A node is gone, with all below it."""
+    """A node was dropped, with everything below it."""
 
     path: Path
 
 
 class KeysFact(NamedTuple):
-    """Some keys of a large node."""
+    """Changed keys of a large node."""
 
     path: Path
     set: dict[str, Any]
@@ -60,7 +60,7 @@ class KeysFact(NamedTuple):
 
 
 class ChildFact(NamedTuple):
-    """One name in the long children list of the node `path`."""
+    """A change of one name in the children list of the large node `path`."""
 
     path: Path
     name: str
@@ -78,7 +78,7 @@ class BlobFact(NamedTuple):
 
 
 class BlobGone(NamedTuple):
-    """A blob is gone; a directory blob with all below it."""
+    """A blob was dropped; a directory blob with its files."""
 
     path: Path
     name: str
@@ -91,36 +91,36 @@ Changes = dict[str, dict[str, list[str]]]
 
 
 class Header(NamedTuple):
-    """The part of a record that is kept for ever: to validate against, to find a transaction, and for history."""
+    """The part of a record that is kept for ever, for validation, for finding a transaction, and as history."""
 
     txid: str
     at: str  # UTC, ISO 8601; for people
     who: str  # user@host:pid; for people
-    changes: Changes = {}  # noqa: RUF012  # nobody changes it
+    changes: Changes = {}  # noqa: RUF012  # never changed
     message: str | None = None
     key: str | None = None  # idempotency key
     staged: bool = False  # has files in the staging area
-    aborts: tuple[str, ...] = ()  # ids of transactions that can never be committed any more
+    aborts: tuple[str, ...] = ()  # ids of transactions that can no longer be committed
 
 
-_BEGINNINGS = tuple(b'{"v":%d,' % known for known in (FORMAT, ABORTING))  # of each header that is written here
+_BEGINNINGS = tuple(b'{"v":%d,' % known for known in (FORMAT, ABORTING))  # of every header that this version writes
 _PREFIX = struct.Struct("<I")  # length of the facts' JSON; inline content follows it
 _TOUCHED = frozenset({"set", "unset", "new", "gone", "put", "del"})
 
 
 class _Encoded(wal.Record):
-    """A record that was made here: what it says need not be parsed."""
+    """A record made by this process, with its header and facts, which need not be parsed."""
 
     says: tuple[Header, Sequence[Fact]]
 
 
 def header_of(record: wal.Record) -> Header:
-    """What the record's header says. Raises as `decode_header`."""
+    """The record's header. Raises as `decode_header`."""
     return record.says[0] if isinstance(record, _Encoded) else decode_header(record.header)
 
 
 def facts_of(record: wal.Record) -> Sequence[Fact]:
-    """What the record's body says. Raises as `decode_facts`, and FormatError for a record of a newer format."""
+    """The record's facts. Raises as `decode_facts`, and FormatError for a record of a newer format."""
     if isinstance(record, _Encoded):
         return record.says[1]
     check_format(record.header)
@@ -128,7 +128,7 @@ def facts_of(record: wal.Record) -> Sequence[Fact]:
 
 
 def check_format(header: bytes) -> None:
-    """Raises FormatError for the header of a newer format. The rest is parsed by who needs it: `decode_header`."""
+    """Raises FormatError for a header of a newer format. Only `decode_header` parses the rest."""
     if not header.startswith(_BEGINNINGS):
         decode_header(header)
 
@@ -150,7 +150,7 @@ def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
 
 
 def encode_header(header: Header) -> bytes:
-    """A header's JSON; empty fields are left out."""
+    """A header's JSON, without empty fields."""
     value: dict[str, Any] = {
         "v": ABORTING if header.aborts else FORMAT,
         "txid": header.txid,
@@ -189,11 +189,11 @@ def _row(fact: Fact, offset: int) -> list[Any]:
 
 
 def decode_header(data: bytes) -> Header:
-    """Parse a header. Raises FormatError (newer format), CorruptionError: what it returns has the types it says."""
+    """Parse a header and check its types. Raises FormatError (newer format), CorruptionError."""
     try:
         value = jsontext.load(data)
         if type(value["v"]) is not int:
-            raise ValueError("the format is no number")
+            raise ValueError("the format is not a number")
         if value["v"] not in (FORMAT, ABORTING):
             raise FormatError(f"the log holds a record of format {value['v']}; this version knows {ABORTING}: upgrade")
         aborts = tuple(parts.texts(value["aborts"])) if value["v"] == ABORTING else ()
@@ -201,21 +201,21 @@ def decode_header(data: bytes) -> Header:
         message, key = value.get("message"), value.get("key")
         parts.join_texts((txid, at, who, "" if message is None else message, "" if key is None else key))
         if type(staged) is not bool:
-            raise ValueError("`staged` is true or left out")
+            raise ValueError("`staged` is neither true nor absent")
         changes = value["changes"]
         for change in changes.values():
             for kind, names in change.items():
                 if kind not in _TOUCHED or type(names) is not list:
-                    raise ValueError(f"nothing is touched as {kind!r}")
+                    raise ValueError(f"{kind!r} is not a kind of change")
                 parts.join_texts(names)
         return Header(txid, at, who, changes, message, key, staged, aborts)
     except parts.MALFORMED as error:
-        raise CorruptionError(f"a record's header in the log does not parse: {error!r}") from error
+        raise CorruptionError(f"a record's header in the log cannot be parsed: {error!r}") from error
 
 
 def decode_facts(body: bytes) -> list[Fact]:
     """Parse a body. Raises FormatError for an unknown fact, CorruptionError for anything that no transaction can have
-    written: a log may come from a stranger, and no name in it leads out of the root."""
+    written: a log may come from an untrusted source, and no name in it may lead out of the root."""
     try:
         (length,) = _PREFIX.unpack_from(body)
         start = _PREFIX.size + length
@@ -224,21 +224,21 @@ def decode_facts(body: bytes) -> list[Fact]:
         text = body[_PREFIX.size : start]
         rows = jsontext.load(text)
         if type(rows) is not list:
-            raise ValueError("the facts are no list")
+            raise ValueError("the facts are not a list")
         facts = [_fact(row, body, start) for row in rows]
         brackets = text.count(b"[") + text.count(b"{") - 1 - len(rows)
         if brackets > MAX_DEPTH:
             usual = 2 * sum(isinstance(fact, (NodeFact, KeysFact)) for fact in facts)
             if brackets - usual > MAX_DEPTH:
-                jsontext.dump(rows)  # values nested so deep that they could not be written into a file again
+                jsontext.dump(rows)  # raises for values nested too deeply to be written to a file again
         return facts
     except parts.MALFORMED as error:
-        raise CorruptionError(f"a record's body in the log does not parse: {error!r}") from error
+        raise CorruptionError(f"a record's body in the log cannot be parsed: {error!r}") from error
 
 
 def _fact(row: list[Any], body: bytes, start: int) -> Fact:
     if type(row) is not list:
-        raise ValueError("a fact is no list")
+        raise ValueError("a fact is not a list")
     kind, path = row[0], parts.path(row[1])
     match kind:
         case "node":
@@ -246,7 +246,7 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
             return NodeFact(path, parts.keys(keys), parts.children(path, children))
         case "gone":
             if len(row) != 2 or not path:
-                raise ValueError("a node that is gone has a path, and nothing else")
+                raise ValueError("a dropped node has more than a path")
             return NodeGone(path)
         case "keys":
             _, _, keys, unset = row
@@ -254,7 +254,7 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
         case "child":
             _, _, name, created = row
             if type(created) is not bool:
-                raise ValueError("a child is created or dropped")
+                raise ValueError("a child is neither created nor dropped")
             return ChildFact(path, check_name(name), created)
         case "unblob":
             _, _, name = row
@@ -262,7 +262,7 @@ def _fact(row: list[Any], body: bytes, start: int) -> Fact:
         case "blob":
             _, _, name, size, sha256, *source = row
             if not parts.is_size(size) or not parts.is_sha256(sha256):
-                raise ValueError("a blob's size or sha256 is none")
+                raise ValueError("a blob's size or sha256 is not valid")
             return BlobFact(path, parts.blob_name(name), size, sha256, _source(source, size, body, start))
         case _:
             raise FormatError(f"the log holds a fact of the unknown kind {kind!r}: written by a newer version, upgrade")

@@ -1,4 +1,4 @@
-"""What `check` finds, and in which words: stable for programs (docs/decisions/0035)."""
+"""The kinds of findings of `check`, and its report. Kinds and JSON names are stable (docs/decisions/0035)."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import Any
 
 
 class Weight(enum.Enum):
-    """What a kind of finding means for whoever relies on the tree."""
+    """What a kind of finding means for the users of a tree."""
 
     DAMAGE = "damage"  # something durable is missing or does not read back as it was written
-    CANNOT_READ = "cannot read"  # refused to this user, or not answered now: of damage nothing is known
-    EDIT = "edit"  # somebody else's hand: nothing is lost
-    RECOVERY = "recovery"  # the log holds more than the files are sure to show, and no program is at it, or can be
-    LEFTOVER = "leftover"  # of a program that is at work or died; harms nobody
+    CANNOT_READ = "cannot read"  # access was denied or the storage did not answer: whether there is damage is unknown
+    EDIT = "edit"  # a person or another program changed the tree's files: nothing is lost
+    RECOVERY = "recovery"  # the files may lack commits that the log holds, and no program is applying them, or none can
+    LEFTOVER = "leftover"  # of a program that is running or has died; harmless
 
 
 ADOPT, REVERT, REBUILD, ASIDE = "adopt", "revert", "rebuild", "set aside"  # what `repair` can do
 
-# kind -> its weight, and what may be done about it (`repair` says whether it can)
+# kind -> its weight, and the possible remedies (whether `repair` can apply one depends on the case)
 KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "log": (Weight.DAMAGE, ()),
     "marks": (Weight.DAMAGE, ()),
-    "content-missing": (Weight.DAMAGE, ()),  # of a commit whose blob waits in the staging area
-    "not-applied": (Weight.DAMAGE, ()),  # what is committed: something that it takes is missing or damaged
+    "content-missing": (Weight.DAMAGE, ()),  # the staged content of a blob that is not applied yet
+    "not-applied": (Weight.DAMAGE, ()),  # a commit cannot be applied: something that it needs is missing or damaged
     "node-missing": (Weight.DAMAGE, (REBUILD,)),
     "node-unreadable": (Weight.DAMAGE, (REBUILD,)),
     "node-wrong": (Weight.DAMAGE, (REBUILD,)),
     "blob-missing": (Weight.DAMAGE, (REBUILD,)),
-    "blob-changed": (Weight.DAMAGE, (ADOPT, REVERT)),  # rot, or an edit: its bytes cannot say which
+    "blob-changed": (Weight.DAMAGE, (ADOPT, REVERT)),  # decay or an edit: the bytes cannot tell
     "not-removed": (Weight.DAMAGE, (ASIDE,)),
     "cannot-read": (Weight.CANNOT_READ, ()),
     "node-edited": (Weight.EDIT, (ADOPT, REVERT)),  # in place
-    "node-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # by a file without the engine's mark
+    "node-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # by a file without the engine's attribute
     "blob-extra": (Weight.EDIT, (ADOPT, REVERT)),
     "folder-extra": (Weight.EDIT, (REVERT,)),
     "link": (Weight.EDIT, ()),
     "tree-inside": (Weight.EDIT, ()),
     "twin": (Weight.EDIT, ()),
     "not-recovered": (Weight.RECOVERY, ("recover",)),
-    "cannot-write": (Weight.RECOVERY, ()),  # what is committed: the system did not let the files follow
+    "cannot-write": (Weight.RECOVERY, ()),  # committed, but the system refused to write the files
     "staged": (Weight.LEFTOVER, ("gc",)),
     "unfinished": (Weight.LEFTOVER, ("gc",)),
 }
@@ -56,12 +56,12 @@ class Finding:
 
     @property
     def weight(self) -> Weight:
-        """How bad it is."""
+        """What it means; see `Weight`."""
         return KINDS[self.kind][0]
 
     @property
     def remedies(self) -> tuple[str, ...]:
-        """What may be done about it, in the words of `repair`; none: by hand, as `reason` says."""
+        """The actions of `repair` that may apply; if there are none, `reason` says what to do by hand."""
         return KINDS[self.kind][1]
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,8 +75,8 @@ class Report:
     """What `check` found."""
 
     head: int = 0  # the last committed LSN
-    nodes: int = 0  # looked at
-    blobs: int = 0  # looked at
+    nodes: int = 0  # number checked
+    blobs: int = 0  # number checked
     deep: bool = False  # whether the blobs' content was read
     bytes: int = 0  # of blobs whose content was read
     problems: list[Finding] = field(default_factory=list)
@@ -84,16 +84,16 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """No problems."""
+        """Whether there are no problems."""
         return not self.problems
 
     @property
     def clean(self) -> bool:
-        """Nothing deviates: no problems, and no notes but of leftovers."""
+        """Whether there are no problems, and no notes except of leftovers."""
         return not self.problems and all(note.weight is Weight.LEFTOVER for note in self.notes)
 
     def has(self, weight: Weight) -> bool:
-        """Whether something of this weight was found."""
+        """Whether there is a finding of this weight."""
         return any(finding.weight is weight for finding in (*self.problems, *self.notes))
 
     def as_dict(self) -> dict[str, Any]:

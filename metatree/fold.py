@@ -1,9 +1,9 @@
-"""`fold`: facts -> their net effect. Pure; commit, read and recovery all use this one.
+"""`fold`: facts -> their net effect. Pure; commit, read and recovery all use it.
 
-An `Effect` is a tree of net effects shaped like the tree of nodes. Laid over any state of the files inside its window
-it gives the state at the window's end: a whole node replaces, changed keys and children merge, and of `children` every
-name the window touched is removed from the file's list, then those that end present are appended in the order of their
-last creation, which gives the same list from any state in between.
+An `Effect` is a tree of net effects, shaped like the tree of nodes. Overlaid on any state of the files within its
+window, it gives the state at the window's end. A whole node replaces; changed keys merge. From the file's list of
+children every name that the window touched is removed, then those present at the end are appended in the order of
+their last creation: this gives the same list from any state within the window.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, Node
 from .layout import METADATA
 from .location import Path, fold_name
 
-_NONE: frozenset[str] = frozenset()  # what the sets of an effect begin as: most stay empty, and there are three a node
+_NONE: frozenset[str] = frozenset()  # initial value of an effect's three sets, most of which stay empty: saves memory
 
 
 class Effect:
@@ -38,24 +38,24 @@ class Effect:
     )
 
     def __init__(self) -> None:
-        self.reset = False  # all that was here or below before the window is gone
-        self.left: Set[str] = _NONE  # files that the window had put here before it dropped the node
-        self.exists: bool | None = None  # at the window's end; None: the window does not say
+        self.reset = False  # the window dropped everything that was here and below before it
+        self.left: Set[str] = _NONE  # files that the window put here before it dropped the node
+        self.exists: bool | None = None  # at the window's end; None: unchanged by the window
         self.whole = False  # `keys` and `children` are everything, not changes
         self.keys: dict[str, Any] = {}
         self.unset: Set[str] = _NONE
         self.children: dict[str, bool] = {}  # name -> created (True) or dropped, in the order of the last event
-        self.blobs: dict[str, BlobFact | None] = {}  # None: gone, with all below it
-        self.cleared: Set[str] = _NONE  # blobs that went, also if they came again
+        self.blobs: dict[str, BlobFact | None] = {}  # None: dropped, with everything below it
+        self.cleared: Set[str] = _NONE  # blobs that were dropped, even if put again later
         self.below: dict[str, Effect] = {}
-        self._deep = False  # some blob's name leads into a directory blob
-        self._inner = False  # or did: it may have gone
-        self._names: dict[str, str | None] | None = None  # folded -> actual name, None: free again
+        self._deep = False  # some blob is a file of a directory blob
+        self._inner = False  # the same, or such a file was put or dropped
+        self._names: dict[str, str | None] | None = None  # folded name -> actual name; None: free again
 
     # --- finding ----------------------------------------------------------------------------------------------------
 
     def at(self, path: Path) -> Effect:
-        """The effect on a node, made if there is none yet."""
+        """The effect on a node, created if there is none yet."""
         effect = self
         for name in path:
             below = effect.below.get(name)
@@ -65,10 +65,10 @@ class Effect:
         return effect
 
     def find(self, path: Path) -> tuple[Effect | None, bool]:
-        """The effect on a node if there is one, and whether the node's earlier state is gone (reset here or above)."""
+        """(effect on a node, if any; whether the node's state before the window is gone, by a reset here or above)."""
         effect, covered = self, self.reset
         for name in path:
-            covered = covered or name in effect.blobs  # the name was, or is, a blob's: nothing of a node was there
+            covered = covered or name in effect.blobs  # the name is or was a blob: no node was there
             below = effect.below.get(name)
             if below is None:
                 return None, covered
@@ -77,7 +77,7 @@ class Effect:
         return effect, covered
 
     def walk(self, path: Path = ()) -> Iterator[tuple[Path, Effect]]:
-        """This effect and all below, parents first."""
+        """This effect and all effects below it, parents first."""
         yield path, self
         for name, below in self.below.items():
             yield from below.walk((*path, name))
@@ -92,11 +92,11 @@ class Effect:
         return True
 
     def files_put(self) -> frozenset[str]:
-        """The files that the window put here or below, by their names from here; also those that are gone again."""
+        """The files that the window put here or below, by names relative to the node, even if it dropped them later."""
         return frozenset(self.left).union(self._files_now())
 
     def _files_now(self) -> Iterator[str]:
-        """The same since the window last dropped the node."""
+        """The same, only since the window last dropped the node."""
         yield from self.blobs
         yield from (f"{name}/{file}" for name, below in self.below.items() for file in below.files_put())
         if self.exists:
@@ -105,8 +105,8 @@ class Effect:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def set_whole(self, keys: dict[str, Any], children: tuple[str, ...]) -> None:
-        """The node exists and this is all of its metadata."""
-        if self.whole and tuple(self.children) == children[: len(self.children)]:  # most often one more came
+        """The node exists, and this is all of its metadata."""
+        if self.whole and tuple(self.children) == children[: len(self.children)]:  # usually one more
             for name in children[len(self.children) :]:
                 self.add_child(name)
         else:
@@ -115,13 +115,13 @@ class Effect:
         self.keys, self.unset = dict(keys), _NONE
 
     def set_keys(self, values: dict[str, Any]) -> None:
-        """Keys get values; a key that had one keeps its place."""
+        """Set keys; one that exists keeps its position."""
         self.keys.update(values)
         if self.unset:
             _changeable(self.unset).difference_update(values)
 
     def unset_keys(self, names: Iterable[str]) -> None:
-        """Keys go."""
+        """Remove keys."""
         for name in names:
             self.keys.pop(name, None)
             if not self.whole:
@@ -129,10 +129,10 @@ class Effect:
                 unset.add(name)
 
     def add_child(self, name: str) -> None:
-        """A child was created: it becomes the last one."""
+        """A child was created: it becomes the last."""
         self._note(name, name)
         self.children.pop(name, None)
-        self.children[name] = True  # last: interrupted before it, a whole node that is met again still brings it
+        self.children[name] = True  # last, so that `set_whole` adds it after an interrupt
 
     def drop_child(self, name: str) -> None:
         """A child was dropped."""
@@ -142,18 +142,18 @@ class Effect:
         self._note(name, None)
 
     def drop_node(self, name: str) -> None:
-        """The node below, and all below that, is gone."""
+        """The child node and everything below it was dropped."""
         before, gone = self.below.get(name), Effect()
         gone.reset, gone.exists = True, False
         if before is not None:
-            left = _changeable(before.left)  # handed on, for a name may come and go as often as there are records
+            left = _changeable(before.left)  # moved, not copied: a name may be created and dropped in every record
             left.update(before._files_now())
             gone.left = left
         self.below[name] = gone
         self._note(name, None)
 
     def put_blob(self, fact: BlobFact) -> None:
-        """A blob got this content."""
+        """A blob was put with this content."""
         if self._deep and "/" not in fact.name:
             self.drop_blob(fact.name)
         self._deep = self._deep or "/" in fact.name
@@ -164,7 +164,7 @@ class Effect:
         self._note(top, top)
 
     def drop_blob(self, name: str) -> None:
-        """A blob, or a directory blob with all below it, is gone."""
+        """A blob was dropped, or a directory blob with its files."""
         if self._deep:
             for inner in [other for other in self.blobs if other.startswith(name + "/")]:
                 del self.blobs[inner]
@@ -178,7 +178,7 @@ class Effect:
             self._inner = True
 
     def apply(self, fact: Fact) -> None:
-        """Fold one more fact in; `self` is the root's effect."""
+        """Fold in one more fact; `self` is the root's effect."""
         if isinstance(fact, NodeGone):
             self.at(fact.path[:-1]).drop_node(fact.path[-1])
             return
@@ -199,7 +199,7 @@ class Effect:
     # --- laying over --------------------------------------------------------------------------------------------------
 
     def over_keys(self, keys: dict[str, Any]) -> dict[str, Any]:
-        """The node's keys at the window's end, from those of any state inside it."""
+        """The node's keys at the window's end, given those of any state within it."""
         if self.whole:
             return dict(self.keys)
         if not self.keys and not self.unset:
@@ -207,7 +207,7 @@ class Effect:
         return {**{name: value for name, value in keys.items() if name not in self.unset}, **self.keys}
 
     def over_children(self, children: Iterable[str]) -> dict[str, bool]:
-        """The node's children at the window's end, in order, from those of any state inside it."""
+        """The node's children at the window's end, in order, given those of any state within it."""
         if self.whole:
             return dict(self.children)
         result = {name: True for name in children if name not in self.children}
@@ -215,8 +215,8 @@ class Effect:
         return result
 
     def over_names(self, names: set[str]) -> set[str]:
-        """The names of the node's top-level blobs at the window's end."""
-        # what a dropped node left may be there still, and where there are no folders it looks like a directory blob
+        """The names of the node's top-level blobs at the window's end, given those of any state within it."""
+        # files of a dropped node may still be there; on storage without folders they look like a directory blob
         result = {name for name in names if name not in self.below or self.below[name].exists is not False}
         for name, fact in self.blobs.items():
             if fact is not None:
@@ -236,12 +236,12 @@ class Effect:
         return result
 
     def blob(self, name: str) -> tuple[BlobFact | None, bool]:
-        """What the window says of a blob: its content if it ends present; True if what was there before is gone."""
+        """(the blob's fact if it is present at the window's end; whether its state before the window is gone)."""
         if name in self.blobs:
             return self.blobs[name], True
         node = self.below.get(name.partition("/")[0])
         if node is not None and node.reset:
-            return None, True  # what stands there was, or is, a node
+            return None, True  # a node is or was there
         parent = name.rpartition("/")[0]
         while parent:
             if parent in self.blobs:
@@ -250,11 +250,11 @@ class Effect:
         return None, False
 
     def blob_below(self, name: str) -> bool:
-        """Whether the window puts a file into the directory blob `name`."""
+        """Whether the window puts a file below the directory blob `name`."""
         return self._deep and any(f is not None and n.startswith(name + "/") for n, f in self.blobs.items())
 
     def name_taken(self, folded: str) -> tuple[str | None, bool]:
-        """The child or top-level blob whose folded name is `folded`, and whether the window says anything about it."""
+        """(the child or top-level blob whose folded name is `folded`, if any; whether the window decides that)."""
         if self._names is None:
             self._names = {}
             for name in (*self.below, *self.children, *self.blobs):
@@ -268,7 +268,8 @@ class Effect:
         return None, False
 
     def _note(self, name: str, actual: str | None) -> None:
-        """A name came, or went: unless it changed its kind and is there as the other, or a twin of it is there."""
+        """Record that a name was taken (`actual`) or freed (None). It is not freed while it exists as the other kind,
+        or while a name that differs only in case or form holds its place."""
         if self._names is None:
             return
         folded = fold_name(name)
@@ -283,12 +284,12 @@ class Effect:
 
 
 def _changeable(names: Set[str]) -> set[str]:
-    """The set, or a new one in place of the empty one that it began as."""
+    """`names` if it is a mutable set, else a new one."""
     return names if isinstance(names, set) else set()
 
 
 def fold(facts: Iterable[Fact], effect: Effect | None = None) -> Effect:
-    """The net effect of facts in order, on top of `effect` (changed in place) if given; the result is the root's."""
+    """The net effect on the root of facts in order, added to `effect`, which is changed in place, if given."""
     effect = Effect() if effect is None else effect
     for fact in facts:
         effect.apply(fact)

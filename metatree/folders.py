@@ -1,4 +1,4 @@
-"""Node folders and metadata.json on the storage: reading them. (Writing them is apply.py.)"""
+"""Reads node folders and metadata.json on the storage. (apply.py writes them.)"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .values import CHILDREN, check_values
 
 
 class Attribute(NamedTuple):
-    """What the engine attaches to each file it publishes."""
+    """The attribute that the engine attaches to each file it publishes."""
 
     lsn: int  # of the record that brought it
     sha256: str  # of the content, 64 hex digits
@@ -25,7 +25,7 @@ class Attribute(NamedTuple):
 
     @staticmethod
     def decode(data: bytes | None) -> Attribute | None:
-        """None for an absent or foreign attribute: 'unknown', never an error."""
+        """The attribute; None if it is absent or foreign, which means 'unknown' and is never an error."""
         if data is None:
             return None
         try:
@@ -36,7 +36,7 @@ class Attribute(NamedTuple):
 
 
 def attribute_of(storage: wal.Storage, file: str, handle: BinaryIO) -> Attribute | None:
-    """The attribute of a file that is open: where asking costs a request, the handle has it already."""
+    """The attribute of an open file; where reading it costs a request, the handle has it already."""
     return Attribute.decode(handle.attribute if hasattr(handle, "attribute") else storage.attribute(file))
 
 
@@ -60,27 +60,27 @@ def render(keys: dict[str, Any], children: list[str]) -> bytes:
 
 
 def is_edited(stored: wal.Stored) -> bool:
-    """Whether somebody else changed a file that the engine published; unknown counts as no."""
+    """Whether a file that the engine published was edited by hand; False if that is unknown."""
     attribute = Attribute.decode(stored.attribute)
     return attribute is not None and attribute.sha256 != digest(stored.data)
 
 
 def is_unmarked(storage: wal.Storage, stored: wal.Stored) -> bool:
-    """Whether a metadata.json lacks the mark that the engine gives to each: another program replaced it, or the tree
-    was copied without attributes. The empty one that a root is born with has none, and holds nothing to lose."""
+    """Whether a metadata.json lacks the engine's attribute: another program replaced it, or the tree was copied without
+    attributes. The empty one of a new root has none either, but has no content to lose."""
     marked = Attribute.decode(stored.attribute) is not None
     return storage.capabilities.attributes and not marked and stored.data != render({}, [])
 
 
 def read_node(storage: wal.Storage, path: Path) -> NodeFile:
-    """A node's metadata.json. Raises FileNotFoundError, CorruptionError naming the file: never an empty dict."""
+    """A node's metadata.json. Raises FileNotFoundError, CorruptionError naming the file."""
     name = layout.metadata(path)
     stored = storage.read(name)
     return parse_node(name, stored)
 
 
 def read_nodes(storage: wal.Storage, paths: Sequence[Path]) -> dict[Path, NodeFile | None]:
-    """Several, at once; None for one that cannot be read."""
+    """Several metadata.json files, read in parallel; None for one that cannot be read."""
 
     def read(path: Path) -> NodeFile | None:
         try:
@@ -101,7 +101,7 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
             raise ValueError(f"it holds {type(value).__name__}, not an object")
         children = value.pop(CHILDREN, [])
         if not isinstance(children, list) or len(set(children)) != len(children):
-            raise ValueError("'children' is no list of different names")
+            raise ValueError("'children' is not a list of different names")
         if not known:
             check_values(value)
             for child in children:
@@ -112,11 +112,11 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
 
 
 NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError)
-"""What causes the CorruptionError of a node whose metadata.json is missing or cannot be parsed: no reading helps."""
+"""The causes of the CorruptionError for a metadata.json that is missing or cannot be parsed."""
 
 
 def _way_out(name: str) -> str:
-    """What to do about a metadata.json that cannot be read."""
+    """What to do about a metadata.json that cannot be parsed, for the end of a message."""
     restoring = "restore it, from a backup if repair() cannot"
     folder = name.rpartition("/")[0]
     if not folder or folder.startswith(layout.QUARANTINE):
@@ -125,7 +125,7 @@ def _way_out(name: str) -> str:
 
 
 def missing(path: Path) -> CorruptionError:
-    """The error of a node whose file, or whole folder, is gone."""
+    """The error for a node whose file, or whole folder, is missing."""
     if not path:
         return CorruptionError(f"the root's {layout.METADATA} is missing; restore it from a backup")
     return CorruptionError(
@@ -137,7 +137,7 @@ def missing(path: Path) -> CorruptionError:
 def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool) -> set[str]:
     """The names of a node's top-level blobs on the storage: its files, and the folders that are directory blobs.
 
-    A folder is one if the engine made it as one, or if no node can stand below (`leaf`); other folders are foreign.
+    A folder is one if the engine made it as one, or if there can be no node below (`leaf`); others are foreign.
     """
     names = set()
     for entry in storage.list(layout.folder(path)):
@@ -152,8 +152,8 @@ def top_names(storage: wal.Storage, path: Path, children: object, *, leaf: bool)
 
 
 def is_blob_folder(storage: wal.Storage, folder: str, *, leaf: bool) -> bool:
-    """Whether a folder that is no node is a directory blob: the engine made it as one, or no node can stand there
-    (`leaf`). One that went since it was listed is none; an object store may list it long after."""
+    """Whether a folder that is not a node is a directory blob: the engine made it as one, or there can be no node there
+    (`leaf`). False for one that was removed since it was listed; an object store may list it long after."""
     if leaf and storage.capabilities.folders:
         return True
     try:
@@ -163,8 +163,8 @@ def is_blob_folder(storage: wal.Storage, folder: str, *, leaf: bool) -> bool:
 
 
 def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
-    """The files of a directory blob, as blob names ('dir/sub/file'), in no order; of folders inside it that go while it
-    is walked, none. Raises FileNotFoundError, NotADirectoryError if it is no folder itself."""
+    """The files of a directory blob, as blob names ('dir/sub/file'), in no order. Folders inside it that are removed
+    during the walk are skipped. Raises FileNotFoundError, NotADirectoryError if it is not a folder itself."""
     pending = [name]
     while pending:
         folder = pending.pop()
@@ -183,14 +183,14 @@ def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
 
 
 def is_tree(storage: wal.Storage, name: str) -> bool:
-    """Whether a folder is the root of a tree: not if its `.metatree` was put, as a file of a directory blob."""
+    """Whether a folder is the root of a tree. False if its `.metatree` was put, as a file of a directory blob."""
     file = f"{name}/{layout.CONFIG}"
     entry = storage.entry(file)
     return entry is not None and entry.kind is wal.Kind.FILE and Attribute.decode(storage.attribute(file)) is None
 
 
 def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
-    """The folders, from `name` down, that are the root of a tree."""
+    """The folders at and below `name` that are roots of trees."""
     pending = [name]
     while pending:
         folder = pending.pop()
@@ -205,7 +205,7 @@ def trees_below(storage: wal.Storage, name: str) -> Iterator[str]:
 
 
 def is_headless(storage: wal.Storage, name: str) -> bool:
-    """Whether a folder stands there that holds something, but no metadata.json, and is no directory blob of ours."""
+    """Whether it is a folder with content, but without metadata.json, that is not a directory blob of ours."""
     entry = storage.entry(name)
     if entry is None or entry.kind is not wal.Kind.FOLDER or storage.entry(f"{name}/{layout.METADATA}") is not None:
         return False
@@ -213,7 +213,7 @@ def is_headless(storage: wal.Storage, name: str) -> bool:
 
 
 def is_foreign_file(storage: wal.Storage, name: str) -> bool:
-    """Whether a file stands there that is not ours; one of ours may only not be removed yet."""
+    """Whether there is a file without our attribute. (One with it may be a file that is not removed yet.)"""
     entry = storage.entry(name)
     try:
         return entry is not None and entry.kind is wal.Kind.FILE and storage.attribute(name) is None

@@ -1,4 +1,4 @@
-"""What is not the engine's own in a node's folder: it carries no attribute. Found, and given back after a replay."""
+"""Foreign content: files and folders without the engine's attribute. Finds it, and returns it after a replay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .folders import Attribute
 
 
 def holds_foreign(storage: wal.Storage, name: str) -> bool:
-    """Whether a file, or a file anywhere in a folder, carries no attribute of the engine."""
+    """Whether the file, or some file in the folder or below it, lacks the engine's attribute."""
     entry = storage.entry(name)
     if entry is None or entry.kind is wal.Kind.OTHER:
         return entry is not None
@@ -19,7 +19,7 @@ def holds_foreign(storage: wal.Storage, name: str) -> bool:
 
 
 def is_foreign(storage: wal.Storage, name: str) -> bool:
-    """Whether neither a file nor anything in a folder, nor the folder itself, carries an attribute of the engine."""
+    """Whether the file or folder and everything below it lacks the engine's attribute."""
     entry = storage.entry(name)
     if entry is None or entry.kind is wal.Kind.OTHER:
         return entry is not None
@@ -30,8 +30,8 @@ def is_foreign(storage: wal.Storage, name: str) -> bool:
 
 
 def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str:
-    """Put a copy of a file that somebody changed into the quarantine; its name there. The file itself stays until it is
-    replaced, so that nobody misses it meanwhile."""
+    """Put a copy of a file that was edited by hand into the quarantine; returns its name there. The file itself stays
+    in place until it is replaced."""
     kept, number = layout.quarantine("edited", f"{lsn}/{name}"), 0
     while storage.entry(kept if not number else f"{kept}.{number}") is not None:
         number += 1
@@ -41,12 +41,12 @@ def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str
 
 
 def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: frozenset[str]) -> None:
-    """A node that is made once more keeps what is foreign in the one that stood there, which was moved to `aside`.
+    """Move foreign content from `aside`, the earlier folder of a node, into `folder`, where the node was made again.
 
-    Only if that one was published for records after `since`, the beginning of the window that is applied: what was in
-    a node from before, which the window dropped, went with it. None: the window dropped nothing there. (If the window
-    made and dropped a node of this name before, this one may be meant: then too much is given back, never too little.)
-    `ours`: files, by their names in the node, that are not foreign even if they carry no attribute.
+    Only if the earlier folder was made for a record after `since`, the beginning of the applied window: foreign
+    content of an older node was dropped with it. None: the window dropped no node there. (If the window made and
+    dropped a node of this name before, the folder may be that one's: then too much is returned, never too little.)
+    `ours`: names, relative to the node, of files that are not foreign even if they lack the attribute.
     """
     if not storage.capabilities.attributes or not (since is None or _is_made_since(storage, aside, since)):
         return
@@ -61,7 +61,7 @@ def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None, 
 
 
 def _is_made_since(storage: wal.Storage, folder: str, since: int) -> bool:
-    """Whether it is a node's folder (that of a directory blob is marked) that the window made."""
+    """Whether it is the folder of a node that the window made. A directory blob's folder has an attribute itself."""
     entry = storage.entry(folder)
     if entry is None or entry.kind is not wal.Kind.FOLDER or storage.attribute(folder) is not None:
         return False

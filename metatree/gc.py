@@ -1,7 +1,8 @@
-"""Collecting what dead writers left in the engine's folders (docs/decisions/0036).
+"""Collects what dead writers left in the engine's folders (docs/decisions/0036).
 
-A folder's age only chooses: a writer may be slow instead of dead. So each transaction chosen is aborted first, by a
-record, and only what the log says can never be committed is taken away. A collection that dies is finished by the next.
+Age only selects candidates, since an old writer may be slow rather than dead. So each selected transaction is first
+aborted by a record, and only what can never be committed after that is removed. If a collection dies, the next one
+completes it.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ _TXID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{16}").fullmatch  # as `Clock.txid` 
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection found, and did or would do. Names are relative to the root."""
+    """What a collection found, and what it did or would do. Names are relative to the root."""
 
-    done: bool = False  # not only a plan
-    old: list[str] = field(default_factory=list)  # to be taken away: staged blobs that were never committed, and ...
+    done: bool = False  # carried out, not only planned
+    old: list[str] = field(default_factory=list)  # to be collected: staged blobs that were never committed, and ...
     scratch: list[str] = field(default_factory=list)  # ... unfinished files
-    young: list[str] = field(default_factory=list)  # left alone: their writers may be at work, or nobody told their age
+    young: list[str] = field(default_factory=list)  # left alone: the writer may be running, or the age is unknown
     foreign: list[str] = field(default_factory=list)  # in the staging area, but not the engine's: never touched
     bytes: int = 0  # in `old` and `scratch`
-    kept: list[str] = field(default_factory=list)  # in the quarantine
-    erased: list[str] = field(default_factory=list)  # where there are no folders to move
+    kept: list[str] = field(default_factory=list)  # new names in the quarantine
+    erased: list[str] = field(default_factory=list)  # where the storage has no folders
 
     @property
     def clean(self) -> bool:
-        """There was nothing to take away."""
+        """Whether there was nothing to collect."""
         return not (self.old or self.scratch)
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,13 +70,13 @@ def collect(engine: Engine, *, older_than: float, dry_run: bool) -> Collected:
 
 
 def _time_there(engine: Engine) -> float | None:
-    """The time by the clock that the ages are told by: that of the storage. None if it tells none."""
+    """The present time in seconds by the storage's clock, by which ages are measured; None if it reports none."""
     name = f"{layout.SCRATCH}/gc-{engine.clock.token(8).hex()}"
     engine.storage.publish(name, b"", b"", durable=False)
     try:
         return wal.written_at(engine.storage, name)
     finally:
-        with suppress(OSError):  # an old one is collected as any unfinished file
+        with suppress(OSError):  # if it remains, it is collected later like any unfinished file
             engine.storage.erase(name)
 
 
@@ -95,14 +96,14 @@ def _choose(
             found.foreign.append(folder)
             continue
         names = [f"{folder}/{name}" for name in names_in(storage, folder)]
-        # Whoever says 0 means all: also where nobody tells the time.
+        # 0 means all, even if the age is unknown.
         if older_than == 0 or _age(storage, [folder, *names], now) >= older_than:
             found.old.append(folder)
             found.bytes += sum(_size(storage, name) for name in names)
         else:
             found.young.append(folder)
     for name in leftovers:
-        # No record makes these safe: never younger ones, and no folders, which a committer may hold for long.
+        # No record protects their writers: so GRACE seconds at least, and no folders, which a committer may keep long.
         entry = storage.entry(name)
         if entry is None or entry.kind is not wal.Kind.FILE:
             continue
@@ -112,12 +113,12 @@ def _choose(
 
 
 def _age(storage: wal.Storage, names: list[str], now: float | None) -> float:
-    """Seconds since the last sign of life in these; less than none if one does not tell."""
+    """Seconds since any of these was last written; -1 if that is unknown for one of them."""
     if now is None:
         return -1.0
     ages = []
     for name in names:
-        with suppress(FileNotFoundError, IsADirectoryError):  # gone; a folder in a bucket has no time of its own
+        with suppress(FileNotFoundError, IsADirectoryError):  # gone, or a folder in a bucket, which has no time
             written = wal.written_at(storage, name)
             ages.append(-1.0 if written is None else now - written)
     return min(ages, default=-1.0)
@@ -131,13 +132,13 @@ def _size(storage: wal.Storage, name: str) -> int:
 def _take_away(engine: Engine, found: Collected) -> None:
     txids = [folder.rpartition("/")[2] for folder in found.old]
     aborted = engine.committing.abort(txids) if txids else ()
-    found.old = [layout.staged_folder(txid) for txid in aborted]  # the others were committed meanwhile
+    found.old = [layout.staged_folder(txid) for txid in aborted]  # the others have been committed
     for name in (*found.old, *found.scratch):
         if engine.storage.capabilities.folders:
             aside = layout.quarantine(name.split("/")[1], name.rpartition("/")[2])
             kept = engine.storage.set_aside(name, aside)
-            found.kept += [kept] if kept is not None else []  # None: another collection was faster
-        else:  # a move would be a copy of every byte, and nobody can commit them any more
+            found.kept += [kept] if kept is not None else []  # None: another collection did it
+        else:  # moving would copy every byte, and nobody can commit them any more
             engine.storage.erase(name)
             found.erased.append(name)
     found.done = True

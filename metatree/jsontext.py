@@ -1,7 +1,7 @@
 """JSON text: the one module through which this package reads and writes it.
 
-orjson where it is installed, the standard library where it is not (a free-threaded Python). Both write the same
-values; digests are always of the bytes that were written, never of a second serialisation.
+Uses orjson if it is installed, else the standard library (free-threaded Python). Both write the same values; a digest
+is always of the bytes that were written, never of a second serialisation.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ def dump(value: Any) -> bytes:
 
 
 def dump_readable(value: Any) -> bytes:
-    """Indented by two, one trailing newline: what a person opens with `cat`."""
+    """Indented by two, with a newline at the end: for files that people read."""
     if orjson is not None:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def load(data: bytes) -> Any:
-    """Parse UTF-8 JSON. Raises ValueError (orjson's and json's errors both are)."""
+    """Parse UTF-8 JSON. Raises ValueError, of which orjson's and json's errors are subclasses."""
     if orjson is not None:
         return orjson.loads(data)
     try:
         text = data.decode("utf-8")
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded)
         if "\\u" in text:
-            dump(value)  # a UnicodeEncodeError if there is half a surrogate pair
+            dump(value)  # raises UnicodeEncodeError for a lone surrogate
         return value
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def load_strict(data: bytes) -> Any:
-    """Parse like `load`, and raise ValueError on a key that stands twice in one object (orjson keeps the last)."""
+    """Parse like `load`, but raise ValueError for a key that occurs twice in an object (orjson keeps the last)."""
     return json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=_no_constant)
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return result
 
 

@@ -1,14 +1,14 @@
-"""Every name of the tree on its storage, made and parsed here only. Bytes: docs/log_format.md.
+"""Every name of the tree on its storage is made and parsed here, and only here. Contents: docs/log_format.md.
 
 metadata.json                   of the root; <model>/metadata.json, <model>/<version>/metadata.json, …
-.metatree                       what kind of tree this is; born last, then immutable
+.metatree                       what kind of tree this is; created last, then immutable
 .lock                           a tripwire for metatreedb 0.2.3; not our lock
 .wal/                           the log's folder (its own names: wal/names.py)
-.wal/staged/<txid>/<n>          blobs, and `pack`s, on their way in
+.wal/staged/<txid>/<n>          staged blobs; small ones together in a `pack`
 .wal/tmp/                       files being written, before their rename
 .wal/trash/<lsn>/               removed nodes and blobs until the next checkpoint
 .wal/quarantine/                what was set aside for a person to look at
-.metatree-probe-<token>/        of `metatree doctor` at work; not of any tree
+.metatree-probe-<token>/        of a running `metatree doctor`; belongs to no tree
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCRATCH = ".wal/tmp"
 STAGED = ".wal/staged"
 TRASH = ".wal/trash"
 QUARANTINE = ".wal/quarantine"
-PROBE = ".metatree-probe-"  # begins the name of a folder in which a storage is examined; it goes afterwards
+PROBE = ".metatree-probe-"  # prefix of the temporary folder in which `metatree doctor` tests a storage
 
 ENGINE_NAMES = frozenset({CONFIG, TRIPWIRE, LOG})  # in the root only
 BORN_BEFORE_CONFIG = frozenset({LOG, TRIPWIRE, METADATA})  # what a killed `create` may leave
@@ -44,12 +44,12 @@ def metadata(path: Path) -> str:
 
 
 def blob(path: Path, name: str) -> str:
-    """A blob of a node; `name` may lead into a directory blob."""
+    """A blob of a node; `name` may be that of a file in a directory blob."""
     return "/".join((*path, name))
 
 
 def staged_folder(txid: str) -> str:
-    """Where a transaction's blobs wait."""
+    """The folder of a transaction's staged blobs."""
     return f"{STAGED}/{txid}"
 
 
@@ -61,25 +61,25 @@ def staged(txid: str, number: int) -> str:
 def check_staged(name: str) -> str:
     """`name` if it is that of a staged file. Raises ValueError."""
     if not _STAGED(name):
-        raise ValueError(f"{name!r} is no staged file")
+        raise ValueError(f"{name!r} is not the name of a staged file")
     return name
 
 
 def pack(txid: str, number: int = 0) -> str:
-    """A transaction's small blobs, one after the other; mostly there is one such file."""
+    """A file of a transaction's small blobs, one after another; usually there is only one."""
     return f"{STAGED}/{txid}/pack{number or ''}"
 
 
 def trash(lsn: int, name: str) -> str:
-    """Where something removed by the records up to `lsn` goes."""
+    """Where something goes that is removed when applying records up to `lsn`."""
     return f"{TRASH}/{lsn}/{name}"
 
 
 def trash_of(lsn: str, name: str) -> str:
-    """The same for an entry of the trash; '' is all of it."""
+    """The same for a name in the trash; '' is the whole folder."""
     return f"{TRASH}/{lsn}/{name}" if name else f"{TRASH}/{lsn}"
 
 
 def quarantine(reason: str, name: str) -> str:
-    """Where something is kept for a person; `reason` is one word such as 'edited', 'staged', 'tmp'."""
+    """Where something is kept for a person to look at; `reason` is one word, such as 'edited', 'staged', 'tmp'."""
     return f"{QUARANTINE}/{reason}/{name}"

@@ -1,4 +1,4 @@
-"""Locations: parse, validate, substitute. Pure: no I/O, and nothing invalid gets past it.
+"""Locations: parse, validate, substitute. Pure: no I/O.
 
 A location is a string `"model/v1"`, a tuple of segments `("model", "v1")`, or a dict from level names to segments
 `{"model": "m", "version": {"metadata": "active"}}`. A segment is a plain name or a **reference**, written `<key>`:
@@ -18,19 +18,19 @@ from .errors import InvalidLocationError
 Path = tuple[str, ...]
 Location = str | Sequence[str] | Mapping[str, Any]
 
-MAX_SEGMENT = 200  # bytes of UTF-8: every filesystem's 255 less room for temporary endings
-MAX_PATH = 900  # bytes of UTF-8: below S3's key limit with room for a root
+MAX_SEGMENT = 200  # bytes of UTF-8: the 255 of most filesystems, less room for temporary suffixes
+MAX_PATH = 900  # bytes of UTF-8: below S3's limit for keys, with room for a root
 
 _RESERVED = {"metadata.json", ".wal", ".lock", ".metatree", "lost+found"}
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in "123456789¹²³"}
-_PLAIN = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,198}").fullmatch  # most names: only a device's is no good among them
+_PLAIN = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,198}").fullmatch  # most names: valid unless a device's
 _FORBIDDEN = set('\\/*?[]:<>"|')
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 _BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c\ufeff")
 
 
 class Reference(NamedTuple):
-    """A segment to be replaced by a value of the node reached so far."""
+    """A segment to be replaced by the value of a key of the node reached so far."""
 
     key: str
 
@@ -39,16 +39,17 @@ Segment = str | Reference
 
 
 def fold_name(name: str) -> str:
-    """The form under which two names are the same name, so that a tree can be copied to any filesystem."""
+    """Two names that are equal in this form may not stand side by side, so that a tree can be copied to any
+    filesystem."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def check_name(name: object) -> str:
-    """`name`, as a plain string, if it can stand as one segment on every storage. Raises InvalidLocationError."""
+    """`name` as a plain str, if it is valid as a segment on every storage. Raises InvalidLocationError."""
     if type(name) is not str:
         if not isinstance(name, str):
             raise InvalidLocationError(f"a segment is a string, not {type(name).__name__}: {name!r}")
-        name = str.__str__(name)  # a subclass: every handle gives out what the log holds
+        name = str.__str__(name)  # an instance of a subclass
     if _PLAIN(name) and name.lower() not in _DEVICES:
         return name
     reason = _fault(name)
@@ -57,12 +58,12 @@ def check_name(name: object) -> str:
     return name
 
 
-_good: set[str] = set()  # names that were found good: of a long list only those that are new are looked at
+_good: set[str] = set()  # names found valid, so that only the new ones of a long list are checked
 _MAX_GOOD = 1 << 16
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:
-    """Many names at once, as `check_name`; the result holds each once."""
+    """Check many names as `check_name` does; the result holds each once."""
     distinct = frozenset(names)
     new = distinct - _good
     for name in new:
@@ -98,21 +99,21 @@ def _fault(name: str) -> str:
 def _reserved(name: str) -> str:
     low = fold_name(name)
     if low in _RESERVED:
-        return "the name is the engine's own"
+        return "the name is reserved for the engine"
     if low.endswith(".tmp") or low.startswith(".nfs"):
-        return "such names are taken by temporary files"
+        return "such names are reserved for temporary files"
     if low.partition(".")[0].rstrip() in _DEVICES:
-        return "it is a device on Windows"
+        return "it is the name of a device on Windows"
     return ""
 
 
 def check_inner(name: object) -> str:
-    """A segment below a directory blob: nothing there is the engine's, so names such as metadata.json are free."""
+    """A segment inside a directory blob: the engine has no files there, so names such as metadata.json are allowed."""
     return str.__str__(name) if isinstance(name, str) and fold_name(name) in _RESERVED else check_name(name)
 
 
 def check_blob_name(name: str) -> str:
-    """A blob's name in its node, with `/` inside a directory blob."""
+    """`name` if it is valid as a blob's name, with `/` for files of a directory blob. Raises InvalidLocationError."""
     top, *inner = name.split("/")
     check_name(top)
     for segment in inner:
@@ -140,7 +141,8 @@ def check_length(path: Path) -> Path:
 def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
     """The segments of a location, each valid by itself. Raises InvalidLocationError before any I/O.
 
-    From the third on a segment may lie inside a directory blob, so `check_inner` holds; who resolves it knows better.
+    From the third segment on it may be a file in a directory blob, so only `check_inner` is applied: what it is turns
+    out when it is resolved.
     """
     if isinstance(location, str):
         return _parse_string(location)
@@ -189,7 +191,7 @@ def _parse_segment(part: object) -> Segment:
 def _parse_mapping(location: Mapping[str, Any], keys: Sequence[str]) -> tuple[Segment, ...]:
     unknown = [name for name in location if name not in keys]
     if unknown:
-        raise InvalidLocationError(f"{unknown[0]!r} is no level of this tree; its levels are {', '.join(keys)}")
+        raise InvalidLocationError(f"{unknown[0]!r} is not a level of this tree; its levels are {', '.join(keys)}")
     segments: list[Segment] = []
     for depth, key in enumerate(keys):
         if key not in location:
@@ -214,21 +216,21 @@ def _parse_level(value: object) -> Segment:
 
 
 def substitute(reference: Reference, metadata: Mapping[str, Any], node: Path) -> str:
-    """The name that a reference stands for. Raises InvalidLocationError; the value can never escape its node."""
+    """The name that a reference stands for. Raises InvalidLocationError if the value is not a valid segment."""
     where = "/".join(node) or "the root"
     if reference.key not in metadata:
         raise InvalidLocationError(f"<{reference.key}>: {where} has no key {reference.key!r}")
     value = metadata[reference.key]
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is {value!r}, neither string nor integer")
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is {value!r}, not a string or integer")
     try:
         return check_name(str(value))
     except InvalidLocationError as error:
-        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is no valid name: {error}") from error
+        raise InvalidLocationError(f"<{reference.key}>: the value in {where} is not a valid name: {error}") from error
 
 
 def join(path: Path) -> str:
-    """The text form, for records and messages; the root is ''."""
+    """A path as text, for records and messages; the root is ''."""
     return "/".join(path)
 
 

@@ -1,4 +1,4 @@
-"""One node's folder, held against what the log says of it: the part of `check` that reads files."""
+"""Compares one node's folder with the log: the part of `check` that reads files."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from .location import Path, fold_name, join
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-_READS = 3  # of a blob that is replaced while it is read
+_READS = 3  # attempts at a blob that is replaced while it is read
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error of reading says nothing of what is there: not that it is absent, damaged or something else."""
+    """Whether an error of a read leaves it unknown what is there: it may be absent, intact or damaged."""
     return isinstance(error, OSError) and not isinstance(error, (*_ABSENT, IsADirectoryError, wal.UnsafePathError))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The tree that is looked at, and how."""
+    """The tree that is checked, and how."""
 
     storage: wal.Storage
-    depth: int  # of its levels: below them are no nodes
+    depth: int  # number of levels: there are no nodes below them
     adopted: bool  # from metatreedb 0.2.3, whose files have no mark
     deep: bool
-    tell: Callable[[int], None]  # that so many bytes more were read
+    tell: Callable[[int], None]  # called with the number of further bytes read
 
     def is_there(self, folder: str) -> bool:
-        """Whether a folder that was listed exists: an object store may list for a while what is gone."""
+        """Whether a folder that was listed exists: an object store may list removed folders for a while."""
         return self.storage.capabilities.folders or bool(self.storage.versions(folder))
 
 
 @dataclass(slots=True)
 class _Found:
     finding: Finding
-    excuse: Excuse | None  # in which state it would be no finding
+    excuse: Excuse | None  # whether it is correct in a given state; None: in no state
     problem: bool
 
 
 class Look:
-    """What is found in one node's folder."""
+    """The findings in one node's folder."""
 
     def __init__(self, place: Place, path: Path, shown: Effect) -> None:
-        """`shown`: what the tree's files must show."""
+        """`shown`: the effect that the tree's files must show."""
         self._place = place
         self._storage = place.storage
         self._path = path
@@ -63,7 +63,7 @@ class Look:
         self.blobs = 0
 
     def run(self) -> None:
-        """Look."""
+        """Check the folder."""
         name = layout.metadata(self._path)
         try:
             if self._metadata(name):
@@ -75,7 +75,7 @@ class Look:
             self._problem("node-missing", name, reason, lambda window: is_gone(window, self._path))
 
     def settle(self, expected: Expected) -> bool:
-        """Take back what a commit during the look explains. False: some of these commits are not known any more."""
+        """Drop the findings that a commit during the check explains. False: some of these commits were trimmed."""
         excuses = [(found, found.excuse) for found in self._found if found.excuse is not None]
         holding = expected.excused(self._path, [excuse for _, excuse in excuses])
         for n in holding:
@@ -83,7 +83,7 @@ class Look:
         return len(holding) == len(excuses) or not expected.overtaken()
 
     def report_to(self, report: Report) -> None:
-        """Add to a report."""
+        """Add the findings to a report."""
         report.nodes += 1
         report.blobs += self.blobs
         for found in self._found:
@@ -97,7 +97,7 @@ class Look:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """Around what reads a file or folder: that it cannot be read says nothing about its content."""
+        """Context manager around reads: a file that cannot be read is a finding of its own, not damage."""
         try:
             yield
         except OSError as error:
@@ -108,7 +108,7 @@ class Look:
     # --- its metadata.json --------------------------------------------------------------------------------------------
 
     def _metadata(self, name: str) -> bool:
-        """Whether the node's children are known now."""
+        """Check the metadata.json; returns whether the node's children are known."""
         try:
             with self._reading(name):
                 stored = self._storage.read(name)
@@ -126,7 +126,7 @@ class Look:
         if file.edited:
             self._problem("node-edited", name, "was edited by hand: its content is not what the engine published")
         elif folders.is_unmarked(self._storage, stored) and not self._place.adopted:
-            reason = "carries no mark of the engine: replaced by another program, or copied without attributes"
+            reason = "has no attribute of the engine: replaced by another program, or copied without attributes"
             tell = self._problem if wrong else self._note
             tell("node-replaced", name, f"{reason}; the log says otherwise" if wrong else reason)
         elif wrong:
@@ -151,7 +151,7 @@ class Look:
             if entry.kind is wal.Kind.OTHER:
                 self._problem("link", full, "is a link or special file, which the engine neither follows nor opens")
             elif name not in self.children:
-                with suppress(*_ABSENT), self._reading(full):  # what went since it was listed: the log says if it may
+                with suppress(*_ABSENT), self._reading(full):  # removed since the listing: the log tells
                     self._entry(name, entry)
         if path and layout.CONFIG in entries and folders.is_tree(self._storage, layout.folder(path)):
             reason = f"is a tree of its own as well: it holds {layout.CONFIG}. {_MOVE_OUT}"
@@ -169,7 +169,7 @@ class Look:
         if not self._place.is_there(full):
             return
         if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
-            reason = "a folder that is no node and no blob; it is left alone"
+            reason = "a folder that is neither a node nor a blob; it is left alone"
             self._note("folder-extra", full, reason, lambda window: is_known(window, self._path, name))
             return
         for inner in folders.files_below(self._storage, self._path, name):
@@ -224,7 +224,7 @@ class Look:
         elif entry is None or not is_file:
             reason = "is missing, though the log says it was applied"
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
-        elif entry.size != fact.size and not self._place.deep:  # else its content was compared
+        elif entry.size != fact.size and not self._place.deep:  # with `deep` the content was compared
             reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
             self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
 

@@ -1,9 +1,9 @@
-"""The engine's numbers in the log's head file: which index means what. All volatile, see `load_mark` of the log."""
+"""Indexes of the engine's marks in the log. All are volatile; see `WriteAheadLog.load_mark`."""
 
 from __future__ import annotations
 
-APPLIED = 0  # the files show every record up to here
-APPLIED_SMALL = 1  # ... all but the large metadata.json files that were put off
-FAULT = 2  # changed to a new random value by whoever sees a flush fail
-FAULT_SEEN = 3  # FAULT as it was when the last checkpoint had made everything durable
-REWRITES = 4  # changed to a new random value by whoever writes files of a window again
+APPLIED = 0  # LSN: the files show every record up to it
+APPLIED_SMALL = 1  # LSN: the same, except for large metadata.json files whose writing was deferred
+FAULT = 2  # set to a new random value by each process that sees a write or flush fail
+FAULT_SEEN = 3  # the value of FAULT at the last checkpoint
+REWRITES = 4  # set to a new random value by each process that rewrites the files of a window

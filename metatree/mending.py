@@ -1,7 +1,7 @@
-"""Carrying a repair's plan out. Each part may be cut short and done again.
+"""Carries out the plan of a repair. Each part may be interrupted and run again.
 
-What the log supplies is written again under the right to apply, as a recovery does. What goes is renamed into the
-quarantine. What is adopted becomes one commit, so that log, files and all readers agree; its files follow as any do.
+What the log supplies is written again under the right to apply, as in recovery. What is set aside is renamed into the
+quarantine. What is adopted becomes one commit, so that log, files and readers agree; it is applied like any other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .view import View
 if TYPE_CHECKING:
     from .engine import Engine
 
-_ROUNDS = 10  # a rebuilt node may show what is wrong below it
+_ROUNDS = 10  # once a node is rebuilt, the next check may find problems below it
 
 
 def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: bool, dry_run: bool) -> Repaired:
@@ -68,7 +68,7 @@ class _Mending:
         if adopted:
             self._adopt(adopted)
 
-    # --- from the log, or out of the way ------------------------------------------------------------------------------
+    # --- from the log, or into the quarantine -------------------------------------------------------------------------
 
     def _bring_back(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
         committer, log = self._engine.committer, self._engine.log
@@ -89,7 +89,7 @@ class _Mending:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
                 self._result.kept += [went] if went is not None else []
             else:
-                self._result.failed[step.path] = "a checkpoint came in between: the log does not hold it any more"
+                self._result.failed[step.path] = "another checkpoint was made: the log no longer holds its content"
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class _Mending:
         self._result.lsn = None if outcome.position is None else outcome.position.lsn
 
     def _fact(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> Fact:
-        """What makes an edit official; noted in `changes`, and in what the commit relies on."""
+        """The fact that adopts an edit; also records the change in `changes`, and what the commit relies on."""
         source = step.source or step.path
         if is_node(step):
             return self._node(
@@ -129,14 +129,14 @@ class _Mending:
         segments = step.path.split("/")
         path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
         if not name:
-            raise CorruptionError(f"{step.path} is a node by now")
+            raise CorruptionError(f"{step.path} is now a node")
         draft.reads.name(path, name)
         size, sha256, place = staging.add_existing(source, share=False)
         changes.setdefault(join(path), {}).setdefault("put", []).append(name)
         return BlobFact(path, name, size, sha256, place)
 
     def _node(self, path: Path, file: folders.NodeFile, draft: Draft, changes: Changes) -> NodeFact:
-        """The keys as the file has them; of children those that are there, since a list makes no node."""
+        """A node with the keys in the file, and those of its listed children that exist: a list entry makes no node."""
         check_size(file.keys)
         keys, listed = self._engine.reader.ask(lambda _: (dict(draft.view.keys(path)), list(draft.view.children(path))))
         draft.reads.all_keys(path)
@@ -166,7 +166,7 @@ class _Mending:
 
 
 def _only(window: Effect, steps: Sequence[Step]) -> Effect:
-    """Of a window's effect that on what the steps name; a node that is missing comes back with all below it."""
+    """The part of a window's effect that concerns the steps; a missing node comes back with everything below it."""
     chosen = Effect()
     for step in steps:
         path, name = supplies(window, step) or ((), "")

@@ -1,4 +1,4 @@
-"""A node's metadata as callers get it: read-only all the way down, and watched where a transaction reads it."""
+"""A node's metadata as returned to callers: read-only at every depth, and recorded when a transaction reads it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Metadata(Mapping[str, Any]):
         return repr(self._keys)
 
     def keys(self) -> KeysView[str]:
-        """The names of the keys: not by way of `Mapping`, for which `dict(metadata)` takes three times as long."""
+        """The names of the keys. Overrides `Mapping.keys`, with which `dict(metadata)` takes three times as long."""
         return self._keys.keys()
 
 
 class WatchedMetadata(Metadata):
-    """In a transaction: each key that is looked at goes into the read set, so that changes of other keys commute."""
+    """In a transaction: each key that is read goes into the read set, so that changes of other keys do not conflict."""
 
     __slots__ = ("_path", "_watch")
 
     def __init__(self, keys: dict[str, Any], path: Path, watch: Watch) -> None:
-        """`watch` is told what is looked at."""
+        """`watch` is called for each read."""
         super().__init__(keys)
         self._path = path
         self._watch = watch
@@ -66,7 +66,7 @@ class WatchedMetadata(Metadata):
         return super().__repr__()
 
     def keys(self) -> KeysView[str]:
-        """A view through which to look."""
+        """A view that records what is read through it."""
         return KeysView(self)
 
     def _look_at_all(self) -> None:

@@ -1,4 +1,4 @@
-"""Parsed nodes, kept at a reader's head: each record that the reader meets brings them forward."""
+"""Parsed nodes at a reader's head: every record that the reader reads updates them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ class NodeState:
     __slots__ = ("blobs", "children", "edited", "keys", "names", "weight")
 
     def __init__(self, keys: dict[str, Any], children: dict[str, bool], weight: int, edited: bool = False) -> None:
-        self.keys = keys  # never changed in place: handed out to callers
+        self.keys = keys  # never changed in place: callers hold it
         self.children = children  # in order; changed in place
         self.weight = weight  # roughly the bytes of its metadata.json
         self.edited = edited  # the file was changed by hand
-        self.blobs: set[str] | None = None  # top-level blob names, once somebody asked
+        self.blobs: set[str] | None = None  # top-level blob names, once they were needed
         self.names: dict[str, str] = {}  # folded -> actual, of children and blobs; filled with `blobs`
 
     @staticmethod
     def of(keys: dict[str, Any], children: Iterable[str]) -> NodeState:
-        """A node whose metadata is known, though not from its file."""
+        """A node whose metadata comes from a record instead of its file."""
         node = NodeState(keys, dict.fromkeys(children, True), 0)
         node.weight = 64 + _weight(keys) + sum(map(len, node.children)) + 8 * len(node.children)
         return node
 
     def add_name(self, name: str) -> None:
-        """A child or top-level blob came, if names are kept."""
+        """A child or top-level blob was created; does nothing while names are not kept."""
         if self.blobs is not None:
             self.names[fold_name(name)] = name
 
     def drop_name(self, name: str) -> None:
-        """A child or top-level blob went; the name may have changed its kind, or gone to a twin in another case."""
+        """A child or top-level blob was dropped. Its name stays if it exists as the other kind, or if a name that
+        differs only in case has replaced it."""
         gone = name not in self.children and not (self.blobs and name in self.blobs)
         if gone and self.names.get(fold_name(name)) == name:
             del self.names[fold_name(name)]
@@ -52,21 +53,21 @@ def _weight(keys: dict[str, Any]) -> int:
 
 
 class NodeCache:
-    """Nodes by path, the least recently used ones dropped beyond CACHE_BYTES. A node that is not here is unknown."""
+    """An LRU cache of nodes by path, of about CACHE_BYTES. A node that is not in it may or may not exist."""
 
     def __init__(self, *, eager: bool = False) -> None:
-        """`eager`: also keep what a record shows whole and nobody has asked for, where reading a file is a request."""
+        """`eager`: also keep nodes that a record holds whole but nobody has read: where a read is a request."""
         self._eager = eager
         self._nodes: OrderedDict[Path, NodeState] = OrderedDict()
-        self._below: dict[Path, set[str]] = {}  # names of a node's children at or below which a node is kept
+        self._below: dict[Path, set[str]] = {}  # node -> its children with a kept node at or below them
         self._weight = 0
-        # Where locations lead, until anything kept here is changed. May be looked at without a lock: an entry is of one
-        # state, and is forgotten before that state is left.
+        # Resolved locations, cleared before any change here. May be read without the lock: an entry describes one
+        # state, and is removed before the cache leaves that state.
         self.resolved: dict[tuple[Segment, ...], Found] = {}
 
     def resolve(self, segments: tuple[Segment, ...]) -> Found | None:
-        """The kept node at a location; None if one that is needed is not kept. Raises InvalidLocationError (what a
-        reference stands for)."""
+        """The kept node at a location; None if it, or one that a reference needs, is not kept. Raises
+        InvalidLocationError for the value of a reference."""
         path: Path = ()
         for segment in segments:
             if isinstance(segment, Reference):
@@ -94,7 +95,8 @@ class NodeCache:
         """Keep a node."""
         self.resolved.clear()
         self._drop(path)
-        # The way down first: interrupted between two steps, it leads to a node that is not kept, but to each that is.
+        # `_below` first: after an interrupt between the two steps it may lead to a node that is not kept, which is
+        # harmless, but every kept node can be found.
         for depth, name in enumerate(path):
             self._below.setdefault(path[:depth], set()).add(name)
         self._weight += node.weight
@@ -115,7 +117,7 @@ class NodeCache:
             del self._below[path]
 
     def forward(self, fact: Fact) -> None:
-        """Bring what is kept to the state after `fact`."""
+        """Update the kept nodes to the state after `fact`."""
         self.resolved.clear()
         if not self._nodes and not self._eager:  # as while an opener follows the log
             return
@@ -151,14 +153,14 @@ class NodeCache:
             self._drop(other)
 
     def _kept(self, path: Path) -> Iterator[Path]:
-        """The kept nodes at and below `path`."""
+        """The paths of the kept nodes at and below `path`."""
         if path in self._nodes:
             yield path
         for name in self._below.get(path, ()):
             yield from self._kept((*path, name))
 
     def _whole(self, fact: NodeFact, old: NodeState) -> None:
-        if tuple(old.children) == fact.children[: len(old.children)]:  # most often one more came
+        if tuple(old.children) == fact.children[: len(old.children)]:  # usually one more
             for name in fact.children[len(old.children) :]:
                 self._come(name, old)
             self._grow(old, _weight(fact.keys) - _weight(old.keys))
@@ -166,7 +168,7 @@ class NodeCache:
             return
         node = NodeState.of(fact.keys, fact.children)
         if old.blobs is not None:
-            # a child's folder that was listed before the child was known had to be taken for a directory blob
+            # the folder of a child may have been listed, as a directory blob, before the child was known
             node.blobs, node.names = old.blobs - node.children.keys(), old.names
             for name in node.children.keys() - old.children.keys():
                 node.add_name(name)
@@ -181,12 +183,12 @@ class NodeCache:
             self._come(fact.name, node)
 
     def _come(self, name: str, node: NodeState) -> None:
-        """A child comes; what was listed before it was known had to be taken for a directory blob."""
+        """Add a child. Its folder may have been listed, as a directory blob, before the child was known."""
         if node.blobs is not None:
             node.blobs.discard(name)
         node.add_name(name)
         self._grow(node, len(name) + 8)
-        node.children[name] = True  # last: interrupted before it, a whole node that is met again still brings it
+        node.children[name] = True  # last: after an interrupt before it, `_whole` of the same fact still adds it
 
     def _grow(self, node: NodeState, weight: int) -> None:
         node.weight += weight

@@ -1,7 +1,7 @@
-"""What a net effect asks of an object store: objects to be there, and objects to be gone. Pure but for what is read.
+"""What a net effect requires of an object store: objects to publish and objects to remove. Pure.
 
-There are no folders: a node is the objects whose names begin with its path. Every step names the version it replaces,
-so that a committer that was paused and overtaken changes nothing that its successor made.
+There are no folders: a node is the objects whose names begin with its path. Every step names the version that it
+replaces, so a committer that was paused and overtaken changes nothing that its successor published.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ABSENT = ""
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An object that has to be there, and what is in it."""
+    """An object that must exist, and its content."""
 
     name: str
     path: Path  # of its node
@@ -36,11 +36,11 @@ class Plan:
 
     blobs: list[Wanted] = field(default_factory=list)
     nodes: list[Wanted] = field(default_factory=list)  # parents first
-    gone: list[tuple[str, Path]] = field(default_factory=list)  # everything at and below a name, and the node it is in
+    gone: list[tuple[str, Path]] = field(default_factory=list)  # (name: it and everything below it; its node)
 
 
 def plan(effect: Effect) -> Plan:
-    """What `effect`, the root's, asks for."""
+    """The plan for the root's effect."""
     found = Plan()
     _plan(effect, (), found)
     return found
@@ -64,8 +64,8 @@ def _plan(effect: Effect, path: Path, found: Plan) -> None:
 
 
 def metadata(wanted: Wanted, old: wal.Stored | None, lsn: int) -> bytes:
-    """The text of a node's metadata.json, from the one that is there. Raises CorruptionError if that is needed and
-    missing. It ends in a run of spaces and tabs that spells `lsn`: else two versions of the same text would be one."""
+    """The content of a node's metadata.json, based on the stored one. Raises CorruptionError if that is needed but
+    missing. It ends with `stamp(lsn)`, so that equal texts of two LSNs are two versions (an ETag is of the content)."""
     effect = wanted.effect
     if effect.whole:
         keys, children = effect.keys, list(effect.children)
@@ -78,23 +78,23 @@ def metadata(wanted: Wanted, old: wal.Stored | None, lsn: int) -> bytes:
 
 
 def stamp(lsn: int) -> bytes:
-    """`lsn` in binary, as spaces and tabs."""
+    """`lsn` in binary, 0 as a space and 1 as a tab."""
     return f"{lsn:b}".translate({48: " ", 49: "\t"}).encode()
 
 
 def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
-    """The deepest first: a node is complete before its parent lists it."""
+    """Nodes grouped by depth, deepest first: a node is complete before its parent lists it."""
     for depth in sorted({len(wanted.path) for wanted in nodes}, reverse=True):
         yield [wanted for wanted in nodes if len(wanted.path) == depth]
 
 
 def is_gone(name: str, headers: Iterable[Mapping[str, Mapping[str, list[str]]]]) -> bool:
-    """Whether the object `name` is not to be there after records with these changes, though it was before them."""
+    """Whether records with these changes drop the object `name`, given that it existed before them."""
     parts = name.split("/")
     gone = False
     for changes in headers:
         above = [(below, change) for below, change in _around(parts, changes)]
-        # what a record drops, it drops before it puts anything, in whatever order it names its nodes
+        # a record drops before it puts, whatever the order of nodes in its header
         for below, change in above:
             inner, dropped = "/".join(below), [*change.get("gone", ()), *change.get("del", ())]
             gone = gone or any(inner == out or inner.startswith(out + "/") for out in dropped)
@@ -108,7 +108,7 @@ def is_gone(name: str, headers: Iterable[Mapping[str, Mapping[str, list[str]]]])
 def _around(
     parts: list[str], changes: Mapping[str, Mapping[str, list[str]]]
 ) -> Iterator[tuple[list[str], Mapping[str, list[str]]]]:
-    """The changes of each node that an object lies in or below, and the object's name from there."""
+    """For each changed node that contains the object: (the object's name relative to it, its changes)."""
     for text, change in changes.items():
         node = text.split("/") if text else []
         below = parts[len(node) :]
@@ -117,7 +117,7 @@ def _around(
 
 
 def prefixes(name: str) -> Iterator[str]:
-    """The names of what an object lies in."""
+    """The names of all folders, so to speak, that contain an object."""
     at = name.find("/")
     while at >= 0:
         yield name[:at]

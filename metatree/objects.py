@@ -1,9 +1,9 @@
-"""`apply` where there are no folders: makes the objects show a net effect, whoever else may believe to do so.
+"""`apply` on storage without folders: makes the objects show a net effect, safely even beside another committer.
 
-Read, then look at the log, then publish: what was read is no newer than what is folded, so no step takes back what a
-later record brought. A step whose object is not the version that was expected is planned again from what is there.
+Order: read objects, read the log, publish. What was read is then no newer than what is folded, so no step undoes what a
+later record has put. If an object is not of the expected version, its step is planned again from what is stored.
 
-What this process published last is remembered by its version, and what is not known is first taken to be absent: so the
+The versions that this process published are remembered, and an unknown object is first assumed to be absent: so an
 ordinary commit reads nothing.
 """
 
@@ -26,39 +26,42 @@ from .outcome import Outcome
 from .sources import Sources
 
 REMEMBERED = 20_000  # versions
-_PATIENCE = 50  # plans of one pass; each needs somebody else's change in between
+_PATIENCE = 50  # plans of one pass; each new one requires a change by another process
 
 
 @dataclass(slots=True)
 class _Pass:
-    """One application."""
+    """The state of one application."""
 
     tenure: wal.Tenure
-    head: int  # the effect is that of the records up to here
+    head: int  # the last LSN that `effect` contains
     effect: Effect
     plan: Plan
     sources: Sources
     outcome: Outcome = field(default_factory=Outcome)
     seen: dict[str, wal.Stored | None] = field(default_factory=dict)  # metadata.json files that were read
-    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # what was found at and below a name
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> versions found at and below it
     done: set[str] = field(default_factory=set)  # objects that show `head`
     reading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Objects:
-    """Applies for one handle; remembers versions."""
+    """Applies for one handle, and remembers versions."""
 
     def __init__(self, storage: wal.Storage, log: wal.WriteAheadLog) -> None:
         self._storage = storage
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
         self._stale: set[str] = set()  # names to be read before they are published
-        self._made: dict[str, int] = {}  # what this tenure created, or may have: name -> for the records up to here
-        self._unsure: list[dict[str, int]] = []  # the same of tenures that were lost
+        self._made: dict[str, int] = {}  # objects that this tenure has created, or may have: name -> LSN applied
+        self._unsure: list[dict[str, int]] = []  # the same of lost tenures, not checked yet
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
-        """Make the objects show `fold(head)`, or that of a later head; what came of it, and of which head."""
-        self._made.clear()  # of the tenure before, which was given back in order
+        """Make the objects show `fold(head)`, or that of a later head; returns (outcome, head that was applied).
+
+        Raises UnavailableError if objects keep changing.
+        """
+        self._made.clear()  # the tenure before this one was released normally
         self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
@@ -69,14 +72,14 @@ class Objects:
 
     @property
     def unsure(self) -> bool:
-        """Whether a tenure was lost and what came of it has not been looked at: then all since the redo mark is to be
-        applied again, which also brings back what the lost one removed though its successor had put it again."""
+        """Whether a tenure was lost and its effects are not checked yet. Then everything since the redo mark must be
+        applied again, which also restores objects that the lost one removed after its successor had put them."""
         return bool(self._unsure)
 
     def _apply(self, fold: Callable[[int], Effect], work: _Pass) -> tuple[Outcome, int]:
         for _ in range(_PATIENCE):
             while self._look(work):
-                newest = self._log.head(fresh=True)  # never an older one than what was read
+                newest = self._log.head(fresh=True)  # a cached one may be older than the objects
                 if newest == work.head:
                     break
                 work.head, work.effect = newest, fold(newest)
@@ -87,7 +90,7 @@ class Objects:
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
 
     def lost(self) -> None:
-        """Another committer took over, or may have: before anything else, what this one did is looked at again."""
+        """Another committer has taken over, or may have: the next `apply` first checks what this one has created."""
         self._unsure.append(dict(self._made))
         self._made.clear()
         self._known.clear()
@@ -95,7 +98,7 @@ class Objects:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _look(self, work: _Pass) -> bool:
-        """Read what has to be known and is not; whether anything had to be read."""
+        """Read what the plan needs and is not known; returns whether anything had to be read."""
         nodes = [w for w in work.plan.nodes if w.name not in work.seen and self._must_read(w)]
         blobs = [w for w in work.plan.blobs if w.name in self._stale and w.name not in work.versions]
         gone = [name for name, _ in work.plan.gone if name not in work.versions]
@@ -119,7 +122,7 @@ class Objects:
     # --- publishing ---------------------------------------------------------------------------------------------------
 
     def _publish(self, work: _Pass) -> bool:
-        """Carry out the plan; False if some objects were not what was thought: they are stale now."""
+        """Carry out the plan; False if some objects had unexpected versions, which are now marked stale."""
         wanted = {w.name for w in (*work.plan.blobs, *work.plan.nodes)}
         self._remove_all(work, wanted, first=True)
         self._each(work, work.plan.blobs, self._put_blob)
@@ -174,7 +177,7 @@ class Objects:
         work.outcome.nodes += 1
 
     def _is_edited(self, old: wal.Stored) -> bool:
-        """Whether the log's word replaces somebody else's; in an adopted tree an unmarked file is from before that."""
+        """Whether the file was edited by hand; in an adopted tree, one without the attribute is older than the log."""
         if folders.is_unmarked(self._storage, old):
             return not config.is_adopted(self._storage)
         return folders.is_edited(old)
@@ -183,12 +186,12 @@ class Objects:
         expect = there or self._known.get(name, ABSENT)
         attribute = folders.Attribute(work.head, sha256).encode()
         if expect == ABSENT:
-            self._made.setdefault(name, work.head)  # before: if the reply gets lost, it may be there all the same
+            self._made.setdefault(name, work.head)  # before the request: if its reply is lost, the object may exist
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
         self._remember(name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
-        with work.reading:  # small blobs lie in a pack, one after the other: read it in their order, once
+        with work.reading:  # reads a pack of small blobs in order, once
             return work.sources.read(fact)
 
     def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
@@ -202,7 +205,7 @@ class Objects:
             self._known.popitem(last=False)
 
     def _remove_all(self, work: _Pass, wanted: set[str], *, first: bool) -> None:
-        """What goes; `first`: what stands where something of another kind is to come (E3), else the rest, later."""
+        """Remove objects. `first`: only those in the place of something of another kind (E3); else the others."""
         above = {prefix for name in wanted for prefix in prefixes(name)}
         steps = [
             (name, version, path)
@@ -236,8 +239,9 @@ class Objects:
     # --- after a tenure was lost --------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        """What a lost tenure created after its successor had dropped it goes again: nothing else could have slipped by
-        the versions that its steps named. First the object, then the log: what is put again later is another version.
+        """Remove what a lost tenure created after its successor had dropped it. Every other late step names a version
+        that its successor has replaced, and fails. The object is read before the log: one that is put again later has
+        another version.
         """
         for made in self._unsure:
             names = sorted(made)
@@ -260,4 +264,4 @@ class Objects:
             if self._storage.attribute(name) is not None:
                 self._storage.remove(name, version)
         except (FileNotFoundError, wal.ChangedError):
-            return  # it is somebody else's now
+            return  # another process has removed or replaced it

@@ -1,4 +1,4 @@
-"""Opening a tree: what is there decides whether it is opened, created, adopted from metatreedb 0.2.3, or refused."""
+"""Opens a tree: depending on what is there, opens it, creates it, adopts it from metatreedb 0.2.3, or refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .root import refuse_inside_tree, tree_above
 
 
 def parse_consistency(consistency: str | float) -> float:
-    """Seconds by which a read may be out of date. Raises ValueError."""
+    """The number of seconds by which a read may be out of date. Raises ValueError."""
     if consistency == "strong":
         return 0.0
     if isinstance(consistency, str) or not consistency >= 0:
@@ -22,12 +22,12 @@ def parse_consistency(consistency: str | float) -> float:
 
 
 class Opened(NamedTuple):
-    """An opened tree's parts."""
+    """The parts of an opened tree."""
 
     levels: tuple[str, ...]
     log: wal.WriteAheadLog
-    shared: bool  # hosts share the log: it is one of slots
-    recovered: recovery.Recovered | None  # what was replayed, if this was the first opener of a log of one machine
+    shared: bool  # hosts share the tree: its log is a slot log
+    recovered: recovery.Recovered | None  # what was replayed, if this was the first opener of an append log
 
 
 class Opening:
@@ -54,16 +54,17 @@ class Opening:
         self._recovered: recovery.Recovered | None = None
 
     def open(self, keys: tuple[str, ...] | None) -> Opened:
-        """Open, create or adopt the tree; `keys` are its levels, if the caller named them."""
+        """Open, create or adopt the tree; `keys`: its levels, if the caller gave them. Raises the errors of
+        `Metatree()`."""
         levels, log, kind = self._open(keys)
         return Opened(levels, log, kind == "slots", self._recovered)
 
     def _open(self, keys: tuple[str, ...] | None) -> tuple[tuple[str, ...], wal.WriteAheadLog, str]:
         found = config.read(self._storage)
         if found is None and not config.is_free(self._storage):
-            found = config.read(self._storage)  # another process may have made the tree meanwhile
+            found = config.read(self._storage)  # another process may have created the tree just now
             if found is None and self._read_only:
-                raise MetatreeError(f"{self._storage.url} is no tree: it has no {layout.CONFIG}{self._above()}")
+                raise MetatreeError(f"{self._storage.url} is not a tree: it has no {layout.CONFIG}{self._above()}")
             if found is None:
                 raise MetatreeError(
                     f"{self._storage.url} is neither a tree nor empty: it has no {layout.CONFIG}; choose an empty or "
@@ -86,7 +87,7 @@ class Opening:
         return levels, log, kind
 
     def _above(self) -> str:
-        """For who looks for a tree here: where it begins."""
+        """The end of a message: the tree that the folder lies inside, if any."""
         above = tree_above(self._storage.url)
         return "" if above is None else f"; it lies inside the tree {above}: name that folder"
 
@@ -99,7 +100,7 @@ class Opening:
         if log.id != found.log_id:
             log.close()
             raise CorruptionError(
-                f"the log in {self._storage.url}/{layout.LOG} is that of another tree (log {log.id}, "
+                f"the log in {self._storage.url}/{layout.LOG} belongs to another tree (log {log.id}, "
                 f"{layout.CONFIG} says {found.log_id}): the folders of two trees were mixed; restore one of them whole"
             )
         return log

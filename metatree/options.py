@@ -10,10 +10,10 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    """The options that a command line gives. Raises ValueError, without what was given: it may be a secret.
+    """The options on a command line. Raises ValueError, without the value in its message: it may be a secret.
 
-    A value is text, but for what cannot be one: true, false, null, {...} and [...] are read as JSON. Numbers stay
-    text, since keys can look like one.
+    A value is text, except that true, false, null, {...} and [...] are parsed as JSON. Numbers stay text, since
+    access keys can look like numbers.
     """
     options = {}
     for text in texts:
@@ -32,4 +32,4 @@ def _value(key: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError(f"the value of {key} is no JSON") from None  # the cause would show it
+        raise ValueError(f"the value of {key} is not valid JSON") from None  # the cause would show it

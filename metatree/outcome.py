@@ -1,4 +1,4 @@
-"""How a net effect is applied, and what came of it."""
+"""How a net effect is applied, and with what outcome."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Outcome:
 
 
 class Mode(enum.Enum):
-    """What is known of the files before an application."""
+    """What is known about the files before an application."""
 
-    FOLLOW = enum.auto()  # they show the state at the window's beginning, or anything since: the ordinary case
-    REWRITE = enum.auto()  # they show the window's end, but their content may not have reached the disk
-    REPLAY = enum.auto()  # a crash came in between: any part of the window may have been lost, nobody reads meanwhile
+    FOLLOW = enum.auto()  # they show some state of the window, from its beginning on: the ordinary case
+    REWRITE = enum.auto()  # they show the window's end, but their content may not be durable
+    REPLAY = enum.auto()  # after a crash: any part of the window may be lost; no other process reads now

@@ -1,6 +1,6 @@
-"""Parts of a record that was read, each checked at once and fast: a log may come from a stranger. Pure.
+"""Fast checks of the parts of a record that was read: a log may come from an untrusted source. Pure.
 
-Each check raises one of MALFORMED for what no transaction can have written, whatever its type is.
+Each check raises one of MALFORMED for anything that no transaction can have written, whatever its type.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .values import CHILDREN, MAX_KEY_BYTES, check_key
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
 _MAX_SIZE = 2**63 - 1  # bytes of a file
 
-join_texts = "".join  # the fastest way to a TypeError unless all are strings
+join_texts = "".join  # the fastest check that all are strings: raises TypeError
 is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
 
 
-@lru_cache(maxsize=4096)  # neighbouring facts are of the same few nodes
+@lru_cache(maxsize=4096)  # consecutive facts concern the same few nodes
 def path(text: str) -> Path:
     """A node's path."""
     if type(text) is not str:
-        raise ValueError("a path is no string")
+        raise ValueError("a path is not a string")
     names = split(text)
     for name in names:
         check_name(name)
@@ -67,9 +67,9 @@ def blob_name(name: str) -> str:
 
 
 def keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a node. How deep their values are nested is left to the caller."""
+    """The keys of a node. The caller checks how deep their values are nested."""
     if type(values) is not dict:
-        raise ValueError("keys are no object")
+        raise ValueError("keys are not an object")
     for key in values:
         if not key or len(key) > MAX_KEY_BYTES // 4 or key == CHILDREN:
             check_key(key)
@@ -79,11 +79,11 @@ def keys(values: dict[str, Any]) -> dict[str, Any]:
 def texts(names: list[str]) -> list[str]:
     """A list of strings."""
     if type(names) is not list:
-        raise ValueError("names are no list")
+        raise ValueError("names are not a list")
     join_texts(names)
     return names
 
 
 def is_size(number: object) -> bool:
-    """Whether it is a number of bytes."""
+    """Whether it is a valid number of bytes."""
     return type(number) is int and 0 <= number <= _MAX_SIZE

@@ -1,6 +1,6 @@
-"""Committed reads: what the files and the un-applied records say of nodes and blobs, in the state of one record.
+"""Committed reads: nodes and blobs in the state after one record, from the files and the records not applied yet.
 
-Everything here is called by a question that `ask` answers, but for `bring`'s and `warm`'s shortcuts: see `asking.py`.
+Questions that `ask` runs call these methods: see `asking.py`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Reader(Asking):
             node = NodeState(file.keys, dict.fromkeys(file.children, True), file.size, file.edited)
             if effect is not None:
                 node.keys, node.children = effect.over_keys(node.keys), effect.over_children(node.children)
-        if not node.edited:  # who edited it may put it back
+        if not node.edited:  # an edited file may be restored without a record, so it is read each time
             self._window.nodes.keep(path, node)
         return node
 
     def names(self, path: Path, node: NodeState) -> dict[str, str]:
-        """Folded -> actual name of every child and top-level blob of a node."""
+        """Folded name -> actual name of every child and top-level blob of a node."""
         if node.blobs is None:
             blobs = self.blobs(path, node)
             node.blobs = blobs
@@ -67,8 +67,8 @@ class Reader(Asking):
         return names - node.children.keys()
 
     def bring(self, paths: Sequence[Path]) -> None:
-        """By a question, of nodes that it is going to ask for: read their files at once, where each is a request. What
-        is wrong with one is told when it is asked for."""
+        """Called by a question for the nodes it will read: read their files in parallel, since each is a request. An
+        error is raised when the node is read."""
         self._unsettled = True
         missing = [path for path in paths if self._window.nodes.get(path) is None]
         self._ahead = folders.read_nodes(self._storage, missing)
@@ -84,7 +84,7 @@ class Reader(Asking):
     # --- blobs --------------------------------------------------------------------------------------------------------
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
-        """What the un-applied records say of a blob: its fact, and whether the file, if any, is out of date."""
+        """(a blob's fact in the records not applied yet, if any; whether they make its file, if any, out of date)."""
         effect, covered = self._window.effect.find(path)
         fact, said = (None, False) if effect is None else effect.blob(name)
         return fact, covered or said
@@ -94,20 +94,20 @@ class Reader(Asking):
         node = self.node(path)
         if node is None:
             if not self._storage.capabilities.folders:
-                return False  # saves two requests; a foreign object is met, and kept, when ours is published
+                return False  # saves two requests; a foreign object is found, and kept, when ours is published
             self._unsettled = True
             return folders.is_foreign_file(self._storage, layout.blob(path, name))
         known = self._knows_blob(path, name)
         if known is not None:
             return known
         if node.blobs is not None and "/" not in name and not self._storage.capabilities.folders:
-            return name in node.blobs  # saves a request; a foreign file that came since is met when ours is published
+            return name in node.blobs  # saves a request; a new foreign file is found when ours is published
         self._unsettled = True
         entry = self._storage.entry(layout.blob(path, name))
         return entry is not None and entry.kind is not wal.Kind.OTHER
 
     def _knows_blob(self, path: Path, name: str) -> bool | None:
-        """What the window says of a blob's existence; None if nothing."""
+        """Whether a blob exists according to the window; None if the window does not tell."""
         effect, _ = self._window.effect.find(path)
         fact, said = self.blob(path, name)
         if fact is not None or (effect is not None and effect.blob_below(name)):
@@ -115,7 +115,7 @@ class Reader(Asking):
         return False if said else None
 
     def blob_files(self, path: Path, name: str) -> set[str]:
-        """The files of a directory blob at the head, as blob names; empty if it is none."""
+        """The files of a directory blob at the head, as blob names; empty if it is not one."""
         if self.node(path) is None:
             return set()
         files: set[str] = set()
@@ -127,7 +127,8 @@ class Reader(Asking):
         return files if effect is None else effect.over_blob_files(name, files)
 
     def open_file(self, path: Path, name: str) -> tuple[BinaryIO, folders.Attribute | None]:
-        """A blob's file, which no un-applied record touches, and its attribute. Raises FileNotFoundError, Moved."""
+        """A blob's file, which no record waiting to be applied touches, and its attribute. Raises FileNotFoundError,
+        Moved."""
         file = layout.blob(path, name)
         if self.node(path) is None:
             raise FileNotFoundError(file)

@@ -22,8 +22,8 @@ T = TypeVar("T")
 Names = list[str]  # under another name, since `list` is a verb here
 
 
-_AHEAD = 63  # nodes that a walk asks for together with the next one, where each is a request
-_PATIENCE = 100  # restarts of one download; each needs a commit by somebody else in between
+_AHEAD = 63  # nodes that a walk reads together with the next one, where each is a request
+_PATIENCE = 100  # restarts of one download; each requires a commit in between
 
 
 class _ChangedMeanwhile(Exception):
@@ -121,7 +121,8 @@ class Reading:
                 pending.extend((*path, name) for name in reversed(names))
 
     def _children_of(self, paths: Sequence[Path]) -> dict[Path, Names | None]:
-        """The children of the first and, if nothing is wrong with them, of the others; None: there is no node."""
+        """The children of each node, None if it does not exist. Raises CorruptionError for the first only: other
+        damaged nodes are left out."""
 
         def question(draft: Draft) -> dict[Path, Names | None]:
             found: dict[Path, Names | None] = {}
@@ -156,7 +157,7 @@ class Reading:
             if recursive:
                 raise InvalidLocationError("recursive=True downloads a folder: pass outfile")
             return self._open(segments).chunks()
-        from . import downloads  # late: a program that downloads nothing need not wait for what it imports
+        from . import downloads  # imported here: only downloads need it
 
         target = os.fspath(outfile)
         downloads.check_target(target)
@@ -211,7 +212,7 @@ class Reading:
             draft.require(path)
             keys = draft.view.keys(path)
             if active is None:
-                draft.reads.all_keys(path)  # all of them are handed out; a transaction notes those it looks at
+                draft.reads.all_keys(path)  # all are returned; in a transaction only those that are read are recorded
                 return Metadata(keys)
             draft.view.reader.settle_keys(path)
             return WatchedMetadata(keys, path, active.watching(draft))
@@ -239,7 +240,7 @@ class Reading:
         raise UnavailableError("the directory blob changes faster than it can be downloaded; try again")
 
     def _directory(self, segments: tuple[Segment, ...]) -> Iterator[tuple[str, content.OpenBlob]]:
-        """The files of a directory blob, opened one by one, all in one committed state: else _ChangedMeanwhile."""
+        """The files of a directory blob, opened one by one, all in one committed state. Raises _ChangedMeanwhile."""
         reader, storage = self._engine.reader, self._engine.storage
         reads = ReadSet()
 

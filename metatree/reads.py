@@ -1,7 +1,7 @@
-"""What a transaction read, and whether a commit changed it. Pure.
+"""Read sets: what a transaction read, and whether a commit changed it. Pure.
 
-Granularity: a key of a node, all its keys, its list of children, its list of blobs, a name in its name space of
-children and blobs (compared folded, so that `Foo` and `foo` are one), or a whole subtree. Everything else commutes.
+Granularity: a key of a node, all its keys, its lists of children and blobs, a name in its name space of children and
+blobs (compared folded, so that `Foo` and `foo` are one), or a whole subtree. Everything else commutes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .location import Path, fold_name, join, split
 
 
 class ReadSet:
-    """Grows while a transaction runs; `conflict` is asked for every commit since its base."""
+    """Grows while a transaction runs; `conflict` is called for every commit since its base."""
 
     def __init__(self) -> None:
         self._keys: dict[Path, set[str]] = {}
         self._all_keys: set[Path] = set()
         self._lists: set[Path] = set()
-        self._names: dict[Path, str | set[str]] = {}  # a set only where there is more than one: most often there is not
+        self._names: dict[Path, str | set[str]] = {}  # a set only for two or more, which is rare
         self._trees: set[Path] = set()
         self._creatable: dict[Path, dict[str, str | None]] = {}  # node -> folded name -> name; None: several
 
@@ -45,7 +45,8 @@ class ReadSet:
             self._names[path] = {known, folded}
 
     def creatable(self, path: Path, name: str) -> None:
-        """Whether a node of this name can be there: a node that another commit creates does not matter, a twin does."""
+        """Whether a node of this name can be created. Another commit that creates the node does not conflict; one that
+        creates a blob of this name, or a name that differs only in case or form, does."""
         names, folded = self._creatable.setdefault(path, {}), fold_name(name)
         names[folded] = name if names.get(folded, name) == name else None
 
@@ -54,8 +55,8 @@ class ReadSet:
         self._trees.add(path)
 
     def conflict(self, changes: Changes) -> str | None:
-        """What of this set a commit with these changes touched, in words; None if nothing. Costs what the two hold
-        together, not their product: both may be large, and nobody can commit meanwhile."""
+        """What a commit with these changes touched of this set, in words; None if nothing. The cost is the sum of both
+        sizes, not their product: both may be large, and nobody can commit during it."""
         dropped: set[Path] = set()
         for text, change in changes.items():
             path = split(text)
@@ -110,7 +111,7 @@ class ReadSet:
         return None
 
 
-Watch = Callable[[Callable[[ReadSet], None]], None]  # is told what is looked at later: how to note it in a read set
+Watch = Callable[[Callable[[ReadSet], None]], None]  # called for each later read, with how to record it
 
 
 def _show(path: Path) -> str:

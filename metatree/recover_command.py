@@ -1,7 +1,7 @@
-"""The command `metatree-recover`: argparse and the engine only, so that it starts when all else is broken.
+"""The command `metatree-recover`: needs only argparse and the engine, so that it runs without click.
 
-Exit codes: 0 clean or recovered, 1 damage remains, 2 usage, a server that is not reached, or files that this user may
-not read or write: nothing is known of damage.
+Exit codes: 0 clean or recovered, 1 damage remains, 2 wrong usage, a server that cannot be reached, or files that this
+user may not read or write: whether there is damage is unknown.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .findings import Report, Weight
 from .options import parse_options
 from .recovery import Recovered
 
-# no tree there or none that has a log, not a root, not one that can be opened here, options it does not take
+# no tree there, or one without a log; not a root; not one that can be opened here; options that it does not take
 _USAGE = (MetatreeError, ReadOnlyError, InvalidLocationError, UnsupportedStorageError, TypeError)
 _REFUSED = {Weight.CANNOT_READ: "NOT READ", Weight.RECOVERY: "NOT brought up to date"}
 _ADVICE = {
-    1: "damage remains: mend what is named above (restore the files from a backup), then run this again",
+    1: "damage remains: repair what is named above (restore files from a backup), then run this again",
     2: "not all could be read or written: run this again as a user who may, or when the storage answers",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command; returns the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _code(done: Recovered, report: Report | None) -> int:
-    """The exit code: what the system only refuses is no damage, but not done either."""
+    """The exit code. A refused access is not damage, but then not everything was done."""
     problems = [] if report is None else report.problems
     refused = [finding for finding in problems if finding.weight in _REFUSED]
     behind = {finding.path for finding in refused}
@@ -76,7 +76,7 @@ def _code(done: Recovered, report: Report | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="metatree-recover",
-        allow_abbrev=False,  # what a script may say must not depend on which options there are
+        allow_abbrev=False,  # a new option must not make an abbreviation in a script ambiguous
         description="Replay a tree's log after a crash and report what was done. Deletes nothing: what it sets aside "
         "goes to .wal/quarantine/. Running it again is harmless and says 'clean'. A tree of metatreedb 0.2.3 is not "
         "adopted.",
@@ -100,7 +100,7 @@ def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Reco
         done = tree.recover()
         return done, tree.check()
     finally:
-        with suppress(UnavailableError):  # what could not be brought up to date is in the report
+        with suppress(UnavailableError):  # the report says what could not be brought up to date
             tree.close()
 
 
@@ -109,7 +109,7 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
     print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
     if isinstance(error.__cause__, ConnectionError):
-        return 2  # a server that does not answer says nothing of damage
+        return 2  # a server that does not answer is not damage
     return 2 if type(error) in _USAGE and not isinstance(error.__cause__, wal.UnsafePathError) else 1
 
 

@@ -1,11 +1,11 @@
-"""Recovery: replay in the open. The first opener does it by itself, `metatree-recover` with a plan and a report.
+"""Recovery: replay of the log. The first opener does it by itself, `metatree-recover` with a plan and a report.
 
-Replaying is folding the records since the redo mark and applying that, like any other pass. Nothing is deleted: what a
+A replay folds the records since the redo mark and applies the effect, like any other pass. Nothing is deleted: what a
 killed process left in the scratch and staging folders is set aside into the quarantine.
 
-Where hosts share the log nobody can know that no other writer lives, and nothing needs a first opener: what was
-acknowledged is durable. A recovery is then what a committer does, for all records since the redo mark and under its
-right; unfinished and staged files stay, since they may be those of a living writer elsewhere.
+Where hosts share the log nobody can know that no other writer is alive, and no first opener is needed: what was
+acknowledged is durable. A recovery is then a pass of a committer, under its right, over all records since the redo
+mark; unfinished and staged files stay, since they may belong to a living writer elsewhere.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
             return recovered
         outcome = committer.pass_held(tenure)
         removed = outcome.removed
-        if not outcome.failed:  # it followed what nobody had; now again what somebody had, and may have come to harm
+        if not outcome.failed:  # new records are applied; now write the others again, whose files may be damaged
             outcome = committer.rewrite_held(tenure, redo, head)
         _note(recovered, outcome)
         recovered.removed += removed
@@ -89,7 +89,7 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
 
 
 def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recovered:
-    """Replay and set aside. To be called by the log's first opener only: no other writer is there."""
+    """Replay, and set leftovers aside. For the log's first opener only, when there is no other writer."""
     tail = log.tail_report
     recovered = Recovered(log.trimmed(), log.head())
     recovered.tail_bytes, recovered.tail_files = tail.quarantined, list(tail.quarantine)
@@ -108,7 +108,7 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
         if lsn is None:
             storage.set_aside(layout.staged_folder(txid), layout.quarantine("staged", txid))
             recovered.staged.append(layout.staged_folder(txid))
-        elif lsn <= recovered.redo:  # a checkpoint died before it could clear it away
+        elif lsn <= recovered.redo:  # a checkpoint died before it erased the folder
             storage.erase(layout.staged_folder(txid))
     return recovered
 

@@ -1,9 +1,9 @@
-"""`repair`: what would be done about each deviation that `check` finds. Doing it: mending.py.
+"""`repair`: plans an action for each deviation that `check` finds. mending.py carries the plan out.
 
-Nothing is guessed. What the log since the redo mark holds is rebuilt from it; what somebody changed by hand is adopted
-by a commit or reverted, as the caller says, and left alone if he says nothing; what neither log nor hand can supply is
-named. What the engine did not put there is no edit of anything: a revert leaves it, unless it is named itself. Nothing
-is deleted: what has to make room goes to the quarantine.
+Nothing is guessed. What the log holds since the redo mark is rebuilt from it. An edit by hand is adopted by a commit or
+reverted, as the caller chooses, and left alone if the caller does not choose. What cannot be supplied is reported. A
+file that the engine did not put there is not an edit: a revert leaves it alone unless its path is given. Nothing is
+deleted: what has to make room goes to the quarantine.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One deviation and what is done about it."""
+    """One deviation, and the action for it."""
 
     path: str  # of the file or folder, below the root
     kind: str  # see findings.KINDS
     reason: str
-    action: str  # adopt, revert, rebuild, set aside, recover: is done; choose, cannot, leave: is left as it is
-    detail: str = ""  # what that means for this one
-    source: str = ""  # where the edit lies by now, if a recovery moved it into the quarantine
+    action: str  # adopt, revert, rebuild, set aside, recover: carried out; choose, cannot, leave: left as it is
+    detail: str = ""  # what the action does here, or why there is none
+    source: str = ""  # where the edited file is now, if a recovery moved it into the quarantine
 
 
 @dataclass(slots=True)
 class Repaired:
-    """What a repair found, and did or would do."""
+    """What a repair found, and what it did or would do."""
 
     head: int = 0  # the log's, when the plan was made
     done: bool = False  # False: a plan only
     steps: list[Step] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)  # what was set aside or replaced, in the quarantine
-    failed: dict[str, str] = field(default_factory=dict)  # path -> why its step could not be done
-    lsn: int | None = None  # of the commit that adopted
+    kept: list[str] = field(default_factory=list)  # names in the quarantine of what was set aside or replaced
+    failed: dict[str, str] = field(default_factory=dict)  # path -> why its step failed
+    lsn: int | None = None  # of the commit that adopts edits
     remains: Report | None = None  # what `check` finds afterwards
 
     @property
     def clean(self) -> bool:
-        """Nothing deviated; or, when it is done, nothing does any more."""
+        """Whether there was nothing to repair or, once it is carried out, nothing is left to repair."""
         return not self.failed and (self.remains.clean if self.remains is not None else not self.steps)
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Planner:
     """Makes the plan for one tree."""
 
     def __init__(self, engine: Engine, report: Report, edits: str | None, paths: Sequence[str]) -> None:
-        """`edits`: adopt, revert or None; `paths`: only what is there or below, if any are given; '': the root."""
+        """`edits`: adopt, revert or None. `paths`: if any, only findings at or below these; '' is the root."""
         self._engine = engine
         self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
         self._deep = report.deep
@@ -81,14 +81,14 @@ class Planner:
         self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
 
     def steps(self) -> list[Step]:
-        """What is done about each finding, in its order."""
+        """A step for each finding, in order."""
         steps = self._recovered()
         known = {step.path for step in steps}
         return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
 
     def require_found(self, steps: Sequence[Step]) -> None:
-        """Raises InvalidLocationError for a path at which nothing was found, unless nothing was found anywhere, or what
-        was there may have been mended by the recovery of this handle."""
+        """Raises InvalidLocationError for a path without findings, unless there are no findings at all, or the recovery
+        by this handle may have repaired what was there."""
         recovered = self._engine.recovered
         if not self._findings or not (recovered is None or recovered.clean):
             return
@@ -96,7 +96,7 @@ class Planner:
             if not any(_is_in(step.path, path) for step in steps):
                 count = len(self._findings)
                 others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
-                deep = "" if self._deep else "; whether a blob's content changed is looked at with deep only"
+                deep = "" if self._deep else "; whether a blob's content changed is checked with deep only"
                 raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
 
     def _selected(self, path: str, known: set[str]) -> bool:
@@ -113,7 +113,7 @@ class Planner:
         if RECOVER in remedies:
             return RECOVER, "opening the tree for writing replays them"
         if finding.weight is Weight.CANNOT_READ:
-            return CANNOT, "whether it is damaged is not known: repair as a user who may read it"
+            return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
         if finding.kind == "cannot-write":
             return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
         if REBUILD in remedies:
@@ -123,7 +123,7 @@ class Planner:
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         if REVERT not in remedies:
-            return CANNOT, "only by hand"
+            return CANNOT, "it can only be repaired by hand"
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
             return adopting
@@ -134,7 +134,7 @@ class Planner:
 
     def _reverting(self, finding: Finding) -> tuple[str, str]:
         if supplies(self._window, finding) is not None:
-            return REVERT, "what the log holds comes back, the edit is kept in the quarantine"
+            return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
         if finding.kind not in _FOREIGN_KINDS:
             return CANNOT, (
                 "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
@@ -145,11 +145,11 @@ class Planner:
 
     def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
-            return CANNOT, "a folder that is no node and no blob cannot be adopted: put it, or leave it alone"
+            return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
         if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
-            return CANNOT, "rot and an edit look the same: adopt it by name, with --path"
+            return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
         if finding.kind in _NODE_KINDS:
-            return ADOPT, "a commit makes what the file says the node's keys"
+            return ADOPT, "a commit sets the node's keys to those in the file"
         if _folded(finding.path) in self._twins:
             return CANNOT, "another name differs from it only in case or form: rename one"
         try:
@@ -159,7 +159,7 @@ class Planner:
         return ADOPT, "a commit makes it a blob"
 
     def _recovered(self) -> list[Step]:
-        """Edits that the recovery of this very handle has moved out of the way, if nothing was committed since."""
+        """Steps for edits that the recovery by this handle moved to the quarantine, if nothing was committed since."""
         found = self._engine.recovered
         if found is None or self._edits != ADOPT or found.head != self._head:
             return []
@@ -169,11 +169,11 @@ class Planner:
             if path is not None and self._selected(path, set()):
                 kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
                 why = f"was edited by hand; the recovery kept the edit as {kept}"
-                steps.append(Step(path, kind, why, ADOPT, "a commit makes the edit official", kept))
+                steps.append(Step(path, kind, why, ADOPT, "a commit adopts the edit", kept))
         return steps
 
     def _edited(self, kept: str) -> str | None:
-        """The path of a file that is kept under this name: it is one that the log holds."""
+        """The path of the file that was kept under this name, if the log holds it."""
         name = kept.removeprefix(layout.quarantine("edited", "")).partition("/")[2]
         for path in (name, name.rpartition(".")[0]):
             kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
@@ -183,7 +183,7 @@ class Planner:
 
 
 def is_node(step: Step | Finding) -> bool:
-    """Whether it is about a metadata.json."""
+    """Whether it concerns a metadata.json."""
     return step.kind in _NODE_KINDS
 
 
@@ -193,7 +193,7 @@ def node_of(path: str) -> Path:
 
 
 def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None:
-    """The node, and the blob if it is one, whose content the records of the window hold; None: they do not."""
+    """(node, blob name or '') if the records of the window hold its content; None if they do not."""
     if is_node(finding):
         path = node_of(finding.path)
         effect, _ = window.find(path)
@@ -211,7 +211,7 @@ def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None
 
 
 def _is_in(path: str, folder: str) -> bool:
-    """Whether it is this file or folder, or below it; '' is the root."""
+    """Whether `path` is `folder` or below it; '' is the root."""
     return not folder or path == folder or path.startswith(folder + "/")
 
 

@@ -1,4 +1,4 @@
-"""Where a tree is: from what a user names as its root to an open storage."""
+"""From the root that a user names to an open storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import config, layout
 from .errors import InvalidLocationError, MetatreeError
 
 _KEYWORDS = ("keys", "locking_enabled", "read_only", "apply", "consistency", "storage_options")  # of Metatree
-# What is left of a URL that went through a path: `Path("s3://bucket/x")` is s3:/bucket/x, a folder of this machine.
+# What remains of a URL passed through pathlib: `Path("s3://bucket/x")` is s3:/bucket/x, a folder on this machine.
 _LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
@@ -27,16 +27,16 @@ def open_root(
     *,
     read_only: bool,
 ) -> tuple[wal.Storage, str]:
-    """The storage and the root's name for people: an absolute path, without a scheme, or the URL as given.
+    """(the storage, the root's name for people: an absolute path without a scheme, or the URL as given).
 
-    `keys`: the levels for which a folder that is missing is made; None: none is.
-    Raises InvalidLocationError (also for the levels, before anything is made), MetatreeError (no such folder, or it
+    `keys`: the levels of a new tree, for which a missing folder is made; None: it is not.
+    Raises InvalidLocationError (also for `keys`, before anything is made), MetatreeError (no such folder, or it
     cannot be made), TypeError (options for a local root), wal.UnsupportedError (a scheme that cannot be opened).
     """
     create = keys is not None and bool(config.check_keys(keys)) and not read_only
     if not isinstance(root, (str, os.PathLike)):
         if not hasattr(root, "capabilities"):
-            raise InvalidLocationError(f"{root!r} is no root: pass a path or URL")
+            raise InvalidLocationError(f"{root!r} is not a valid root: pass a path or URL")
         return root, root.url
     text = os.fsdecode(root)
     path = require_root(text)
@@ -48,24 +48,24 @@ def open_root(
 
 
 def require_root(text: str) -> str | None:
-    """The path of a local root, or None: it is the URL of another. Raises InvalidLocationError for what can be none."""
+    """The path of a local root; None for a URL of another kind. Raises InvalidLocationError for what is neither."""
     if not text or "\0" in text:
-        raise InvalidLocationError(f"{text!r} is no root: pass a path or URL")
+        raise InvalidLocationError(f"{text!r} is not a valid root: pass a path or URL")
     if lost := _LOST_SLASH.match(text):
         raise InvalidLocationError(
-            f"{text!r} is no root: a URL has two slashes after its scheme, and pathlib takes one away; pass the text "
-            f"{f'{lost[1]}://{text[lost.end() :]}'!r}, or {f'./{text}'!r} for a folder of that name"
+            f"{text!r} is not a valid root: a URL has two slashes after its scheme, and pathlib removes one; pass "
+            f"the text {f'{lost[1]}://{text[lost.end() :]}'!r}, or {f'./{text}'!r} for a folder of that name"
         )
     try:
         path = wal.local_path(text)
     except ValueError as error:
-        raise InvalidLocationError(f"{text!r} is no root: {error}") from error
+        raise InvalidLocationError(f"{text!r} is not a valid root: {error}") from error
     if path is None:
         _refuse_secret(*text.split("://", 1))
     elif (home := os.path.expanduser(path)) != path:
         raise InvalidLocationError(
-            f"{text!r} is no root: shells fill in the home folder; pass {home!r}, or {f'./{path}'!r} for a folder of "
-            "that name"
+            f"{text!r} is not a valid root: only a shell expands '~'; pass {home!r}, or {f'./{path}'!r} for a "
+            "folder of that name"
         )
     return path
 
@@ -74,13 +74,13 @@ def _refuse_secret(scheme: str, place: str) -> None:
     user, at, _ = place.partition("/")[0].rpartition("@")
     if at and ":" in user:
         raise InvalidLocationError(
-            f"a {scheme}:// root holds no password or secret, since a root is shown in messages: pass it as a keyword"
+            f"a {scheme}:// root must not hold a password or secret, since messages show it: pass it as a keyword"
         )
 
 
 def _meant(options: Iterable[str]) -> str:
-    """Which of our own keywords were perhaps misspelt, for the end of a message; "" if none."""
-    import difflib  # late: for a message
+    """Keywords of `Metatree` that may have been misspelt, for the end of a message; "" if there are none."""
+    import difflib  # imported here: needed for this message only
 
     meant = [name for option in options for name in difflib.get_close_matches(option, _KEYWORDS, 1)]
     return f" (did you mean {', '.join(meant)}?)" if meant else ""
@@ -88,13 +88,13 @@ def _meant(options: Iterable[str]) -> str:
 
 def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_only: bool) -> tuple[wal.Storage, str]:
     scheme, separator, place = url.partition("://")
-    url = scheme + separator + place.rstrip("/")  # the slashes of the scheme stay: without them it would be a path
+    url = scheme + separator + place.rstrip("/")  # keep the slashes of the scheme
     try:
         if create:
             wal.make_root(url, options)
         return wal.open_storage(url, options), url
     except ValueError as error:
-        raise InvalidLocationError(f"{url} is no root: {error}") from error
+        raise InvalidLocationError(f"{url} is not a valid root: {error}") from error
     except TypeError as error:
         refused = set(re.findall(r"\w+", str(error).partition(" (")[0]))
         raise TypeError(f"{error}{_meant(name for name in options if name in refused)}") from error
@@ -104,9 +104,9 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
 
 
 def tree_above(path: str) -> str | None:
-    """The folder above the local `path`, links resolved, that is a tree. Folders that may not be looked into are passed
-    over."""
-    here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL lies in no folder
+    """The closest folder above the local `path`, links resolved, that is a tree; None if there is none. Folders
+    without permission are skipped."""
+    here = os.path.realpath(path) if os.path.isabs(path) else "/"  # a URL has no folder above
     while (above := os.path.dirname(here)) != here:
         here = above
         try:
@@ -119,14 +119,14 @@ def tree_above(path: str) -> str | None:
 
 
 def refuse_inside_tree(path: str) -> None:
-    """Raises MetatreeError if a folder above the local `path` is a tree: two engines would then own the same files, and
-    a deletion in the outer tree would take the inner one away. For creating and adopting only: opening costs nothing,
-    however deep a tree lies."""
+    """Raises MetatreeError if a folder above the local `path` is a tree: two engines would own the same files, and a
+    deletion in the outer tree would delete the inner one. Called for creating and adopting only: opening need not pay
+    for it."""
     above = tree_above(path)
     if above is not None:
         raise MetatreeError(
             f"{path} lies inside the tree {above}, and a tree cannot hold another one: choose a folder outside of "
-            f"it (if that is no tree at all, remove the file {os.path.join(above, layout.CONFIG)})"
+            f"it (if that is not a tree, remove the file {os.path.join(above, layout.CONFIG)})"
         )
 
 
@@ -147,7 +147,7 @@ def _open_local(path: str, *, create: bool, read_only: bool) -> tuple[wal.Storag
         refuse_inside_tree(path)
         _make(path)
     if os.path.lexists(path) and not os.path.isdir(path):
-        raise MetatreeError(f"{path} is no folder; a tree needs one of its own")
+        raise MetatreeError(f"{path} is not a folder; a tree needs one of its own")
     try:
         return wal.open_storage(path, {}), path
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,4 +1,4 @@
-"""Where the content of a blob is that a record names: in the record, or in the staging area."""
+"""Reads the content of a blob that a record holds or names: inline, or in the staging area."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .facts import BlobFact, Inline, Slice
 
 
 class Sources:
-    """Contents of one application's blobs. A pack stays open from one blob to the next; close with a `with` block."""
+    """The contents of the blobs of one application. A pack stays open from one blob to the next; use in a `with`
+    block."""
 
     def __init__(self, storage: wal.Storage) -> None:
         self._storage = storage
@@ -41,7 +42,7 @@ class Sources:
         return self._pack
 
     def close(self) -> None:
-        """Let the pack go."""
+        """Close the open pack."""
         pack, self._pack = self._pack, None
         if pack is not None:
             pack.close()

@@ -1,4 +1,5 @@
-"""Blobs on their way in: small ones travel in the record, larger ones are staged, durable before the commit.
+"""Staging of new blobs: small ones are stored in the record, larger ones in staged files that are durable before the
+commit.
 
 Up to 64 KiB a blob is inline, until a transaction's inline bytes reach 256 KiB (4 MiB in a bucket); from then on small
 blobs go into one pack file. Larger blobs are staged one by one. Nothing here is visible to readers of the tree.
@@ -22,9 +23,9 @@ from .folders import Attribute, digest
 INLINE_BLOB = 64 << 10  # bytes: a larger blob is staged
 INLINE_RECORD = 256 << 10  # bytes of inline content in one record ...
 INLINE_OBJECT = 4 << 20  # ... where each file that is staged costs requests
-GRACE = 24 * 3600.0  # seconds that a staged blob is left alone if nobody says otherwise, see `gc`
+GRACE = 24 * 3600.0  # seconds for which `gc` leaves a staged file alone by default
 CHUNK = 1 << 20
-GATHERED = 64 << 10  # bytes of small blobs that are written to a pack at once
+GATHERED = 64 << 10  # bytes of small blobs that are written to a pack together
 
 Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is
 
@@ -34,13 +35,13 @@ class Readable(Protocol):
 
 
 class Staging:
-    """The staged files of one transaction. Not safe for threads."""
+    """The staged files of one transaction. Not thread-safe."""
 
     def __init__(
         self, storage: wal.Storage, txid: Callable[[], str], missing: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`txid` is asked once, when the first file is staged; `missing` is called with it when staged files are gone,
-        and raises what that means."""
+        """`txid` is called once, when the id is first needed. `missing` is called with the id if staged files are gone,
+        and raises the error for that."""
         self._storage = storage
         self._make_txid = txid
         self._missing = missing
@@ -49,12 +50,12 @@ class Staging:
         self._inline_limit = INLINE_RECORD if storage.capabilities.folders else INLINE_OBJECT
         self._count = 0
         self._pack: wal.StagedFile | None = None
-        self._pack_size = 0  # written
-        self._unwritten = bytearray()  # what follows in the pack
-        self._packs = 0  # finished ones
-        self._is_local = storage.capabilities.append_log  # what is being written can be read
+        self._pack_size = 0  # bytes written to the pack
+        self._unwritten = bytearray()  # content to be written to the pack next
+        self._packs = 0  # number of finished packs
+        self._is_local = storage.capabilities.append_log  # a file can be read while it is being written
         self._pid = os.getpid()
-        self.used = False  # something lies in the staging area
+        self.used = False  # there are staged files
 
     @property
     def txid(self) -> str:
@@ -65,7 +66,7 @@ class Staging:
 
     @contextmanager
     def _there(self) -> Iterator[None]:
-        """Around what needs the staging folder: whoever took it away has aborted the transaction before."""
+        """Context manager around uses of the staging folder: a process that removed it has aborted the transaction."""
         try:
             yield
         except FileNotFoundError:
@@ -74,7 +75,7 @@ class Staging:
             raise
 
     def add(self, source: Readable) -> Content:
-        """Take a blob in, chunk by chunk. Raises what `source` raises, and OSError of the storage."""
+        """Stage a blob, chunk by chunk. Raises what `source` raises, and OSError of the storage."""
         head = source.read(INLINE_BLOB + 1)
         while 0 < len(head) <= INLINE_BLOB:
             more = source.read(INLINE_BLOB + 1 - len(head))
@@ -86,7 +87,7 @@ class Staging:
         return self._add_large(head, source)
 
     def add_small(self, data: bytes) -> Content:
-        """Take in bytes that are at hand."""
+        """Stage content that is in memory."""
         if len(data) > INLINE_BLOB:
             return self._add_large(data, None)
         sha256 = digest(data)
@@ -104,7 +105,7 @@ class Staging:
         return len(data), sha256, Slice(layout.pack(self.txid, self._packs), offset)
 
     def _write_out(self) -> None:
-        """Bring what was gathered into the pack. After an error it is tried again, in the same place."""
+        """Write the gathered content to the pack. After an error it is written again, at the same place."""
         if self._pack is not None and self._unwritten:
             with self._there(), wal.DeferredInterrupt():
                 self._pack.write(bytes(self._unwritten))
@@ -112,7 +113,7 @@ class Staging:
                 self._unwritten = bytearray()
 
     def add_existing(self, file: str, *, share: bool) -> Content:
-        """Take in a file of this storage, on the storage's side; its content is read once, for the digest."""
+        """Stage a file of this storage, copied or linked by the storage; its content is read once, for the digest."""
         name = self._next()
         hasher, size = hashlib.sha256(), 0
         with self._there():
@@ -124,7 +125,7 @@ class Staging:
         return size, hasher.hexdigest(), Slice(name)
 
     def seal(self) -> None:
-        """Make everything staged durable; to be called before the commit."""
+        """Make everything that is staged durable; to be called before the commit."""
         with self._there():
             self._finish_pack()
             if self.used:
@@ -154,7 +155,7 @@ class Staging:
         if self._pid != os.getpid():
             return
         pack, self._pack = self._pack, None
-        with suppress(OSError):  # what stays behind is found by recovery
+        with suppress(OSError):  # recovery finds what remains
             if pack is not None:
                 pack.abandon()
         with suppress(OSError):
@@ -172,7 +173,7 @@ class Staging:
         size = 0
         file: wal.StagedFile | None = None
         try:
-            with self._there(), wal.DeferredInterrupt():  # an interrupt is raised when `file` is known
+            with self._there(), wal.DeferredInterrupt():  # no interrupt before `file` is stored
                 file = self._storage.stage(name)
             chunk = head
             while chunk:
@@ -189,13 +190,13 @@ class Staging:
         return size, hasher.hexdigest(), Slice(name)
 
 
-# --- what lies there --------------------------------------------------------------------------------------------------
+# --- the staging area -------------------------------------------------------------------------------------------------
 
 
 def waiting(storage: wal.Storage, log: wal.WriteAheadLog, after: int = 0) -> dict[str, int | None]:
-    """The transactions that have a staging folder, each with the LSN of its commit; None: the log does not hold it.
+    """The transactions that have a staging folder, each with the LSN of its commit; None: not in the log.
 
-    `after`: commits up to this LSN are not looked for.
+    `after`: commits up to this LSN are not searched.
     """
     found: dict[str, int | None] = dict.fromkeys(names_in(storage, layout.STAGED))
     if not found:
@@ -210,7 +211,7 @@ def waiting(storage: wal.Storage, log: wal.WriteAheadLog, after: int = 0) -> dic
 
 
 def names_in(storage: wal.Storage, folder: str) -> list[str]:
-    """The names in one of the engine's folders; none if it is not there."""
+    """The names in one of the engine's folders; none if it does not exist."""
     try:
         return sorted(entry.name for entry in storage.list(folder))
     except FileNotFoundError:

@@ -214,7 +214,7 @@ class Metatree(Upkeep):
             if text is not None and not (isinstance(text, str) and text.isprintable() and len(text) <= 10_000):
                 raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
         if idempotency_key == "":
-            raise ValueError("an empty idempotency_key would make no difference to any run; leave it out, or set it")
+            raise ValueError("idempotency_key must not be empty: omit it, or pass one that names the work")
         with translated():
             self._engine.require_writable()
         return Transaction(self._engine, message, idempotency_key, self)

@@ -1,4 +1,4 @@
-"""Which values metadata may hold. Pure: checks and copies in one walk, so that nothing is shared with the caller."""
+"""Checks which values metadata may hold. Pure: checks and copies in one pass, so nothing is shared with the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_values(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def merge(values: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of an `update(values, **more)`, checked and copied."""
+    """The keys set by `update(values, **more)`, checked and copied."""
     if values is not None and not isinstance(values, Mapping):
         raise InvalidMetadataError(f"values are a dict, not {type(values).__name__}")
     return check_values({**(values or {}), **more})
@@ -37,7 +37,7 @@ def check_value(key: str, value: Any) -> Any:
 
 
 def check_key(key: object) -> str:
-    """`key`, as a plain string, if it can be a metadata key. Raises InvalidMetadataError."""
+    """`key` as a plain str, if it can be a metadata key. Raises InvalidMetadataError."""
     if not isinstance(key, str):
         raise InvalidMetadataError(f"a metadata key is a string, not {type(key).__name__}: {key!r}")
     if key == CHILDREN:
@@ -79,7 +79,7 @@ def _copy_container(value: Any, path: tuple[object, ...]) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidMetadataError(f"{_at(path)}: the key {key!r} is no string")
+                raise InvalidMetadataError(f"{_at(path)}: the key {key!r} is not a string")
             _check_text(key, path)
         return {str.__str__(key): _copy(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -91,8 +91,8 @@ def _check_text(text: str, path: tuple[object, ...]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidMetadataError(f"{_at(path)}: a lone surrogate is no Unicode text") from error
-    return str.__str__(text)  # what it holds: what a subclass, such as an enum, shows may be something else
+        raise InvalidMetadataError(f"{_at(path)}: a lone surrogate is not valid Unicode text") from error
+    return str.__str__(text)  # the str value: `str()` of a subclass, such as an enum, may differ
 
 
 def _at(path: tuple[object, ...]) -> str:

@@ -1,7 +1,8 @@
-"""What a tree looks like with changes laid over a reader's head: those of batch mates, those of a transaction itself.
+"""A tree's state with changes overlaid on a reader's head: those of records in the same batch, and a transaction's own.
 
-The lowest layer is the reader; above it lie effects, the last one on top. Questions go from the top down and stop at
-the first layer that knows. All answers belong to one state, given the reader's lock and `Reader.ask` around them.
+The lowest layer is the reader; above it are effects, the latest on top. A question goes from the top down and stops at
+the first layer that decides it. All answers belong to one state if they are asked under the reader's lock or within
+`Reader.ask`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class View:
         return self.reader.node(path) is not None
 
     def stands(self, path: Path) -> bool:
-        """As `exists`, and also for a node that its parent lists but whose file is missing or cannot be parsed: it can
-        only be dropped."""
+        """Like `exists`, but also True for a node that its parent lists but whose file is missing or cannot be parsed:
+        such a node can only be dropped."""
         try:
             return self.exists(path)
         except CorruptionError as error:
@@ -45,7 +46,7 @@ class View:
             return path[-1:] != () and path[-1] in self.children(path[:-1])
 
     def keys(self, path: Path) -> dict[str, Any]:
-        """The node's keys; {} for no node. Not to be changed."""
+        """The node's keys; {} if there is no node. The caller must not change it."""
         return self._keys(path, len(self.layers))
 
     def _keys(self, path: Path, depth: int) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class View:
         return effect.over_keys(below)
 
     def key(self, path: Path, name: str) -> tuple[Any, bool]:
-        """The value of one of the node's keys, and whether it has that key; costs the same however many it has."""
+        """(value of a key of the node, whether it has that key). The cost does not depend on the number of keys."""
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
             if effect is not None:
@@ -72,7 +73,7 @@ class View:
         return (None, False) if node is None else (node.keys.get(name), name in node.keys)
 
     def children(self, path: Path) -> dict[str, bool]:
-        """The node's children in order; {} for no node. Not to be changed."""
+        """The node's children in order; {} if there is no node. The caller must not change it."""
         return self._children(path, len(self.layers))
 
     def _children(self, path: Path, depth: int) -> dict[str, bool]:
@@ -88,7 +89,7 @@ class View:
         return effect.over_children(below) if effect.children else below
 
     def twin(self, path: Path, name: str) -> str | None:
-        """The child or top-level blob of the node that has this name, or the same name in another case or form."""
+        """The child or top-level blob of the node with this name, or one that differs only in case or Unicode form."""
         folded = fold_name(name)
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
@@ -102,7 +103,7 @@ class View:
         return None if node is None else self.reader.names(path, node).get(folded)
 
     def weight(self, path: Path) -> int:
-        """Roughly the bytes of the node's metadata.json."""
+        """The approximate size of the node's metadata.json in bytes."""
         node = self.reader.node(path)
         weight = 0 if node is None else node.weight
         for layer in self.layers:
@@ -122,7 +123,7 @@ class View:
             )
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
-        """The blob's content as far as it is not in its file yet, and whether the file is out of date."""
+        """(the blob's fact, if its content is not applied yet; whether its file is out of date)."""
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
             if effect is not None:
@@ -172,7 +173,7 @@ class View:
         return sorted(files)
 
     def _visible_from(self, path: Path) -> int:
-        """The topmost layer that hides all below it; -1: the reader shows through."""
+        """The index of the topmost layer that hides all layers below it; -1: none, the reader is visible."""
         for depth in range(len(self.layers) - 1, -1, -1):
             if self.layers[depth].find(path)[1]:
                 return depth

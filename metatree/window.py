@@ -1,6 +1,6 @@
-"""The un-applied end of the log, as one reader knows it: followed record by record, folded to its net effect.
+"""The end of the log that may not be applied yet, as read by one reader: record by record, folded to its net effect.
 
-What is known lies between `floor` and `head`. The parsed nodes kept here are brought forward by every record.
+It covers the records from `floor` to `head`. Every record that is read updates the parsed nodes kept here.
 """
 
 from __future__ import annotations
@@ -17,44 +17,43 @@ from .fold import Effect, fold
 from .nodes import NodeCache
 
 RECENT = 4096  # headers kept to validate transactions without reading the log again ...
-LONG = 1000  # records held after which one that only reads asks how far the log was trimmed
+LONG = 1000  # records held after which a read-only handle reads how far the log was trimmed
 RECENT_BYTES = 8 << 20  # ... and as many bytes of them
 
 
 class Window:
-    """The records (floor, head] of a log. Not safe for threads: its reader's lock is."""
+    """The records (floor, head] of a log. Not thread-safe: the reader's lock guards it."""
 
     def __init__(self, log: wal.WriteAheadLog, *, trust_applied: bool, eager: bool) -> None:
-        """`trust_applied`: a writer lives (this one), so the applied mark may be believed; a mere reader starts from
-        the redo mark (E18). `eager`: see `NodeCache`."""
+        """`trust_applied`: begin at the applied mark, which is valid while a writer is alive; a read-only handle begins
+        at the redo mark (E18). `eager`: see `NodeCache`."""
         self._log = log
         self._eager = eager
         self._trust_applied = trust_applied
-        self.floor = 0  # what is known begins after this LSN ...
+        self.floor = 0  # the window begins after this LSN ...
         self.head = 0  # ... and ends with this one
         self.effect = Effect()  # of (floor, head]
         self.nodes = NodeCache(eager=self._eager)  # at the head
         self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
         self._long = LONG
-        self._recent: deque[tuple[wal.Position, bytes]] = deque()  # headers as they are: parsed when one is asked for
+        self._recent: deque[tuple[wal.Position, bytes]] = deque()  # encoded headers, parsed when needed
         self._recent_bytes = 0
 
     def begin(self) -> None:
-        """Begin at the mark, as the log was found when it was opened."""
+        """Begin at the mark, as it was when the log was opened."""
         self._log.head()
         self._skip(max(self.mark(), self._log.trimmed()))
 
     def restart(self) -> None:
-        """Forget everything and begin again at the mark, as it is now. The head does not go back: answers may rest on
-        it."""
+        """Forget everything and begin again at the present mark. The head does not go back: answers may rely on it."""
         head = self.head
         self._skip(max(self.mark(), self._log.trimmed(fresh=True)))
         if head > self.head:
             self.extend(head)
 
     def _skip(self, lsn: int) -> None:
-        """Begin after `lsn`: what was up to it is in the files, and what was cached may be older."""
-        self.nodes = NodeCache(eager=self._eager)  # before the head: who looks without the lock finds nothing old there
+        """Begin after `lsn`: earlier records are in the files, and cached nodes may be older."""
+        self.nodes = NodeCache(eager=self._eager)  # before the head, for threads without the lock
         self.floor = self.head = lsn
         self.effect = Effect()
         self._facts.clear()
@@ -63,7 +62,7 @@ class Window:
         self._recent_bytes = 0
 
     def mark(self) -> int:
-        """Up to where the files are known to show the log: to be noted before one of them is read."""
+        """The LSN up to which the files certainly show the log; to be read before any of them."""
         if self._trust_applied:
             return max(self._log.load_mark(marks.APPLIED), self._log.trimmed())
         return self._log.trimmed()
@@ -71,7 +70,7 @@ class Window:
     # --- following the log --------------------------------------------------------------------------------------------
 
     def extend(self, head: int) -> bool:
-        """Follow the log to `head`; whether it had grown."""
+        """Follow the log to `head`; returns whether it had grown."""
         if head <= self.head:
             return False
         if self._log.trimmed() > self.head:
@@ -94,7 +93,7 @@ class Window:
                 self.nodes.forward(fact)
 
     def _jump(self, batch: wal.Batch) -> None:
-        """A trimmed record: what it did is in the files, and what was cached may be older."""
+        """A trimmed record: its changes are in the files, and cached nodes may be older."""
         self.floor = batch.lsn
         self._facts.clear()
         self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
@@ -109,19 +108,19 @@ class Window:
             self._recent_bytes -= len(self._recent.popleft()[1])
 
     def is_long(self) -> bool:
-        """Whether so much is held that it is time to ask how far the log was trimmed; once for each doubling."""
+        """Whether so many records are held that the redo mark should be read; True once for each doubling."""
         if len(self._facts) < self._long:
             return False
         self._long = 2 * len(self._facts)
         return True
 
     def forget(self, mark: int) -> None:
-        """Drop the records up to `mark`, once that is most of them (folding again costs the rest)."""
+        """Drop the records up to `mark`, if these are most of them, since the others must be folded again."""
         if mark <= self.floor or not self._facts:
             return
         if mark < self.head and self._facts[len(self._facts) // 2][0] > mark:
             return
-        # The floor first: interrupted between two of these steps, this claims to know too little, never too much.
+        # The floor first: after an interrupt between these steps the window claims too few records, never too many.
         self.floor = max(self.floor, min(mark, self.head))
         while self._facts and self._facts[0][0] <= mark:
             self._facts.popleft()
@@ -156,7 +155,7 @@ def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
 
 
 def fold_counted(log: wal.WriteAheadLog, after: int, head: int) -> tuple[Effect, int]:
-    """The net effect of the records (after, head] of a log, and how many they are."""
+    """(net effect of the records (after, head] of a log, their number)."""
     effect, count = Effect(), 0
     for batch in takewhile(lambda batch: batch.lsn <= head, log.read(after)):
         count += len(batch.records)

@@ -207,12 +207,12 @@ def _json_row(number: int, data: bytes) -> dict[str, object] | Reject:
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        raise RowError("a key stands twice in one JSON object")
+        raise RowError("a key occurs twice in one JSON object")
     return row
 
 
 def _no_constant(text: str) -> object:
-    raise RowError(f"{text} is no JSON value")
+    raise RowError(f"{text} is not a JSON value")
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""`WriteAheadLog` over files that one machine's processes share: segments, one frame and one fdatasync per batch.
+"""`WriteAheadLog` over files shared by processes of one host: segments, with one frame and one fdatasync per batch.
 
-Reading order: `append` → `Group` → `Leader` → `Writer`. How a log is found or made: `opening`.
+Reading order: `append` → `Group` → `Leader` → `Writer`. `opening` finds or creates a log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wal.shelf import Shelf
 from wal.storage.base import Lock
 from wal.writer import Writer
 
-# what systems say of a datasync through a file that is open for reading only, or on a read-only mount
+# what systems answer to a datasync of a file that is open for reading only, or on a read-only mount
 _CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
@@ -45,7 +45,7 @@ class AppendLog:
 
     def _attach(self) -> None:
         settings = self.settings
-        self._floor = 0  # a reader: what it found, and made durable, beyond the head word
+        self._floor = 0  # read-only handle: the last batch found, and made durable, beyond the head word
         self.shelf = Shelf(settings.storage, self.names, writable=not settings.read_only)
         self.chain = Chain(self.shelf, self.log_id)
         self.history = History(self.shelf, self.log_id)
@@ -85,12 +85,12 @@ class AppendLog:
         return durable if durable > self._floor else self._floor
 
     def known(self) -> LSN:
-        """As `head`, which costs nothing here."""
+        """The same as `head`, which is cheap here."""
         return self.head()
 
     def attended(self) -> bool | None:
-        """Whether a writer has the log open. Asked in the turn of an opener: one that met this lock would take it for a
-        living writer's, and recover nothing."""
+        """Whether a writer has the log open. Takes an opener's turn: an opener that found `alive` locked by this check
+        would take that for a living writer, and not recover."""
         if self.alive is not None:
             return True
         storage, names = self.settings.storage, self.names
@@ -99,27 +99,27 @@ class AppendLog:
                 return False if storage.capabilities.append_log else None
             with closing(storage.lock(names.opening)) as opening, closing(storage.lock(names.alive)) as alive:
                 if not opening.acquire(timeout=self.settings.lock_timeout):
-                    return True  # somebody is still at its recovery
+                    return True  # an opener is still in recovery
                 return not alive.acquire(timeout=0)
         except (OSError, UnsupportedError):
             return None
 
     def settle(self) -> None:
-        """Decide what is at the log's end: whoever gets the right to append does that first."""
+        """Decide what is at the log's end, as every holder of the append right does first."""
         self.append(lambda _head, _mates: None)
 
     def report(self, found: TailReport) -> TailReport:
-        """By `enter`: what it repaired, before the consumer's replay may ask for it."""
+        """Set by `enter` before the consumer's replay, which may read it: what was repaired."""
         self._tail_report = found
         return found
 
     def attach(self, head: HeadFile) -> None:
-        """By `enter`: the head file, before anything else is done."""
+        """Set the head file: called by `enter` before anything else."""
         self.head_file = head
         self.writer.attach(head)
 
     def look(self, durable: LSN | None = None) -> LSN:
-        """The last intact frame, made durable before anyone is told of it (unless it is known to be `durable`)."""
+        """The last intact frame, made durable before it is returned (unless it is known to be `durable`)."""
         chain = self.chain
         chain.follow()
         lsn = chain.tail.lsn
@@ -133,14 +133,14 @@ class AppendLog:
         return lsn
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
-        """All bodies up to here may be gone; a durable lower bound, as of the last look, or of now."""
+        """See WriteAheadLog; `fresh`: read the checkpoint."""
         if fresh:
             with self._at_work():
                 self._look_for_trim()
         return self.chain.checkpoint.redo
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of log after `lsn`, roughly, as far as this handle has followed it."""
+        """Approximate bytes of log after `lsn`, as far as this handle has read it."""
         return self.chain.size_after(lsn)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class AppendLog:
 
     def verify(self) -> Verification:
         """Read every byte again and say what is wrong; changes nothing."""
-        from wal.verify import verify_log  # late: hardly anybody asks
+        from wal.verify import verify_log  # imported here: rarely used
 
         head = self.head()
         with self._at_work():
@@ -192,14 +192,14 @@ class AppendLog:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Around what uses files that `close` may take away meanwhile."""
+        """Context manager around uses of files that `close` may close in another thread."""
         try:
             yield
         except OSError as error:
             self._told(error)
 
     def _told(self, error: OSError) -> NoReturn:
-        """Raise an error of the system; of a file that `close` took from a thread at work it means just that."""
+        """Raise `error`, or LogClosedError if `close` has closed the file under this thread."""
         if self._closed and error.errno == errno.EBADF:
             raise LogClosedError("the log was closed") from error
         raise error
@@ -217,7 +217,7 @@ class AppendLog:
     # --- marks, the right to apply, trimming ------------------------------------------------------------------------
 
     def load_mark(self, index: int) -> int:
-        """A number kept for the log's consumer; 0 if unknown."""
+        """A consumer's mark; 0 if unknown."""
         try:
             return self.head_file.load_mark(index) if self.head_file is not None else 0
         except OSError as error:
@@ -229,26 +229,26 @@ class AppendLog:
             self._writable_head().store_mark(index, value)
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
-        """The right to carry the log out. None: the handle's time limit."""
+        """The right to apply. `timeout`: seconds; None: the handle's lock_timeout."""
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
         return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage, self._told)
 
     def _follow_trim(self) -> None:
-        """`_look_for_trim`, unless the head file says that there is nothing to learn."""
+        """`_look_for_trim`, unless the head file shows no new redo mark."""
         if self._writable_head().trimmed() != self.chain.checkpoint.redo:
             self._look_for_trim()
 
     def _look_for_trim(self) -> None:
-        """Learn of a redo mark that another handle has raised: what lies before it may be gone."""
+        """Read a redo mark that another handle has raised: bodies up to it may be gone."""
         checkpoint = self.chain.load_checkpoint()
         if checkpoint.redo > self.chain.checkpoint.redo:
             self.chain.reach(self.head())
             self.chain.moved(checkpoint)
 
     def trim(self, upto: LSN) -> None:
-        """Raise the redo mark durably, then free what can be freed. Lower than before: only frees."""
+        """Raise the redo mark durably, then free what can be freed. If it is not higher, only free."""
         self._writable_head()
         with self._at_work(), self.append_right:
             self.writer.catch_up()
@@ -267,7 +267,7 @@ class AppendLog:
     def reset_after_fork(self) -> None:
         """In a forked child: reopen what must not be shared with the parent.
 
-        The parent's files and locks are dropped, not closed: its threads, and what they held, are not here.
+        The parent's files and locks are dropped, not closed: the parent's threads may still use them.
         """
         if self._closed:
             return
@@ -285,7 +285,7 @@ class AppendLog:
             return
         self._closed = True
         if not self.settings.read_only:
-            self.append_right.close()  # waits for a flush under way
+            self.append_right.close()  # waits for a flush in progress
             self._apply_right.close()
         self.shelf.close()
         if self.head_file is not None:
@@ -295,6 +295,6 @@ class AppendLog:
 
 
 def make_right(settings: Settings, name: str, what: str) -> Right:
-    """The right that the lock `name` stands for."""
+    """The right behind the lock `name`; `what`: its name in messages."""
     lock = settings.storage.lock(name)
     return Right(lock, f"{what} ({settings.storage.url}/{name})", settings.lock_timeout, settings.clock)

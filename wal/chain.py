@@ -1,4 +1,4 @@
-"""The chain of frames from the redo mark on: found, followed and read. Changes nothing on the storage."""
+"""The chain of frames from the redo mark on: finds, follows and reads it. Changes nothing on the storage."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _READ = 256 * 2**10
 
 
 class Chain:
-    """What this handle knows of the log: the index of its frames and the tail behind them.
+    """This handle's view of the log: the index of its frames, and the tail behind them.
 
-    Frames up to the durable head never change, so they are followed without any lock but the handle's own mutex.
+    Frames up to the durable head never change, so following them needs no lock but the handle's own mutex.
     """
 
     def __init__(self, shelf: Shelf, log_id: bytes) -> None:
@@ -30,14 +30,14 @@ class Chain:
         self.checkpoint = Checkpoint(log_id.hex(), 0)
         self.index = Index(0)
         self.tail = Tail(0, 0, 0, 0)
-        self.seal: Tail | None = None  # where the last seal that was passed stands
-        self._last: Batch | None = None  # that this handle appended
+        self.seal: Tail | None = None  # the position of the last seal that was passed
+        self._last: Batch | None = None  # the last batch that this handle appended
         self._mutex = threading.RLock()
 
     # --- the beginning ----------------------------------------------------------------------------------------------
 
     def locate(self) -> None:
-        """Read the checkpoint and stand behind its frame. Raises LogCorruptionError."""
+        """Read the checkpoint and move the tail behind its frame. Raises LogCorruptionError."""
         with self._mutex:
             checkpoint = self.load_checkpoint()
             while True:
@@ -46,12 +46,12 @@ class Chain:
                     return
                 except (FileNotFoundError, LogCorruptionError):
                     newer = self.load_checkpoint()
-                    if newer == checkpoint:  # nobody trimmed meanwhile: it is as bad as it looks
+                    if newer == checkpoint:  # no trim explains the error
                         raise
                     checkpoint = newer
 
     def load_checkpoint(self) -> Checkpoint:
-        """The checkpoint as it is on the storage now."""
+        """The stored checkpoint. Raises LogCorruptionError, LogFormatError."""
         checkpoint = read_checkpoint(self.shelf.storage, self.shelf.names)
         if checkpoint.log != self.log_id.hex():
             raise LogCorruptionError("the checkpoint belongs to another log", file=self.shelf.names.checkpoint)
@@ -62,13 +62,13 @@ class Chain:
         self.checkpoint, self.index, self.tail, self.seal = checkpoint, Index(checkpoint.redo), tail, None
 
     def _hinted(self, checkpoint: Checkpoint) -> Tail | None:
-        """The hint, if it is one: the frame of batch `redo` begins there."""
+        """The tail behind the frame of batch `redo` where the checkpoint's hint says it is; None if it is not there."""
         number, offset = checkpoint.segment, checkpoint.offset
         if not checkpoint.redo or not number:
             return None
         try:
             header = self.shelf.pread(number, SEGMENT_HEADER, 0)
-        except (FileNotFoundError, IsADirectoryError, UnsafePathError):  # no segment, whatever stands there
+        except (FileNotFoundError, IsADirectoryError, UnsafePathError):  # it is not a segment
             return None
         self.shelf.check(number, header, self.log_id)
         found = frame_at(self.shelf.reader(number), self.shelf.size(number), offset)
@@ -77,7 +77,7 @@ class Chain:
         return Tail(number, offset + found.header.size, found.header.crc, checkpoint.redo)
 
     def _searched(self, redo: LSN) -> Tail:
-        """Scan the segment that holds batch `redo`, or stand at the start of the one that begins after it."""
+        """The tail behind batch `redo`: scans its segment, or is the start of the segment that begins after it."""
         numbers = self.shelf.numbers()
         for number in reversed(numbers):
             header = self.shelf.header(number, self.log_id)
@@ -104,7 +104,7 @@ class Chain:
     def follow(self, limit: LSN | None = None) -> None:
         """Index all frames up to the batch `limit`, or to the last intact one. Raises LogCorruptionError.
 
-        What another process trimmed under us is skipped: the chain then begins anew at its redo mark.
+        Batches that another process has trimmed are skipped: the chain then begins again at its redo mark.
         """
         with self._mutex:
             number = self.tail.number
@@ -121,7 +121,7 @@ class Chain:
                 self._look_for_trim()
 
     def _look_for_trim(self) -> None:
-        """Once a segment, also for one who never trims: an open file would keep what others freed on the disk."""
+        """Called for each segment, even if this handle never trims: its open files would keep freed ones on disk."""
         checkpoint = self.load_checkpoint()
         if self.checkpoint.redo < checkpoint.redo <= self.tail.lsn:
             self.moved(checkpoint)
@@ -132,18 +132,18 @@ class Chain:
             return
         self.follow(limit)
         if self.tail.lsn < limit:
-            self.follow(limit)  # a reader without a lock looks twice before it says so
+            self.follow(limit)  # a second time, since a reader has no lock
         if self.tail.lsn < limit:
             raise self.short_of(limit)
 
     def short_of(self, limit: LSN) -> LogCorruptionError:
-        """The verdict on a log that ends before what was flushed."""
+        """The error for a log that ends before what was flushed."""
         name = self.shelf.names.segment(self.tail.number)
         message = f"batch {self.tail.lsn + 1} cannot be read, and {limit} had been flushed"
         return LogCorruptionError(message, file=name, offset=self.tail.offset)
 
     def _segment(self, limit: LSN | None) -> bool:
-        """Index the rest of the tail's segment; True if it is sealed and the tail stands in its successor."""
+        """Index the rest of the tail's segment; True if it is sealed and the tail is in its successor."""
         number = self.tail.number
         reader = self.shelf.reader(number)
         for found in scan(reader, self.shelf.size(number), self.tail):
@@ -170,21 +170,21 @@ class Chain:
         return header.tail()
 
     def add(self, tail: Tail, size: int, batch: Batch | None = None) -> None:
-        """A batch of `size` bytes ends at `tail`; `batch`: as it was written."""
+        """Add a batch of `size` bytes that ends at `tail`; `batch`: its content."""
         with self._mutex:
             self._last = batch or self._last
-            if tail.lsn <= self.tail.lsn:  # a thread that had to read the log without the head word was faster
+            if tail.lsn <= self.tail.lsn:  # another thread, reading without the head word, has added it
                 return
             self.index.add(tail.number, tail.offset - size, size)
             self.tail = tail
 
     def enter(self, tail: Tail, seal: Tail) -> None:
-        """The log goes on in another segment; the old one was sealed at `seal`."""
+        """The log continues in another segment; the old one was sealed at `seal`."""
         with self._mutex:
             self.tail, self.seal = tail, seal
 
     def _after_trim(self, lsn: LSN, number: int) -> None:
-        """A segment is gone: legal only if the redo mark has reached `lsn`, and the log goes on after `number`."""
+        """A segment is missing: valid only if the redo mark has reached `lsn`, and the log continues after `number`."""
         if self.load_checkpoint().redo >= lsn:
             self.locate()
             if self.tail.number > number:
@@ -194,24 +194,24 @@ class Chain:
         raise LogCorruptionError(message, file=self.shelf.names.segment(missing))
 
     def stray(self) -> bytes:
-        """What stands behind the last intact frame, without the zeros that end it; b"" unless a write was cut."""
+        """The bytes behind the last intact frame, without trailing zeros; b"" unless a write was interrupted."""
         with self._mutex:
             tail = self.tail
         end = self.shelf.size(tail.number)
-        for at in range(tail.offset, end, _READ):  # most often all is zeros: nothing large is made to find that out
+        for at in range(tail.offset, end, _READ):  # usually all zeros: avoids one large buffer
             if unpadded(self.shelf.pread(tail.number, min(_READ, end - at), at)):
                 return unpadded(self.shelf.pread(tail.number, end - tail.offset, tail.offset))
         return b""
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of all frames after `lsn` that were followed."""
+        """Bytes of the frames after `lsn` that were followed."""
         with self._mutex:  # a trim by another thread shortens the index
             return self.index.size_after(lsn)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def batches(self, lsn: LSN, upto: LSN) -> list[Batch] | None:
-        """Some batches from `lsn` on, at least one, at most to `upto`; None if they were trimmed."""
+        """One or more batches from `lsn` on, at most to `upto`; None if they were trimmed."""
         with self._mutex:
             if lsn <= self.index.base:
                 return None
@@ -223,7 +223,7 @@ class Chain:
         except FileNotFoundError:
             with self._mutex:
                 self._after_trim(lsn, extent.number)
-                self.reach(upto)  # the chain began anew at the redo mark
+                self.reach(upto)  # the chain began again at the redo mark
             return None
         return list(self._decode(data, lsn, extent))
 
@@ -239,7 +239,7 @@ class Chain:
             at += header.size
 
     def moved(self, checkpoint: Checkpoint) -> None:
-        """The redo mark was raised: forget where the batches before it stand."""
+        """The redo mark was raised: forget the positions of batches before it."""
         with self._mutex:
             self.checkpoint = checkpoint
             self.index.drop(checkpoint.redo)

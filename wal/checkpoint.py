@@ -1,4 +1,4 @@
-"""`checkpoint.json`: up to where bodies are no longer needed (durable, a true lower bound), and where that stands."""
+"""`checkpoint.json`: the redo mark (durable, a lower bound), and where in the segments its batch begins."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Checkpoint(NamedTuple):
     offset: int = 0  # ... at this byte; 0, 0 for redo 0
 
     def encode(self) -> bytes:
-        """The file's content: one line, and the CRC of that line without the CRC."""
+        """The file's content: one line of JSON, with the CRC of the same line without the `crc` field."""
         fields = {"format": FORMAT, **self._asdict()}
         return _dump({**fields, "crc": f"{crc32(_dump(fields)):08x}"})
 
     @classmethod
     def decode(cls, data: bytes, file: str) -> Checkpoint:
-        """Raises LogCorruptionError, LogFormatError."""
+        """The checkpoint in the content of `file`. Raises LogCorruptionError, LogFormatError."""
         try:
             fields = json.loads(data)
             crc = fields.pop("crc")
@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise LogCorruptionError("the checkpoint cannot be parsed", file=file) from error
         if not right:
-            raise LogCorruptionError("the checkpoint's own checksum does not fit", file=file)
+            raise LogCorruptionError("the checkpoint's checksum does not match", file=file)
         if fields.pop("format", None) != FORMAT:
             raise LogFormatError(f"{file} was written by a newer version: upgrade this program")
         try:
@@ -46,12 +46,15 @@ class Checkpoint(NamedTuple):
         except (TypeError, ValueError):
             possible = False
         if not possible:
-            raise LogCorruptionError("the checkpoint has other fields than it should", file=file)
+            raise LogCorruptionError("the checkpoint has unexpected fields or values", file=file)
         return checkpoint
 
 
 def read_checkpoint(storage: Storage, names: Names) -> Checkpoint:
-    """The checkpoint as it is on the storage now. A log without one is damaged: it is the first file to be born."""
+    """The stored checkpoint. A log without one is damaged, since it is the first file that a log creates.
+
+    Raises LogCorruptionError, LogFormatError.
+    """
     try:
         data = storage.read(names.checkpoint).data
     except FileNotFoundError:

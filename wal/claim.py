@@ -1,7 +1,7 @@
-"""What the holder of the committer's right says of itself, where hosts share the storage: one small JSON object.
+"""How the holder of the committer's right identifies itself where hosts share the storage: one small JSON object.
 
-Nothing here is a lock, and no clock of another host is read: a holder counts up, and whoever waits measures with its
-own clock how long the count has not moved.
+It is not a lock, and no clock of another host is read: the holder increments a counter, and a waiter measures with
+its own clock how long the counter has stood still.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Claim:
     log: str  # the log's id
     token: str  # of the holder: new in every handle
     holder: str  # user@host:pid; for people
-    counter: int  # moves with every renewal
-    held: bool  # False: given back
+    counter: int  # incremented by every renewal
+    held: bool  # False: released
     epoch: int  # which tenure this is
-    clean: bool  # nothing of an earlier epoch is left that could still be used
-    marks: tuple[int, ...]  # the consumer's numbers, as the holder gave them back
+    clean: bool  # no working folder of an earlier epoch is left that its holder could still use
+    marks: tuple[int, ...]  # the consumer's numbers, as the holder last wrote them
 
     def encode(self) -> bytes:
         """The object's content: one line of JSON."""
@@ -33,7 +33,7 @@ class Claim:
 
     @classmethod
     def decode(cls, data: bytes) -> Claim | None:
-        """None for whatever is no claim: then nobody is known to hold the right."""
+        """The claim in an object's content; None if it is not a valid claim: then no holder is known."""
         try:
             fields: dict[str, Any] = json.loads(data)
             claim = cls(**{**fields, "marks": tuple(fields["marks"])})

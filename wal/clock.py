@@ -1,6 +1,6 @@
-"""Time, waiting and randomness: the only place of this package that asks the system for them.
+"""Time, waiting and randomness: the only module of this package that asks the system for them.
 
-No safety rests on any of it: clocks pace waiting, random bytes name things.
+No guarantee depends on the clock: it only paces waiting. Random bytes serve as identifiers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Clock:
         time.sleep(seconds)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for `event`, at most `seconds`; whether it came. Where a thread works at intervals until it is ended."""
+        """Wait for `event`, at most `seconds`; returns whether it was set. For threads that work at intervals."""
         return event.wait(seconds)
 
     def token(self, size: int) -> bytes:

@@ -1,9 +1,9 @@
-"""The committer's right where renames are atomic and folders have names (HDFS, mounts): an epoch is a folder.
+"""The committer's right where folders are real and renames are atomic (HDFS, mounts): an epoch is a folder.
 
-Epoch e is claimed by bringing the folder `epoch/<e>` into being, which one caller can do once. Everything its holder
+Epoch e is claimed by creating the folder `epoch/<e>`, which succeeds for exactly one caller. Everything its holder
 changes in the tree is a rename out of or into `epoch/<e>/work`. A successor claims e + 1 and moves the working folders
-of all earlier epochs away before it reads anything: from then on every step of an overtaken holder fails. The names of
-the epochs stay, so none is claimed twice.
+of all earlier epochs away before it reads anything: from then on every step of an overtaken holder fails. Epoch
+folders are never removed, so no epoch is claimed twice.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Epochs:
     """The epoch folders of one handle's log; see `host_right.Fencing`."""
 
     def __init__(self, storage: Storage, names: Names, log: str, token: str, marks: list[int]) -> None:
-        """`marks`: the handle's, which travel with the right."""
+        """`marks`: the handle's list of marks, which is handed on with the right."""
         self._storage = storage
         self._names = names
         self._marks = marks
         self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
         self._ours = 0  # the epoch that this handle claimed last
-        self._newest = 0  # as `look` saw it
+        self._newest = 0  # epoch, as `look` saw it
         self._interrupted = False
 
     def look(self) -> Claim | None:
@@ -67,12 +67,13 @@ class Epochs:
         self._storage.sync_folder(folder)
         self._claim = claim
         self._move_away(self._newest, seen)
-        self._ours = epoch  # not before: should that fail, the next try claims another epoch and clears away again
+        self._ours = epoch  # only now: if the moving fails, the next try claims another epoch and moves again
         self._interrupted = self._newest > 0 and self._was_held(self._newest)
         return self._say(clean=True)
 
     def _was_held(self, epoch: int) -> bool:
-        """Asked when its folder is away: until then its holder, if it came back, may have begun something."""
+        """Whether that epoch ended without a release. To be asked once its folder is moved away: until then its
+        holder, should it wake up, can still begin a change."""
         owner = self._owner(epoch)
         return owner is None or (owner.held and not self.is_own(owner))
 
@@ -80,7 +81,7 @@ class Epochs:
         return self._interrupted
 
     def _say(self, *, clean: bool | None = None) -> bool:
-        """Write into our epoch's claim that we hold it; False if another has taken over by now."""
+        """Write into our epoch's claim that we hold it; False if a successor has taken over."""
         try:
             self._publish(held=True, clean=clean)
         except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +90,8 @@ class Epochs:
         return True
 
     def _move_away(self, epoch: int, owner: Claim | None) -> None:
-        """The working folders of this epoch and of those below, down to one whose holder had seen to all below it."""
+        """Move away the working folders of this epoch and of earlier ones, down to a `clean` one: its holder did so
+        for all before it."""
         while epoch > 0:
             aside = self._names.moved_away(epoch)
             self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
@@ -101,7 +103,7 @@ class Epochs:
             owner = self._owner(epoch)
 
     def _forget(self, aside: str) -> None:
-        """Nothing is kept of a working folder that held nothing but its own beginning: the ordinary case."""
+        """Erase a moved working folder that holds only its first file: the usual case."""
         try:
             names = {entry.name for entry in self._storage.list(aside)}
         except FileNotFoundError:

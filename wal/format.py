@@ -1,4 +1,4 @@
-"""The constants of the log's bytes. Their meaning, with a worked example, is in docs/log_format.md and nowhere else."""
+"""Constants of the log's format. docs/log_format.md explains them, with a worked example."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SUCCESSOR = struct.Struct("<Q")
 WORD = struct.Struct("<QQ")  # value, complement
 WORDS = struct.Struct("<QQQQ")
 HEAD_FIELDS = struct.Struct("<8sI4x16s")
-# magic, format, reserved, log id, LSN, token, link to the slot before, bytes of headers: what never changes ...
+# magic, format, reserved, log id, LSN, token, link to the slot before, bytes of headers: this part never changes ...
 SLOT_FIELDS = struct.Struct("<8sI4x16sQ16s32sQ")
-# ... and kind, reserved, how far bodies are trimmed, bytes of bodies
+# ... kind, reserved, the LSN up to which bodies are trimmed, bytes of bodies
 SLOT_STATE = struct.Struct("<B7xQQ")
 
 SEGMENT_HEADER = SEGMENT_FIELDS.size + CRC.size
@@ -38,7 +38,7 @@ FRAME_HEADER = FRAME_FIELDS.size + CRC.size
 ALIGN = 8
 SEAL_SIZE = FRAME_HEADER + SUCCESSOR.size
 HEAD_SIZE = 4096
-CHUNK = 2**20  # zeros are written ahead in steps of this
+CHUNK = 2**20  # bytes; zeros are written ahead in steps of this size
 MASK = 2**64 - 1
 
 RESERVED = b"\x00\x00\x00"

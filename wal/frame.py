@@ -1,7 +1,7 @@
-"""A frame <-> bytes. Pure: takes and gives bytes, touches no file. Layout: docs/log_format.md.
+"""A frame <-> bytes. Pure. Layout: docs/log_format.md.
 
 One flush is one frame. Its CRC covers every field, the payload and, through the CRC of the frame before, the whole
-chain; so a valid frame after an invalid one proves damage, and an invalid last one is a write that was cut short.
+chain. So a valid frame after an invalid one proves damage, and an invalid last frame is an interrupted write.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS = (BATCH, SEAL, HEADERS)
 
 
 class FrameHeader(NamedTuple):
-    """The fields before a payload. Nothing is known to be true of them until the CRC was compared."""
+    """The fields before a payload. They are not valid until the CRC was checked."""
 
     kind: int
     length: int  # of the payload, bytes
@@ -67,7 +67,7 @@ def encode_headers(lsn: LSN, previous: int, records: Sequence[Record]) -> tuple[
 
 
 def encode_seal(lsn: LSN, previous: int, successor: int) -> tuple[bytes, int]:
-    """The frame that ends a segment after `lsn`, and its CRC; the log goes on in the segment `successor`."""
+    """The frame that ends a segment after `lsn`, and its CRC; the log continues in the segment `successor`."""
     return _encode(SEAL, lsn, previous, [SUCCESSOR.pack(successor)])
 
 
@@ -75,13 +75,13 @@ def _encode(kind: int, lsn: LSN, previous: int, parts: list[bytes]) -> tuple[byt
     length = sum(map(len, parts))
     fields = FRAME_FIELDS.pack(FRAME_MAGIC, kind, RESERVED, length, lsn, previous)
     crc = crc32(fields)
-    for part in parts:  # instead of joining first: a payload is copied once only
+    for part in parts:  # not joined first: so the payload is copied only once
         crc = crc32(part, crc)
     return b"".join((fields, CRC.pack(crc), *parts, PADDING[(FRAME_HEADER + length) % 8])), crc
 
 
 def parse_header(buffer: bytes, at: int) -> FrameHeader | None:
-    """The header at `at`, or None where none can be. Believes nothing: `intact` decides."""
+    """The header at `at`, or None if there can be none. Not verified: `intact` decides."""
     if len(buffer) - at < FRAME_HEADER:
         return None
     magic, kind, reserved, length, lsn, previous = FRAME_FIELDS.unpack_from(buffer, at)
@@ -92,7 +92,7 @@ def parse_header(buffer: bytes, at: int) -> FrameHeader | None:
 
 
 def intact(buffer: bytes, at: int, header: FrameHeader) -> bool:
-    """Whether the frame at `at` is there whole: length, CRC and zero padding."""
+    """Whether the frame at `at` is complete and valid: length, CRC and zero padding."""
     end = at + FRAME_HEADER + header.length
     if at + header.size > len(buffer):
         return False
@@ -102,7 +102,7 @@ def intact(buffer: bytes, at: int, header: FrameHeader) -> bool:
 
 
 def decode_records(buffer: bytes, at: int, header: FrameHeader, *, bodies: bool = True) -> tuple[Record, ...]:
-    """The records of the intact batch (or headers) frame at `at`. Raises ValueError if the payload is no such list."""
+    """The records of the intact batch (or headers) frame at `at`. Raises ValueError if the payload is not valid."""
     start = at + FRAME_HEADER
     end = start + header.length
     try:
@@ -133,7 +133,7 @@ def _record(buffer: bytes, at: int, kind: int, bodies: bool) -> tuple[Record, in
 
 
 def decode_seal(buffer: bytes, at: int, header: FrameHeader) -> int:
-    """The successor that the intact seal frame at `at` names. Raises ValueError if the payload is no such number."""
+    """The successor that the intact seal frame at `at` names. Raises ValueError if the payload is not valid."""
     if header.length != SUCCESSOR.size:
         raise ValueError(f"a seal of {header.length} bytes")
     (successor,) = SUCCESSOR.unpack_from(buffer, at + FRAME_HEADER)
@@ -141,9 +141,9 @@ def decode_seal(buffer: bytes, at: int, header: FrameHeader) -> int:
 
 
 def find_later(buffer: bytes, after: LSN) -> int | None:
-    """Where an intact frame that must follow `after` begins in `buffer` (aligned like a segment), or None.
+    """The offset in `buffer` (aligned like a segment) of an intact frame that must follow `after`, or None.
 
-    Its presence behind bad bytes proves that those once were good: it was written after they were flushed.
+    Such a frame behind invalid bytes proves that these were valid once: it was written after they were flushed.
     """
     at = buffer.find(FRAME_MAGIC)
     while at >= 0:
@@ -155,5 +155,5 @@ def find_later(buffer: bytes, after: LSN) -> int | None:
 
 
 def _follows(header: FrameHeader, after: LSN) -> bool:
-    """A later batch, or the seal behind one. The very next batch may be what a failed write left behind."""
+    """Whether it is a later batch, or the seal behind one. The next batch may be left over from a failed write."""
     return header.lsn > after + 1 if header.kind == BATCH else header.kind == SEAL and header.lsn > after

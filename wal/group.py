@@ -1,7 +1,7 @@
-"""Group commit: threads queue their `prepare`; one of them, the leader, writes for all (LevelDB's writer queue).
+"""Group commit: threads queue their `prepare`; one of them, the leader, writes for all (as in LevelDB's writer queue).
 
-A leader works until its own entry is settled, then hands over to the first in the queue. Whatever ends a leader,
-the handing over is done, so nobody waits for a leader that is gone.
+A leader works until its own entry is settled, then hands over to the first in the queue. It hands over however it
+ends, so nobody waits for a leader that is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from wal.interrupts import is_deferred, safe_point
 from wal.log import Position, Prepare, Record
 
-_POLL = 0.05  # seconds between looks, only after a Ctrl-C met an entry that is being written
+_POLL = 0.05  # seconds between checks while an interrupt must be noticed or its entry is still being written
 
 
 class Entry:
@@ -33,7 +33,7 @@ class Entry:
         self.done = False
 
     def settle(self, position: Position | None = None, error: BaseException | None = None) -> None:
-        """The outcome. The follower learns it when the leader wakes it."""
+        """Set the outcome. The follower sees it when the leader wakes it."""
         self.position = position
         self.error = error
         self.done = True
@@ -43,15 +43,15 @@ class Queue(Protocol):
     """The queue as a leader sees it."""
 
     def take(self, limit: int) -> list[Entry]:
-        """The first entries, now the leader's to settle or put back."""
+        """Remove and return the first entries; the leader settles them or puts them back."""
         ...
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """These come first in the next batch."""
+        """Return entries to the front of the queue."""
         ...
 
     def wake(self, entries: Iterable[Entry]) -> None:
-        """These are settled, and the append right is free again."""
+        """Wake the callers of these settled entries; the append right is free again."""
         ...
 
 
@@ -68,14 +68,14 @@ class Group:
         self._work = leader
         self._mutex = threading.Lock()
         self._queue: list[Entry] = []
-        self._leader: int | None = None  # its thread
+        self._leader: int | None = None  # the identifier of its thread
 
     def leading(self) -> bool:
-        """Whether this thread is the leader, that is, inside a `prepare`."""
+        """Whether this thread is the leader. A caller of `append` that is so is inside a `prepare`."""
         return self._leader == threading.get_ident()
 
     def submit(self, prepare: Prepare) -> Position | None:
-        """Queue, lead or wait, and return or raise the outcome."""
+        """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
         if self.leading():
             raise RuntimeError("append was called inside a prepare")
         entry = Entry(prepare)
@@ -98,16 +98,16 @@ class Group:
         return entry.position
 
     def take(self, limit: int) -> list[Entry]:
-        """By the leader: the first entries of the queue."""
+        """Called by the leader; see `Queue`."""
         with self._mutex:
             entries = self._queue[:limit]
             for entry in entries:
                 entry.taken = True
-            del self._queue[:limit]  # all at once, at the end: whatever fails, none is lost
+            del self._queue[:limit]  # at the end and in one step, so that an exception before it loses no entry
             return entries
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """By the leader: these come first in the next batch."""
+        """Called by the leader; see `Queue`."""
         with self._mutex:
             back = list(entries)
             for entry in back:
@@ -115,7 +115,7 @@ class Group:
             self._queue[:0] = back
 
     def wake(self, entries: Iterable[Entry]) -> None:
-        """By the leader, when the append right is free again: these are settled."""
+        """Called by the leader; see `Queue`."""
         for entry in entries:
             if not entry.leads:
                 entry.gate.release()
@@ -128,7 +128,7 @@ class Group:
             self._hand_over()
 
     def _abandon(self, entry: Entry) -> None:
-        """However its caller was interrupted: nobody writes this entry any more, and nobody waits for its lead."""
+        """Its caller was interrupted: take the entry out of the queue, and hand over if it leads."""
         with self._mutex:
             if entry in self._queue:
                 self._queue.remove(entry)
@@ -146,8 +146,8 @@ class Group:
         first.gate.release()
 
     def _wait(self, entry: Entry) -> None:
-        """For the outcome, or for the lead. Interrupted: out of the queue, unless the entry is being written already;
-        then its outcome is waited for, and said with the interrupt."""
+        """Wait for the outcome or for the lead. An interrupt takes the entry out of the queue, unless it is being
+        written already: then the outcome is awaited and added to the interrupt as a note."""
         try:
             while not entry.gate.acquire(timeout=_POLL if is_deferred() else -1):
                 safe_point()
@@ -159,6 +159,7 @@ class Group:
             raise
 
     def _is_written(self, entry: Entry) -> bool:
+        """Whether it is being written now; if not, it is out of the queue afterwards."""
         with self._mutex:
             if entry.taken and not entry.done:
                 return True

@@ -1,11 +1,11 @@
-"""The file `head`: what all processes must see at once, in 16-byte words {value, complement}.
+"""The file `head`: the state that all processes on a host share, in 16-byte words {value, complement}.
 
-4 KiB, made with the log, never replaced, truncated or removed: who has it open sees every change. A word is stored
-by one `pwrite` and read by one `pread`. No mapping and no sequence lock: a writer that dies between two steps of such
-a protocol stops every reader, and a mapped file that is cut raises SIGBUS.
+The file has 4 KiB, is created with the log and never replaced, truncated or removed, so that a process that has it
+open sees every change. A word is written by one `pwrite` and read by one `pread`. There is no memory mapping, since
+truncating a mapped file raises SIGBUS, and no sequence lock, since a writer that dies inside it stops every reader.
 
-Nothing here is durable. A word that does not match its complement after three tries is unknown (None), and the log
-itself is asked. Layout: docs/log_format.md.
+Nothing here is durable. A word that does not match its complement after three tries is unknown (None); the log itself
+then supplies the value. Layout: docs/log_format.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORD_AT = tuple(HEAD_FIELDS.size + index * WORD.size for index in range(_TRIMME
 
 
 def new_head(log_id: bytes, durable: LSN = 0, holder: int = 0, trimmed: LSN = 0) -> bytes:
-    """A whole head file: the words given, all marks 0."""
+    """The content of a head file with these words; all marks are 0."""
     words = [durable, durable, holder] + [0] * MARKS + [trimmed]
     data = HEAD_FIELDS.pack(HEAD_MAGIC, FORMAT, log_id) + b"".join(WORD.pack(word, word ^ MASK) for word in words)
     return data.ljust(HEAD_SIZE, b"\x00")
@@ -39,26 +39,26 @@ class HeadFile:
         self._file = file
         self._pread: Callable[[int, int], bytes] = file.pread
         self._pwrite: Callable[[bytes, int], None] = file.pwrite
-        self._seen: tuple[bytes, LSN | None] = b"", None  # the word of the durable head, as it was met last
+        self._seen: tuple[bytes, LSN | None] = b"", None  # the last durable word that was read, and its value
 
     def belongs_to(self, log_id: bytes) -> bool:
-        """Whether the file begins as this log's head does; if not, none of its words is believed."""
+        """Whether the file has the header of this log's head; if not, none of its words is valid."""
         return self._pread(HEAD_FIELDS.size, 0) == HEAD_FIELDS.pack(HEAD_MAGIC, FORMAT, log_id)
 
     def durable(self) -> LSN | None:
-        """The last batch that was flushed. Stored under the append right only."""
+        """The last batch that was flushed; None if unknown. Written under the append right only."""
         data = self._pread(WORD.size, _WORD_AT[_DURABLE])
         word, lsn = self._seen
         if data == word:
             return lsn
         lsn = _value(data)
         if lsn is None:
-            return self._load(_DURABLE)  # it may have been read while it was written
+            return self._load(_DURABLE)  # it may have been read during a write: try again
         self._seen = data, lsn
         return lsn
 
     def state(self) -> tuple[LSN, LSN] | None:
-        """(durable, intent), equal unless an append is under way or was cut short."""
+        """(durable, intent), equal unless an append is in progress or was interrupted; None if unknown."""
         for _ in range(_TRIES):
             data = self._pread(WORDS.size, _WORD_AT[_DURABLE])
             if len(data) == WORDS.size:
@@ -68,47 +68,49 @@ class HeadFile:
         return None
 
     def announce(self, lsn: LSN) -> None:
-        """Before a batch is written: who finds intent != durable looks at every byte behind the last frame."""
+        """Called before a batch is written: an opener or appender that finds intent != durable examines every byte
+        behind the last frame."""
         self._store(_INTENT, lsn)
 
     def publish(self, lsn: LSN) -> None:
-        """After a batch was flushed."""
+        """Called after a batch was flushed."""
         self._store(_DURABLE, lsn)
 
     def take(self) -> bool:
-        """Note that the right is held; True if its holder before never gave it back (or that is unknown)."""
+        """Record that the right is held; True if the previous holder did not release it, or that is unknown."""
         before = self._load(_HOLDER)
         self._store(_HOLDER, 1)
         return before != 0
 
     def give_back(self) -> None:
-        """Note that the right is free."""
+        """Record that the right is free."""
         self._store(_HOLDER, 0)
 
     def load_mark(self, index: int) -> int:
-        """A consumer's mark; 0, the lower value and therefore safe, if it cannot be read."""
+        """A consumer's mark; 0 if it cannot be read, which is safe, since a mark is a lower bound."""
         return self._load(_mark(index)) or 0
 
     def store_mark(self, index: int, value: int) -> None:
-        """Set a consumer's mark."""
+        """Set a consumer's mark. Raises ValueError unless 0 <= value < 2**63."""
         if not 0 <= value < 2**63:
             raise ValueError(f"a mark is 0 to 2**63 - 1, not {value}")
         self._store(_mark(index), value)
 
     def trimmed(self) -> LSN | None:
-        """The redo mark of the log's checkpoint. None: unknown, as while it is being raised; ask the checkpoint."""
+        """The redo mark of the checkpoint; None if unknown, as while it is being raised: then read the checkpoint."""
         return self._load(_TRIMMED)
 
     def forget_trimmed(self) -> None:
-        """Before the redo mark is raised."""
+        """Make the redo mark unknown: called before it is raised."""
         self._pwrite(bytes(WORD.size), _WORD_AT[_TRIMMED])
 
     def store_trimmed(self, redo: LSN) -> None:
-        """After the redo mark was raised, durably. Under the append right only."""
+        """Called after the redo mark was raised durably, under the append right only."""
         self._store(_TRIMMED, redo)
 
     def rebuild(self, log_id: bytes, durable: LSN, trimmed: LSN) -> None:
-        """By a first opener: everything anew, in place. Whether the right's holder died is kept."""
+        """Called by a first opener: write all words anew, in place, except whether the right is held: the next
+        holder must learn that the last one died."""
         holder = self._load(_HOLDER)
         self._pwrite(new_head(log_id, durable, 1 if holder is None else holder, trimmed), 0)
 
@@ -133,7 +135,7 @@ def _closed(_what: object, _offset: int) -> NoReturn:
 
 
 def _value(word: bytes) -> int | None:
-    """None: cut short, or a word whose halves differ."""
+    """The value of a word; None for a short read, or if value and complement do not match."""
     if len(word) != WORD.size:
         return None
     value, complement = WORD.unpack(word)

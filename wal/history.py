@@ -1,4 +1,4 @@
-"""Headers of trimmed batches: one history file for each segment that was freed; and how a segment is freed."""
+"""Headers of trimmed batches: one history file for each freed segment; and freeing a segment."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wal.shelf import Shelf
 
 
 class History:
-    """Everything up to the redo mark, without bodies: history files, and segments not freed yet."""
+    """Reads the batches up to the redo mark, without bodies, from history files and from segments not yet freed."""
 
     def __init__(self, shelf: Shelf, log_id: bytes) -> None:
         self._shelf = shelf
         self._log_id = log_id
 
     def numbers(self) -> list[int]:
-        """The segments whose headers are in a history file."""
+        """The segments that have a history file, ascending."""
         try:
             return history_numbers(self._shelf.storage.list(self._shelf.names.history_folder))
         except FileNotFoundError:
@@ -31,8 +31,11 @@ class History:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def headers(self, after: LSN, upto: LSN) -> Iterator[Batch]:
-        """The batches after `after` to `upto`, without bodies; from the oldest kept on, if that is later."""
-        segments = self._shelf.numbers()  # first: one that is freed meanwhile has its history file by then
+        """The batches (after, upto] without bodies; it begins at the oldest batch that is kept, if that is later.
+
+        Raises LogCorruptionError if batches are missing in between.
+        """
+        segments = self._shelf.numbers()  # listed first: a segment that is freed now has its history file already
         numbers = sorted({*self.numbers(), *segments})
         start = bisect_right(numbers, after + 1, key=self._first) - 1
         lsn, pruned, read = after, start < 0, 0
@@ -41,7 +44,7 @@ class History:
                 if batch.lsn > after:
                     if batch.lsn != lsn + 1 and not pruned:
                         raise self._gap(lsn, read)
-                    if batch.lsn > upto:  # the oldest that is kept
+                    if batch.lsn > upto:  # even the oldest batch that is kept is later
                         return
                     yield batch
                     lsn, pruned = batch.lsn, False
@@ -62,14 +65,14 @@ class History:
         return self._opened(number)[0].first
 
     def _of(self, number: int) -> Iterator[Batch]:
-        """One segment's batches, from its history file or, before that is written, from itself."""
+        """One segment's batches, from its history file or, if there is none yet, from the segment."""
         header, data, name = self._opened(number, whole=True)
         for found in frames(header, data, name, sealed=name == self._shelf.names.history(number)):
             if found.header.kind != SEAL:
                 yield Batch(found.header.lsn, records(found, name, bodies=False))
 
     def _opened(self, number: int, *, whole: bool = False) -> tuple[SegmentHeader, bytes, str]:
-        """(header, content, file name); the content only as far as it was asked for."""
+        """(header, content, file name); not `whole`: the content ends with the header."""
         try:
             return self.opened(number, whole=whole)
         except FileNotFoundError:
@@ -87,21 +90,21 @@ class History:
             data = file.read() if whole else file.read(SEGMENT_HEADER)
         header = SegmentHeader.decode(data, name, HISTORY_MAGIC)
         if header.log_id != self._log_id or header.number != number:
-            raise LogCorruptionError("the history file belongs elsewhere", file=name)
+            raise LogCorruptionError("the history file belongs to another segment or log", file=name)
         return header, data, name
 
     # --- freeing -----------------------------------------------------------------------------------------------------
 
     def free(self, redo: LSN) -> None:
-        """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment goes
-        only when its headers are durable, and two processes that free the same one write the same bytes."""
+        """Free the sealed segments that hold nothing after `redo`. Idempotent, and safe at every step: a segment is
+        erased only when its headers are durable, and two processes that free the same one write the same bytes."""
         for number in self._shelf.numbers()[:-1]:
             try:
                 if self._shelf.header(number + 1, self._log_id).first > redo + 1:
                     return
                 content = self._summary(number)
             except FileNotFoundError:
-                continue  # another process freed it, and perhaps its successor as well; or the successor is lost
+                continue  # another process freed it, or its successor; or the successor is lost
             if content is None:
                 return
             self._keep(number, content)
@@ -113,11 +116,11 @@ class History:
         name = names.history(number)
         storage.make_folder(names.history_folder)
         if not storage.create(name, content) and storage.read(name).data != content:
-            raise LogCorruptionError("the history file says something else than its segment", file=name)
+            raise LogCorruptionError("the history file differs from its segment", file=name)
         storage.sync_folder(names.history_folder)
 
     def _summary(self, number: int) -> bytes | None:
-        """A sealed segment as a history file; None if it has no seal (its successor is an interrupted rotation)."""
+        """The content of a segment's history file; None if it has no seal (its rotation was interrupted)."""
         name = self._shelf.names.segment(number)
         data = self._shelf.pread(number, self._shelf.size(number), 0)
         header = self._shelf.check(number, data, self._log_id)
@@ -138,7 +141,7 @@ def frames(header: SegmentHeader, data: bytes, name: str, *, sealed: bool = Fals
     last, end = None, SEGMENT_HEADER
     for found in scan(lambda length, offset: data[offset : offset + length], len(data), header.tail()):
         if found.header.kind not in (kind, SEAL):
-            raise LogCorruptionError("a frame of this kind does not belong here", file=name, offset=found.offset)
+            raise LogCorruptionError("a frame of this kind is not valid in this file", file=name, offset=found.offset)
         last, end = found.header.kind, found.offset + found.header.size
         yield found
     if sealed and (last != SEAL or end != len(data)):

@@ -1,10 +1,10 @@
-"""The committer's right where several hosts share a storage: one holder at a time as a rule, and fenced as a law.
+"""The committer's right where several hosts share a storage: usually one holder at a time; safety is by fencing.
 
-Nobody can be sure to be the only holder: one that was paused may wake after another took over. So the right only keeps
-committers out of each other's way; that the paused one changes nothing is the storage's fence (`Fence.VERSION`,
-`Fence.FOLDER`), and `Tenure.check` tells it as soon as it asks.
+No holder can be sure to be the only one: one that was paused may resume after another took over. So the right only
+keeps committers out of each other's way. That a paused one changes nothing is guaranteed by the storage's fence
+(`Fence.VERSION`, `Fence.FOLDER`); `Tenure.check` tells it that it was overtaken.
 
-A holder renews its claim every third of TTL. Whoever sees a claim unmoved for TTL, by its own clock, takes over.
+A holder renews its claim every third of TTL. A waiter that sees it unchanged for TTL, by its own clock, takes over.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from wal.errors import LockBusyError, LogClosedError, RightLostError
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import ChangedError, Storage
 
-_POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
-_FIRST_PAUSE = 0.02  # seconds between looks at a claim that is held; doubled to at most ...
-_LONGEST_PAUSE = 0.2  # no longer: who comes later looks more often, and would be served first again and again
-_SHORTEST_PAUSE = 0.001  # a remainder of less than this may not move the clock
+_POLL = 0.05  # seconds between checks for an interrupt
+_FIRST_PAUSE = 0.02  # seconds between reads of a claim that is held; doubled to at most ...
+_LONGEST_PAUSE = 0.2  # not longer: waiters that came later read more often, and would be served first
+_SHORTEST_PAUSE = 0.001  # a shorter pause may not advance the clock
 
 
 class Fencing(Protocol):
-    """How a storage keeps a claim; see `lease` and `epoch`. Errors of the storage pass through."""
+    """How a storage holds a claim; see `lease` and `epoch`. Errors of the storage pass through."""
 
     def look(self) -> Claim | None:
-        """The claim as it is now, or as this handle left it; None if there is none."""
+        """The claim as stored now, or as this handle left it; None if there is none."""
         ...
 
     def is_own(self, claim: Claim) -> bool:
-        """Whether this handle made it."""
+        """Whether the claim is this handle's."""
         ...
 
     def take(self, seen: Claim | None) -> bool:
-        """Take the right over from `seen`, the last that `look` returned; False if another was faster."""
+        """Take the right over from `seen`, the last result of `look`; False if another handle took it first."""
         ...
 
     def interrupted(self) -> bool:
-        """Whether the take-over of `take` may have cut a holder off, as far as can be seen behind it."""
+        """Whether the last `take` may have overtaken a holder that had not released the right."""
         ...
 
     def renew(self) -> None:
-        """Give a sign of life. Raises ChangedError, FileNotFoundError or NotADirectoryError if it was taken over."""
+        """Renew the claim. Raises ChangedError, FileNotFoundError or NotADirectoryError if it was taken over."""
         ...
 
     def give_back(self) -> None:
-        """Say that the right is free. Raises as `renew` does."""
+        """Release the right. Raises as `renew` does."""
         ...
 
     def storage(self) -> Storage:
-        """What the holder publishes through."""
+        """The storage through which the holder publishes."""
         ...
 
 
@@ -62,7 +62,7 @@ class HostTenure:
     """See `wal.log.Tenure`."""
 
     def __init__(self, fencing: Fencing, clock: Clock, ttl: float, renewed: float, *, died: bool) -> None:
-        """`renewed`: when the claim was asked for, by `clock`."""
+        """`renewed`: when taking the claim began, by `clock`."""
         self.died = died
         self.storage = fencing.storage()
         self._fencing = fencing
@@ -74,14 +74,15 @@ class HostTenure:
         self._over = threading.Event()
 
     def check(self, *, now: bool = False) -> None:
-        """Raises RightLostError if another has taken over. A request only if the last sign of life is old, or `now`."""
+        """Raises RightLostError if another holder has taken over. Makes a request only if the last renewal is old, or
+        with `now`."""
         with self._mutex:
             if self._lost is None and (now or self._clock.monotonic() - self._renewed > self._ttl / 2):
                 self._renew()
             self._raise_if_lost()
 
     def beat(self) -> None:
-        """Signs of life, from a thread of its own, until `end`."""
+        """Renew the claim, in a thread of its own, until `end`."""
         while not self._clock.wait(self._over, self._ttl / 3):
             with self._mutex:
                 if self._lost is not None or self._over.is_set():
@@ -89,7 +90,7 @@ class HostTenure:
                 try:
                     self._renew()
                 except OSError:
-                    continue  # the storage does not answer: `check` tries again, and tells the holder
+                    continue  # the storage does not answer: `check` tries again, and raises
 
     def _renew(self) -> None:
         now = self._clock.monotonic()
@@ -97,7 +98,7 @@ class HostTenure:
         self._renewed = now
 
     def end(self) -> None:
-        """Give the right back. Raises RightLostError if it was not ours any more; OSError: that cannot be learned."""
+        """Release the right. Raises RightLostError if it was lost, OSError if that is unknown."""
         self._over.set()
         with self._mutex:
             if self._lost is None:
@@ -127,9 +128,9 @@ class HostRight:
         ttl: float,
         follow: Callable[[], object],
     ) -> None:
-        """`follow` is called when the right was taken from another, who can publish nothing any more: it follows the
-        log to its head. What he has published comes from records that are there by now; who carried out an older end
-        of the log would take that back."""
+        """`follow` is called after the right was taken from another holder, which can publish nothing more, and follows
+        the log to its head. What that holder has published comes from records that exist by now; applying the log
+        only up to an older head would undo it."""
         self._follow = follow
         self._fencing = fencing
         self._what = what
@@ -138,13 +139,13 @@ class HostRight:
         self._ttl = ttl
         self._mutex = threading.Lock()
         self._closed = False
-        self._stamp: tuple[str, int, int] | None = None  # the claim of another that was seen last ...
-        self._since = 0.0  # ... and when it was first seen like that; kept over calls that gave up
+        self._stamp: tuple[str, int, int] | None = None  # the last claim of another that was seen ...
+        self._since = 0.0  # ... and when it was first seen; kept when a call gives up
 
     @contextmanager
     def hold(self, timeout: float | None) -> Iterator[HostTenure]:
         """The right for a `with` block. Raises LockBusyError, OSError; at the block's end RightLostError, or OSError if
-        it cannot be learned whether it was lost."""
+        it is unknown whether the right was lost."""
         limit = self._timeout if timeout is None else timeout
         with DeferredInterrupt():
             deadline = self._clock.monotonic() + limit
@@ -162,14 +163,14 @@ class HostRight:
                 self._mutex.release()
 
     def _give_up(self, tenure: HostTenure) -> None:
-        """After an error, which matters more than what becomes of the claim: if it stays, it is overtaken in time."""
+        """Release after an error, ignoring further ones: a claim that remains is overtaken after TTL."""
         try:
             tenure.end()
         except (OSError, RightLostError):
             return
 
     def _take_turn(self, limit: float, deadline: float) -> None:
-        """Of the threads of this handle, one at a time."""
+        """Let the threads of this handle wait one at a time."""
         while not self._mutex.acquire(timeout=max(0.0, min(_POLL, deadline - self._clock.monotonic()))):
             safe_point()
             if self._clock.monotonic() >= deadline:
@@ -192,26 +193,26 @@ class HostRight:
                     self._follow()
                 died = expired or self._fencing.interrupted()
                 return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
-            # what was free and was taken first by another is looked at again
+            # a free claim that another took first is read again
             if other is not None and asked >= deadline:
                 holder = f"{other.holder}, without a sign of life for {unmoved:.0f} s"
                 raise LockBusyError(f"{self._what} was not free within {limit} s, held by {holder}")
             safe_point()
-            # not longer than until it can be taken over: nobody waits for a dead holder beyond TTL
+            # at most until it can be taken over: nobody waits for a dead holder beyond TTL
             if other is not None:
                 self._clock.sleep(max(_SHORTEST_PAUSE, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _unmoved(self, claim: Claim, asked: float) -> float:
-        """Seconds for which another's claim has certainly not moved: from the reply that showed it first to the
-        question whose reply shows it still. A slow reply makes that less, never more."""
+        """Seconds for which another's claim has certainly not changed: from the first reply that showed it to the last
+        request whose reply still shows it. A slow reply makes that shorter, never longer."""
         stamp = (claim.token, claim.epoch, claim.counter)
         if self._stamp != stamp:
             self._stamp, self._since = stamp, self._clock.monotonic()
         return max(0.0, asked - self._since)
 
     def close(self) -> None:
-        """`hold` raises LogClosedError from now on; waits for a holder of this process."""
+        """Wait for a holder in this process; `hold` then raises LogClosedError."""
         held = self._mutex.acquire(timeout=max(0.0, self._timeout))
         self._closed = True
         if held:

@@ -1,6 +1,7 @@
-"""Where each batch after the redo mark stands, in memory: 8 bytes a batch, so that reading never scans again.
+"""An in-memory index of the batches after the redo mark: 8 bytes a batch, so that a read never scans again.
 
-Offsets of all segments are laid end to end on one scale ("virtual"); the scale's differences are the log's size.
+The frames of all segments are laid end to end on one scale of virtual offsets: the difference of two is the number
+of bytes of the frames in between.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from wal.log import LSN
 
 
 class _Span(NamedTuple):
+    """The batches of one segment."""
+
     first: LSN
     number: int
     shift: int  # virtual = offset + shift
 
 
 class Extent(NamedTuple):
-    """Neighbouring frames of one segment."""
+    """Consecutive frames of one segment."""
 
     number: int
     offset: int
@@ -37,7 +40,7 @@ class Index:
         self._spans: list[_Span] = []
 
     def add(self, number: int, offset: int, size: int) -> None:
-        """The next batch."""
+        """Add the next batch: its segment, offset and size in bytes."""
         if not self._spans or self._spans[-1].number != number:
             self._spans.append(_Span(self.base + len(self._starts) + 1, number, self._end - offset))
         start = offset + self._spans[-1].shift
@@ -45,14 +48,14 @@ class Index:
         self._end = start + size
 
     def extent(self, lsn: LSN, upto: LSN, limit: int) -> Extent:
-        """Frames from `lsn` to at most `upto` in one segment: one at least, more while they fit into `limit` bytes."""
+        """Frames from `lsn` to at most `upto` in one segment: at least one, more while they fit into `limit` bytes."""
         at = bisect_right(self._spans, lsn, key=_first) - 1
         span = self._spans[at]
         if at + 1 < len(self._spans):
             upto = min(upto, self._spans[at + 1].first - 1)
         low = lsn - self.base - 1
         start = self._starts[low]
-        high = bisect_right(self._starts, start + limit, low, upto - self.base)  # first that begins beyond the limit
+        high = bisect_right(self._starts, start + limit, low, upto - self.base)  # first that begins beyond it
         if self._ends(high) - start > limit:
             high -= 1  # the last that begins within it ends beyond it
         high = max(high, low + 1)
@@ -63,7 +66,7 @@ class Index:
         return self._starts[count] if count < len(self._starts) else self._end
 
     def place(self, lsn: LSN) -> tuple[int, int]:
-        """(segment, offset) of a batch."""
+        """(segment, offset) of a batch's frame."""
         extent = self.extent(lsn, lsn, 0)
         return extent.number, extent.offset
 

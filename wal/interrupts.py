@@ -1,8 +1,9 @@
-"""Ctrl-C, delivered where it does no harm.
+"""Ctrl-C, raised only at safe points.
 
-Python raises KeyboardInterrupt between any two instructions of the main thread: also between taking a lock and noting
-that it is held, or between a commit and the news of it. Inside a `DeferredInterrupt` it is only noted. It is raised at
-the next `safe_point()`, which long waits and long work pass all the time, or else when the outermost block ends.
+Python raises KeyboardInterrupt between any two instructions of the main thread: also between taking a lock and
+recording that it is held, or between a commit and its return. Inside a `DeferredInterrupt` block the signal is only
+noted. It is raised at the next `safe_point()`, which long waits and long work call often, or at the latest when the
+outermost block ends.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# the C functions under signal.signal and signal.getsignal, whose conversions to enums cost ten times the call itself
+# the C functions behind signal.signal and signal.getsignal, which spend ten times as long on converting to enums
 _raw: Any = sys.modules.get("_signal", signal)
 _SIGINT = int(signal.SIGINT)
 _default = signal.default_int_handler
 
 
 class _MainThread:
-    """What is deferred now. Only the main thread ever changes it, as only there Python delivers signals."""
+    """The state of deferral. Only the main thread changes it, since Python delivers signals only there."""
 
-    main = threading.main_thread().ident  # which it is; in a forked child it may be another
-    ident = 0  # the thread that deferred
-    depth = 0  # DeferredInterrupt blocks that are open
+    main = threading.main_thread().ident  # changes in a child that another thread forked
+    ident = 0  # the thread that opened the outermost block
+    depth = 0  # number of open DeferredInterrupt blocks
     swapped = False  # our handler is installed
     noted = False  # an interrupt is waiting
-    done = ""  # what was done nevertheless, to be said with it
+    done = ""  # what was completed before the interrupt is raised: becomes its note
 
 
 class DeferredInterrupt:
-    """Within the block, SIGINT is noted. Blocks nest; the outermost one counts.
+    """Defers SIGINT within the block. Blocks nest; the outermost one counts.
 
-    Does something only in the main thread, and only if Python's own handler is installed: a program that handles
-    SIGINT itself, or lets other signals raise exceptions, knows better.
+    It has an effect only in the main thread and only if Python's own handler is installed. A handler of the program's
+    own for SIGINT is left alone, and other signals are not deferred.
     """
 
     __slots__ = ("_ours",)
@@ -67,7 +68,8 @@ class DeferredInterrupt:
 
 
 def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
-    """For what opens a descriptor: no interrupt comes before something owns it that closes it."""
+    """Decorator for functions that open a descriptor: no interrupt is raised before the result has an owner that closes
+    it."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,19 +80,19 @@ def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def tell(done: str) -> None:
-    """Something was done that an interrupt waiting now will not undo: it is said in a note of the exception."""
+    """Record that `done` is complete: an interrupt raised later within the outermost block carries it as a note."""
     if _MainThread.swapped and threading.get_ident() == _MainThread.main:
         _MainThread.done = done
 
 
 def safe_point() -> None:
-    """Raise the interrupt that is waiting, if any. To be called where an exception leaves everything in order."""
+    """Raise the pending interrupt, if any. To be called only where an exception leaves everything consistent."""
     if _MainThread.noted and threading.get_ident() == _MainThread.main:
         _deliver()
 
 
 def is_deferred() -> bool:
-    """Whether this thread's interrupts wait for a safe point, so that it must pass one while it waits for others."""
+    """Whether this thread's interrupts are deferred, so that it must call `safe_point` while it waits."""
     return _MainThread.swapped and threading.get_ident() == _MainThread.main
 
 
@@ -108,7 +110,8 @@ def _note(_number: int, _frame: FrameType | None) -> None:
 
 
 def _after_fork() -> None:
-    """In a child forked by another thread, which is now the main one: nobody is left to end what was deferred."""
+    """In a forked child: the forking thread is now the main one. If another thread had deferred, nobody is left to end
+    its blocks: reset."""
     _MainThread.main = threading.get_ident()
     if _MainThread.depth and _MainThread.ident != threading.get_ident():
         if _MainThread.swapped:

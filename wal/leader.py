@@ -1,4 +1,4 @@
-"""What a leader does for all who wait: one batch, from taking the right to append to waking its callers."""
+"""Group commit in an append log: asks the queued entries for their records and writes one batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH_BYTES = 8 * 2**20
 
 
 class Leader:
-    """The same for every leader of one handle."""
+    """Shared by all leaders of one handle."""
 
     def __init__(self, right: Right, writer: Writer, chain: Chain) -> None:
         self._right = right
@@ -26,7 +26,7 @@ class Leader:
         self._chain = chain
 
     def flush(self, queue: Queue) -> None:
-        """By the leader: one batch, from taking the right to waking its callers."""
+        """Called by the leader: one batch, from taking the append right to waking the callers."""
         entries: list[Entry] = []
         try:
             with self._right:
@@ -37,10 +37,10 @@ class Leader:
                     tell(f"batch {self._commit(accepted)} was committed before the interrupt")
                 for entry, refusal in refused:
                     entry.settle(error=refusal)
-        except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
+        except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
-            # it concerns those whose records were to be written, if there are any: the others are asked again
+            # the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)  # deferred, or the leader was interrupted
@@ -54,10 +54,10 @@ class Leader:
 
 
 def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[Entry, Exception | None]]]:
-    """Ask each entry in queue order for its record: those that gave one, and the others with their error, if any.
+    """Ask each entry, in queue order, for its record: (entries that gave one, the others with their error, if any).
 
-    The answers of all may rest on the log up to `head` and on the accepted ones before: they count when those are
-    committed and nothing came between. Entries in neither list wait for the next batch.
+    Each answer rests on the log up to `head` and on the records accepted before it: it counts only if these are
+    committed directly after `head`. Entries in neither list wait for the next batch.
     """
     accepted: list[Entry] = []
     refused: list[tuple[Entry, Exception | None]] = []
@@ -73,9 +73,9 @@ def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[En
             if entry.record is not None and entry.record.body is None:
                 raise ValueError("a record to append needs a body")
         except Deferred as error:
-            if not mates:  # nobody to wait for: asking again could only say the same
+            if not mates:  # nothing to wait for
                 refused.append((entry, error))
-        except Exception as error:  # noqa: BLE001  a caller's own error, for that caller alone
+        except Exception as error:  # noqa: BLE001  an error of the caller's `prepare`: for that caller alone
             refused.append((entry, error))
         else:
             if entry.record is None:
@@ -88,7 +88,7 @@ def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[En
 
 
 def fail(entries: list[Entry], error: Exception) -> None:
-    """Tell everybody who is not settled, the leader with the error itself and the others with one like it."""
+    """Settle what is not settled: this thread's entry with the error itself, the others with a copy."""
     here = threading.get_ident()
     for entry in entries:
         if not entry.done:
@@ -96,7 +96,7 @@ def fail(entries: list[Entry], error: Exception) -> None:
 
 
 def _alike(error: Exception) -> Exception:
-    """A copy, since one exception raised in several threads would collect all their tracebacks."""
+    """A copy: one exception raised in several threads would collect the tracebacks of all."""
     alike = copy.copy(error)
     alike.__cause__ = error
     return alike

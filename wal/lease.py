@@ -1,9 +1,10 @@
-"""The committer's right on object stores: one object, replaced only by who has seen its version (`Fence.VERSION`).
+"""The committer's right on object stores: one lease object, replaced by compare-and-set (`Fence.VERSION`).
 
-The object is never deleted. If it vanished or was damaged, or its holder did not give it back, the successor first
-takes a slot of the log: the epoch is that slot's LSN, so that epochs never come again, whatever becomes of the object.
+The object is never deleted. If it is missing or damaged, or its holder did not release it, the successor first takes
+a slot of the log; its LSN is the new epoch, so that no epoch is ever used twice, whatever happens to the object.
 
-What it does not do: stop a request of a paused holder that is under way. Each of those names the version it replaces.
+Not guaranteed: a request of a paused holder that is in flight is not stopped. Each such request names the version that
+it replaces.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ class Lease:
     """The lease object of one handle's log; see `host_right.Fencing`."""
 
     def __init__(self, storage: Storage, name: str, log: str, token: str, marks: list[int], occupy: Callable[[], LSN]):
-        """`marks`: the handle's, which travel with the right. `occupy`: takes a slot, and returns its LSN."""
+        """`marks`: the handle's list, handed on with the right. `occupy`: takes a slot and returns its LSN."""
         self._storage = storage
         self._name = name
         self._marks = marks
         self._occupy = occupy
         self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
-        self._version = ""  # of the object as `look` saw it, or as we left it
-        self._left = False  # nobody is known to have taken it since we gave it back
+        self._version = ""  # of the object, as `look` read it or as we wrote it
+        self._left = False  # we released it, and have not seen that another took it
         self._interrupted = False
 
     def look(self) -> Claim | None:
@@ -49,7 +50,7 @@ class Lease:
     def take(self, seen: Claim | None) -> bool:
         if seen is None:
             epoch, counter = self._occupy(), self._claim.counter
-            # a log whose very first batch is this one has had no holder; else one may be at work, or have died
+            # with epoch 1 this slot is the log's first, so there was no holder; else one may be at work or have died
             self._interrupted = bool(self._version) or epoch > 1
         else:
             self._interrupted = seen.held and not self.is_own(seen)
@@ -82,12 +83,12 @@ class Lease:
         try:
             self._version = self._store(claim)
         except ChangedError:
-            stored = self._storage.read(self._name)  # an earlier try of ours whose reply was lost?
+            stored = self._storage.read(self._name)  # perhaps our own write, whose reply was lost
             there = Claim.decode(stored.data)
             if there is None or not self.is_own(there):
                 raise
             self._version = stored.version
-            claim = replace(claim, counter=there.counter + 1)  # whoever watches must see it move
+            claim = replace(claim, counter=there.counter + 1)  # waiters must see the counter move
             self._version = self._store(claim)
         self._claim = claim
 

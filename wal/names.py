@@ -1,4 +1,4 @@
-"""Every name inside the log's folder, made and parsed here only."""
+"""Every name inside the log's folder is made and parsed here, and only here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Names:
     """The names of one log, relative to its storage's root."""
 
     def __init__(self, folder: str) -> None:
-        self.folder = folder  # its lock is the append right
+        self.folder = folder  # locking it is the append right
         self.head = f"{folder}/head"
         self.checkpoint = f"{folder}/checkpoint.json"
         self.apply = f"{folder}/apply"
@@ -32,23 +32,23 @@ class Names:
         return f"{self.folder}/{number:020d}.log"
 
     def slot(self, lsn: int) -> str:
-        """Slot 0 is the log's birth; slot N holds batch N."""
+        """Slot 0 creates the log; slot N holds batch N."""
         return f"{self.folder}/{lsn:020d}.rec"
 
     def epoch(self, number: int) -> str:
-        """The folder of an epoch; its name stays for ever."""
+        """The folder of an epoch, which is never removed."""
         return f"{self.epochs}/{number:020d}"
 
     def moved_away(self, number: int) -> str:
-        """Where the working folder of an epoch goes when it was overtaken."""
+        """Where the working folder of an epoch is moved when its holder is overtaken."""
         return f"{self.quarantine_folder}/epoch-{number:020d}"
 
     def history(self, number: int) -> str:
-        """The headers of the segment `number`."""
+        """The file with the headers of the segment `number`."""
         return f"{self.history_folder}/{number:020d}.hdr"
 
     def quarantine(self, number: int, offset: int, attempt: int) -> str:
-        """Bytes that stood at `offset` of the segment `number`; `attempt` tells several findings apart."""
+        """For bytes found at `offset` of the segment `number`; `attempt` keeps different contents apart."""
         return f"{self.quarantine_folder}/{number:020d}-{offset:020d}-{attempt}.bin"
 
 

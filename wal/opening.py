@@ -1,9 +1,9 @@
-"""Finding or making a log, and what an opener does before it works.
+"""Finds or creates a log, and does what an opener must do before it works.
 
-A writer's first question is whether any other writer lives. If none does (it gets `alive` exclusively), nothing
-volatile is believed: it scans from the redo mark, settles the tail, rebuilds the head file and lets the log's
-consumer replay. All others wait for that, and trust the head word. Readers touch no lock and change nothing; one that
-asks `attended` takes an opener's turn for a moment, if it may.
+A writer first finds out whether another writer is alive. If none is (it gets `alive` exclusively), nothing volatile is
+trusted: it scans from the redo mark, settles the tail, rebuilds the head file and lets the log's consumer replay. All
+others wait for that, and trust the head word. Readers take no lock and change nothing, except that `attended` takes an
+opener's turn for a moment, if it may.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def open_log(
     if segment_size < 2 * SEGMENT_HEADER:
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
     if not read_only:
-        whoami()  # imports now: in a child that is forked while another thread imports, the same import never ends
+        whoami()  # runs its import now: in a child forked while another thread imports, the same import would never end
     settings = Settings(storage, folder, read_only, lock_timeout, clock or Clock(), segment_size, staleness, done, ttl)
     can = storage.capabilities
     if kind is None:
@@ -84,7 +84,7 @@ def open_log(
 
 
 def _open_slots(settings: Settings, *, create: bool) -> SlotLog:
-    from wal.slot_log import SlotLog  # late: who opens files of this machine need not wait for it
+    from wal.slot_log import SlotLog  # imported here: local logs do not need it
 
     can = settings.storage.capabilities
     if not settings.read_only and not (can.writable and can.slot_log):
@@ -99,7 +99,7 @@ def _open_slots(settings: Settings, *, create: bool) -> SlotLog:
 
 
 def _find(settings: Settings) -> bytes | None:
-    """The id of the log that is there; None if there is none, or one whose making was cut short."""
+    """The id of the existing log; None if there is none, or its creation was interrupted."""
     storage, names = settings.storage, Names(settings.folder)
     try:
         numbers = segment_numbers(storage.list(names.folder))
@@ -116,7 +116,7 @@ def _find(settings: Settings) -> bytes | None:
 
 
 def _acknowledged(storage: Storage, names: Names, log_id: bytes) -> bool:
-    """Whether the head file knows of a batch. Segment 1 is born last, so a log in the making has acknowledged none."""
+    """Whether the head file shows a batch. Segment 1 is created last, so an unfinished log has acknowledged none."""
     try:
         head = HeadFile(storage.open_file(names.head, writable=False))
     except FileNotFoundError:
@@ -128,14 +128,14 @@ def _acknowledged(storage: Storage, names: Names, log_id: bytes) -> bool:
 
 
 def _create(settings: Settings) -> bytes:
-    """Make the log, or go on with one whose maker died. Segment 1 comes last: with its rename the log is there."""
+    """Create the log, or finish one whose creator died. Segment 1 comes last: its rename makes the log exist."""
     storage, names = settings.storage, Names(settings.folder)
     storage.make_folder(names.folder)
     right = make_right(settings, names.folder, "the right to append")
     try:
         with right:
             log_id = _find(settings)
-            if log_id is not None:  # another opener was faster
+            if log_id is not None:  # another opener has created it
                 return log_id
             log_id = settings.clock.token(_ID_BYTES)
             header = SegmentHeader(log_id, 1, 1, first_log_crc(log_id))
@@ -169,10 +169,10 @@ def _enter_reader(log: AppendLog) -> TailReport:
 
 
 def _enter_writer(log: AppendLog, recover: Callable[[WriteAheadLog], None] | None) -> TailReport:
-    """One opener at a time. Who finds no living writer is the first and recovers; who finds one may believe the marks.
+    """One opener at a time. If no writer is alive, it is the first and recovers; otherwise it can trust the marks.
 
-    The lock around it all is what makes that true: an opener that merely waited for a first one to let go of `alive`
-    could not tell whether that one had finished or died, and would build on files that nobody has recovered.
+    This needs the lock around everything: an opener that only waited for the first one to release `alive` could not
+    tell whether that one had finished or died, and might build on files that nobody has recovered.
     """
     opening = make_right(log.settings, log.names.opening, "the right to open the log")
     try:
@@ -201,7 +201,7 @@ def _come_alive(log: AppendLog, alive: Lock) -> None:
 def _enter_first(log: AppendLog) -> TailReport:
     storage, name = log.settings.storage, log.names.head
     with log.append_right:
-        if storage.entry(name) is None:  # nobody lives who could have the lost one open
+        if storage.entry(name) is None:  # no living process can have the lost one open
             storage.publish(name, new_head(log.log_id), b"", durable=True)
         head = HeadFile(storage.open_file(name, writable=True))
         log.attach(head)
@@ -222,6 +222,6 @@ def _enter_later(log: AppendLog) -> TailReport:
     if state is not None and state[0] == state[1]:
         log.chain.reach(state[0])
         return TailReport(0, (), 0)
-    # An append is under way, or was cut short: then who reopened after InDoubtError must find it settled, not open.
+    # An append is in progress or was interrupted. Settle it: a caller that reopens after InDoubtError needs a decision.
     with log.append_right:
         return log.writer.catch_up()

@@ -1,7 +1,7 @@
-"""Many requests at once, by threads that live no longer than the call.
+"""Several requests at once, by threads that live no longer than the call.
 
-Not `concurrent.futures`: its pools refuse work once the interpreter has begun to end, which is when a program that did
-not close its log has its last chance to. Where no thread can be started any more, the caller's does all the work.
+Not `concurrent.futures`: its pools refuse work once the interpreter is shutting down, which is the last chance to close
+a log that the program left open. Where no thread can be started any more, the caller's thread does all the work.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ WORKERS = 8  # requests at once
 
 
 def spread(function: Callable[[T], R], items: Iterable[T], workers: int = WORKERS) -> list[R]:
-    """`[function(item) for item in items]`, up to `workers` at a time, the caller's thread among them.
+    """`[function(item) for item in items]`, up to `workers` at a time, counting the caller's thread.
 
-    The first that raises ends it: no further item is begun, those under way are waited for, and that error is raised.
+    After the first error no further item is begun; those in progress are waited for, and that error is raised.
     """
     work = list(items)
     job = _Job(function, work)
@@ -29,7 +29,7 @@ def spread(function: Callable[[T], R], items: Iterable[T], workers: int = WORKER
             thread = threading.Thread(target=job.run, name="wal-spread", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is ending
+            except RuntimeError:  # the interpreter is shutting down
                 break
             threads.append(thread)
         job.run()
@@ -53,7 +53,7 @@ class _Job(Generic[T, R]):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """By each thread: item after item, until none is left or one has failed."""
+        """Run by each thread: item after item, until none is left or one has failed."""
         while True:
             with self._mutex:
                 number, item = next(self._left, (-1, None))
@@ -65,6 +65,6 @@ class _Job(Generic[T, R]):
                 self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """The first error is the one to be raised."""
+        """Keep the first error."""
         with self._mutex:
             self.error = self.error or error

@@ -1,4 +1,4 @@
-"""Which process this is, for people: as `getpass` says it, whose import takes longer than to open a log."""
+"""The name of this process, for people. As `getpass.getuser` finds it, whose import takes longer than opening a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _user_and_host() -> str:
 
 
 def _account() -> str:
-    import pwd  # late: there is none on Windows, where nobody writes
+    import pwd  # imported here: Windows, where trees are only read, lacks it
 
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -1,4 +1,4 @@
-"""A storage lock for threads and processes alike, with a time limit and an error that names the holder."""
+"""A storage lock for threads and processes, with a time limit and an error that names the holder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wal.head import HeadFile
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import Lock, Storage
 
-_POLL = 0.05  # seconds between looks whether somebody pressed Ctrl-C
+_POLL = 0.05  # seconds between checks for an interrupt
 
 
 class Right:
@@ -24,12 +24,12 @@ class Right:
         self._what = what
         self._timeout = timeout
         self._clock = clock
-        self.closed = False  # by `close`: its holder, if there is one, should end
+        self.closed = False  # set by `close`: a holder should end
         self._deferred = DeferredInterrupt()  # of the holder
-        self._mutex = threading.Lock()  # one storage lock used by two threads would not exclude them
+        self._mutex = threading.Lock()  # a storage lock does not exclude threads that share it
 
     def acquire(self, timeout: float | None = None) -> None:
-        """Take it within `timeout` seconds (None: the handle's limit). Raises LockBusyError."""
+        """Take it within `timeout` seconds (None: the handle's limit). Raises LockBusyError, LogClosedError."""
         limit = self._timeout if timeout is None else timeout
         if not self._mutex.acquire(blocking=False):
             deadline = self._clock.monotonic() + limit
@@ -50,11 +50,11 @@ class Right:
             raise LockBusyError(f"{self._what} was not free within {limit} s, held by {self._lock.holder()}")
 
     def release(self) -> None:
-        """Give it back."""
+        """Release it."""
         try:
             self._lock.release()
         except BaseException:
-            self._lock.release()  # for want of memory, say: kept, it would exclude everybody until we end
+            self._lock.release()  # again, after an error such as lack of memory: kept, it would exclude all others
             raise
         finally:
             if self.closed:
@@ -91,7 +91,7 @@ class Right:
     def close(self) -> None:
         """Close the lock, when no thread of this process holds it any more. `acquire` then raises LogClosedError.
 
-        Who holds it beyond the limit keeps it until it gives it back: at work without it, it would not be alone.
+        A holder that exceeds the limit keeps the lock until it releases it: without the lock it could not go on alone.
         """
         held = self._mutex.acquire(timeout=max(0.0, self._timeout))
         self.closed = True
@@ -101,20 +101,20 @@ class Right:
 
 
 class LockTenure(NamedTuple):
-    """See `wal.log.Tenure`: a lock of the system is lost only with its process, or when its storage is closed."""
+    """See `wal.log.Tenure`: a system lock is lost only with its process, or when its storage is closed."""
 
     died: bool
     storage: Storage
     right: Right
 
     def check(self, *, now: bool = False) -> None:
-        """Raises LogClosedError if the log was closed: the storage will be next."""
+        """Raises LogClosedError if the log was closed, since its storage will be closed next."""
         if self.right.closed:
             raise LogClosedError("the log was closed")
 
 
 class Holding:
-    """The right to apply, held for a `with` block; the head file knows, so that the next holder learns of a death."""
+    """The right to apply, for a `with` block. The head file records it, so that the next holder learns of a death."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Holding:
         storage: Storage,
         told: Callable[[OSError], NoReturn],
     ) -> None:
-        """`told` raises an error of the system as what it means."""
+        """`told` raises an OSError, or what it means for the log."""
         self._told = told
         self._storage = storage
         self._right = right
@@ -153,7 +153,7 @@ class Holding:
         except OSError as failure:
             self._told(failure)
         except LogClosedError:
-            if error is None or isinstance(error, OSError):  # one of its own matters more
+            if error is None or isinstance(error, OSError):  # an error of the block matters more
                 raise
         finally:
             self._right.__exit__(kind, error, trace)

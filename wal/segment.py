@@ -1,4 +1,4 @@
-"""A segment: its header, its frames, and the zeros written ahead of them. Layout: docs/log_format.md."""
+"""A segment: its header, its frames, and the zeros reserved behind them. Layout: docs/log_format.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Tail(NamedTuple):
-    """Where the next frame goes, and what it must be chained to."""
+    """Where the next frame goes, and the frame it is chained to."""
 
     number: int  # of the segment
     offset: int
@@ -42,7 +42,7 @@ class SegmentHeader(NamedTuple):
 
     log_id: bytes
     number: int
-    first: LSN  # of its first batch, also when it has none yet
+    first: LSN  # of its first batch, even if that is not written yet
     previous: int  # CRC of the frame before its first
 
     def encode(self, magic: bytes = SEGMENT_MAGIC) -> bytes:
@@ -57,7 +57,7 @@ class SegmentHeader(NamedTuple):
             raise LogCorruptionError("the file ends inside its header", file=file, offset=len(data))
         found, version, log_id, number, first, previous = SEGMENT_FIELDS.unpack_from(data)
         (crc,) = CRC.unpack_from(data, SEGMENT_FIELDS.size)
-        # the CRC before the version: the header's layout is the same in all versions, and a flipped bit is no upgrade
+        # the CRC before the version: all versions share this layout, and a flipped bit must not look like an upgrade
         if found != magic or crc != crc32(data[: SEGMENT_FIELDS.size]):
             raise LogCorruptionError("the file's header is damaged", file=file)
         if version != FORMAT:
@@ -70,14 +70,14 @@ class SegmentHeader(NamedTuple):
 
 
 def first_log_crc(log_id: bytes) -> int:
-    """What the first frame of a log is chained to: two logs never share a chain."""
+    """What the first frame of a log is chained to, so that frames of two logs do not chain."""
     return crc32(log_id)
 
 
 def scan(read: Read, size: int, tail: Tail) -> Iterator[Found]:
-    """The intact frames chained to `tail`, ending with a seal or before the first byte that is not such a frame.
+    """The intact frames chained to `tail`, up to a seal or the first place that holds no such frame.
 
-    A length field is believed only as far as the file reaches: nothing is allocated for what cannot be there.
+    A length field is trusted only as far as the file reaches, so a damaged one causes no large allocation.
     """
     _, offset, crc, lsn = tail
     window, base, step = b"", offset, _FIRST_WINDOW
@@ -115,7 +115,7 @@ def behind(number: int, found: Found) -> Tail:
 
 
 def records(found: Found, file: str, *, bodies: bool = True) -> tuple[Record, ...]:
-    """The records of a frame. Raises LogCorruptionError: a right CRC over an impossible payload is damage too."""
+    """The records of a frame. Raises LogCorruptionError: an impossible payload is damage even if its CRC matches."""
     try:
         return decode_records(found.buffer, found.at, found.header, bodies=bodies)
     except ValueError as error:
@@ -133,26 +133,26 @@ def successor(found: Found, file: str) -> int | None:
 
 
 def chunk_for(segment_size: int) -> int:
-    """How much is written ahead at once."""
+    """The step in which zeros are written ahead, in bytes."""
     return max(SEGMENT_HEADER, min(CHUNK, segment_size))
 
 
 def new_segment(header: SegmentHeader, segment_size: int) -> bytes:
-    """The content that a new segment is born with: header and the first zeros."""
+    """The initial content of a segment: its header and the first zeros."""
     return header.encode().ljust(chunk_for(segment_size), b"\x00")
 
 
 def unpadded(data: bytes) -> bytes:
-    """`data` without the zeros that end it."""
-    if data == bytes(len(data)):  # most often; ten times as fast as to strip a mebibyte of them
+    """`data` without its trailing zeros."""
+    if data == bytes(len(data)):  # the usual case; ten times as fast as `rstrip` on a mebibyte
         return b""
     return data.rstrip(b"\x00")
 
 
 def extend(file: RandomFile, size: int, upto: int, segment_size: int) -> int:
-    """Write zeros from `size` to `upto` and some way beyond; returns the new size. Not durable.
+    """Write zeros from `size` to `upto` or the end of a step beyond it; returns the new size. Not durable.
 
-    So that a flush overwrites allocated blocks: no file size and no extent changes with it, which makes fdatasync
+    A later frame then overwrites allocated blocks: neither the file size nor its extents change, which makes fdatasync
     twice as fast as on a growing file. `fallocate` alone does not help where extents are journaled.
     """
     step = chunk_for(segment_size)

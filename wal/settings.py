@@ -1,4 +1,4 @@
-"""How a log was asked to be opened."""
+"""The options with which a log was opened."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class Settings(NamedTuple):
     lock_timeout: float  # seconds
     clock: Clock
     segment_size: int = 16 * 2**20  # bytes; append log
-    staleness: float = 0.0  # seconds for which a look at the log's end may be believed; slot log
-    done: int | None = None  # the mark up to which an opener has no use for records; slot log
+    staleness: float = 0.0  # seconds for which a look at the log's end may be reused; slot log
+    done: int | None = None  # index of the mark up to which an opener needs no records; slot log
     ttl: float = TTL  # seconds without a sign of life after which a committer is overtaken; slot log

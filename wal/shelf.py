@@ -1,4 +1,4 @@
-"""The segments of one log on a storage, and the files that are open."""
+"""The segments of one log on its storage, and the files that this handle has open."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class _Open:
 
 
 class Shelf:
-    """Opens a segment once and closes it when nobody reads it any more.
+    """Opens each segment once and closes it when no thread reads it any more.
 
-    A file is never closed under a thread that reads it: its descriptor's number could name another file by then.
+    A file is never closed while a thread reads it: the number of its descriptor could be reused for another file.
     """
 
     def __init__(self, storage: Storage, names: Names, *, writable: bool) -> None:
@@ -36,7 +36,7 @@ class Shelf:
         self._closed = False
 
     def numbers(self) -> list[int]:
-        """The segments there are, ascending. Empty too if the folder is missing."""
+        """The segments that exist, ascending; none if the folder is missing."""
         try:
             return segment_numbers(self.storage.list(self.names.folder))
         except FileNotFoundError:
@@ -51,11 +51,11 @@ class Shelf:
             file.close()
 
     def check(self, number: int, data: bytes, log_id: bytes | None) -> SegmentHeader:
-        """Decode a segment's header and compare it with what is known. Raises LogCorruptionError."""
+        """Decode a segment's header and check that it is of this segment and log. Raises LogCorruptionError."""
         name = self.names.segment(number)
         header = SegmentHeader.decode(data, name)
         if header.number != number:
-            raise LogCorruptionError(f"the file says that it is segment {header.number}", file=name)
+            raise LogCorruptionError(f"the file's header says segment {header.number}", file=name)
         if log_id is not None and header.log_id != log_id:
             raise LogCorruptionError("the segment belongs to another log", file=name)
         return header
@@ -89,7 +89,7 @@ class Shelf:
             self._give_back(held)
 
     def file(self, number: int) -> RandomFile:
-        """For the holder of the append right: the segment that it appends to (never one that a trim frees)."""
+        """The open file of the segment being appended to, which is never freed. For the holder of the append right."""
         held = self._open.get(number)
         if held is None:
             held = self._borrow(number)
@@ -97,19 +97,19 @@ class Shelf:
         return held.file
 
     def blank(self, tail: Tail) -> bool:
-        """Whether the next frame's place holds nothing."""
+        """Whether there are only zeros, or nothing, where the next frame's header goes."""
         found = self.file(tail.number).pread(FRAME_HEADER, tail.offset)
         return found == _BLANK[: len(found)]
 
     def retire(self, number: int) -> None:
-        """The segment was erased or replaced: close it as soon as nobody reads it."""
+        """The segment was erased or replaced: close it as soon as no thread reads it."""
         with self._mutex:
             held = self._open.pop(number, None)
             if held is not None:
                 self._retire(held)
 
     def retire_before(self, number: int) -> None:
-        """Close the segments before `number`, which were trimmed or may be."""
+        """Close the segments before `number`, which may have been trimmed."""
         for other in [other for other in self._open if other < number]:
             self.retire(other)
 

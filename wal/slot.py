@@ -1,7 +1,8 @@
 """A slot <-> bytes. Pure. Layout: docs/log_format.md.
 
-A slot is one object that holds one batch. It is born whole and its name stays for ever; trimming replaces its bodies by
-a number that says how far bodies are gone. What never changes, headers included, is what the next slot is linked to.
+A slot is one object that holds one batch. It is created in one step and never removed; trimming replaces its bodies by
+the LSN up to which bodies are trimmed. The link in the next slot covers only the part that never changes, headers
+included.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Slot:
 
     log_id: bytes  # 16 bytes
     lsn: LSN
-    token: bytes  # 16 random bytes of whoever wrote it: by these a writer knows its own slot again
+    token: bytes  # 16 random bytes by which a writer recognises its own slot
     previous: bytes  # link to the slot before, 32 bytes
-    records: tuple[Record, ...]  # none: the slot is only occupied
-    trimmed: LSN | None = None  # bodies are gone in this slot, and in all slots up to this LSN
+    records: tuple[Record, ...]  # empty: the slot was only occupied
+    trimmed: LSN | None = None  # bodies are trimmed in all slots up to this LSN, this one included
 
     def link(self) -> bytes:
-        """What the next slot holds as `previous`; trimming does not change it."""
+        """The hash that the next slot holds as `previous`; trimming does not change it."""
         headers = _headers(self.records)
         return sha256(self._fields(headers) + headers).digest()
 
@@ -49,20 +50,20 @@ class Slot:
         return SLOT_FIELDS.pack(SLOT_MAGIC, FORMAT, self.log_id, self.lsn, self.token, self.previous, len(headers))
 
     def without_bodies(self, trimmed: LSN) -> Slot:
-        """What stays of it when all up to `trimmed` is trimmed."""
+        """This slot as it is once everything up to `trimmed` is trimmed."""
         return replace(self, records=tuple(Record(r.header, None) for r in self.records), trimmed=trimmed)
 
 
 def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
-    """The slot `lsn` (None: whichever it says it is), from the object `file`.
+    """The slot in the content of the object `file`. `lsn`: which one it must be; None: any.
 
     Raises LogCorruptionError; LogFormatError if a newer version wrote it.
     """
     size = SLOT_FIELDS.size + SLOT_STATE.size
     if len(data) < size + CRC.size or not data.startswith(SLOT_MAGIC):
-        raise LogCorruptionError("this is no slot of a log", file=file)
+        raise LogCorruptionError("this is not a slot of a log", file=file)
     if CRC.unpack_from(data, len(data) - CRC.size)[0] != crc32(data[: -CRC.size]):
-        raise LogCorruptionError("the slot's checksum does not fit", file=file)
+        raise LogCorruptionError("the slot's checksum does not match", file=file)
     _, version, log_id, number, token, previous, headers = SLOT_FIELDS.unpack_from(data)
     if version != FORMAT:
         raise LogFormatError(f"{file} has format {version}, this program knows {FORMAT}: upgrade it")
@@ -70,13 +71,13 @@ def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
     if kind not in (BATCH, HEADERS):
         raise LogFormatError(f"{file} is of the unknown kind {kind}: written by a newer version, upgrade")
     if number != (number if lsn is None else lsn) or size + headers + bodies + CRC.size != len(data):
-        raise LogCorruptionError("the slot is not what its name says", file=file)
+        raise LogCorruptionError("the slot's number or its lengths do not match its name and size", file=file)
     if trimmed if kind == BATCH else (bodies or trimmed < number):
-        raise LogCorruptionError("the slot's marks do not add up", file=file)
+        raise LogCorruptionError("the slot's trim mark contradicts its kind", file=file)
     try:
         records = _records(data, size, headers, bodies, kind)
     except (ValueError, struct.error) as error:
-        raise LogCorruptionError(f"the slot's records do not add up: {error}", file=file) from error
+        raise LogCorruptionError(f"the slot's records cannot be decoded: {error}", file=file) from error
     return Slot(log_id, number, token, previous, records, trimmed if kind == HEADERS else None)
 
 
@@ -109,7 +110,7 @@ def _pieces(data: bytes, at: int, end: int, count: int) -> list[bytes | None]:
         (size,) = LENGTH.unpack_from(data, at)
         at += LENGTH.size
         if at + size > end:
-            raise ValueError("a length leads over the end")
+            raise ValueError("a length exceeds the slot")
         pieces.append(data[at : at + size])
         at += size
     if at != end:

@@ -1,7 +1,7 @@
-"""The slots of a log, followed one after the other: what has been seen of them, and reading them again.
+"""Follows the slots of a log one after another, and reads them again.
 
-A slot that is there stays there, so "nothing new" is one question: is there a slot head + 1? Each slot holds the link
-of the one before, so two logs that were mixed, or a slot that was written again, are found at the seam.
+A slot is never removed, so one request tells whether anything is new: is there a slot head + 1? Each slot holds the
+link of the one before, which reveals that two logs were mixed or that a slot was replaced.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from wal.slot import Slot, decode
 from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
 
-CACHE_BYTES = 8 << 20  # of slots that were read lately
-READERS = 8  # slots that are asked for at once
-# what systems say of a flush on a mount that is open for reading only
+CACHE_BYTES = 8 << 20  # of the slots read most recently
+READERS = 8  # slots requested at once
+# what systems answer to a flush on a read-only mount
 _CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where the next slot goes. One value, so that threads which follow the log meanwhile cannot tear it."""
+    """Where the next slot goes. One immutable value, so that another thread never sees half of an update."""
 
     lsn: LSN  # of the last slot
     link: bytes  # what the next holds as `previous`
 
 
 class SlotChain:
-    """Follows the slots of one log. Safe for threads."""
+    """Follows the slots of one log. Thread-safe."""
 
     def __init__(self, storage: Storage, names: Names, done: LSN = 0) -> None:
-        """Finds the log; begins at `done` if that is there, else at the redo mark. Raises LogMissingError,
-        LogCorruptionError, LogFormatError."""
+        """Finds the log and begins at slot `done` if it exists, else at the redo mark. Raises LogMissingError,
+        LogCorruptionError, LogFormatError, UnsupportedError."""
         self.storage = storage
         self.names = names
         self._mutex = threading.RLock()
@@ -52,7 +52,7 @@ class SlotChain:
         checkpoint = self.load_checkpoint()
         redo = 0 if checkpoint is None else checkpoint.redo
         start = self.get(max(done, redo))
-        if done > redo and (start is None or start.trimmed is not None):  # no such slot, or the redo mark is an old one
+        if done > redo and (start is None or start.trimmed is not None):  # no such slot, or an outdated redo mark
             start = self.get(redo)
         if start is None:
             start = self._missing(checkpoint)
@@ -67,7 +67,7 @@ class SlotChain:
         return self.end.lsn
 
     def _missing(self, checkpoint: Checkpoint | None) -> Slot:
-        """The slot to begin with was not there: none at all, a log that lost it, or that another makes just now."""
+        """The first slot to read was missing: there is no log, a damaged one, or one that is being created now."""
         storage, names = self.storage, self.names
         try:
             entries = storage.list(names.folder)
@@ -85,7 +85,7 @@ class SlotChain:
         raise LogMissingError(f"there is no log in {storage.url}/{names.folder}")
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The redo mark as it is stored: a lower bound, which may be old; None if there is none. Raises
+        """The stored redo mark, a lower bound that may be outdated; None if there is none. Raises
         LogCorruptionError."""
         try:
             data = self.storage.read(self.names.checkpoint).data
@@ -103,22 +103,22 @@ class SlotChain:
     # --- following ----------------------------------------------------------------------------------------------------
 
     def get(self, lsn: LSN) -> Slot | None:
-        """The slot as it is now; None if there is none yet. One request."""
+        """The slot as it is now; None if there is none. One request, or a second one if the first reply is damaged."""
         file = self.names.slot(lsn)
         try:
             data = self.storage.read(file).data
             try:
                 return decode(data, file, lsn)
             except LogCorruptionError:
-                again = self.storage.read(file).data  # a reply may have been cut short, or met a replacement
+                again = self.storage.read(file).data  # the reply may have been cut short, or have crossed a replacement
                 return decode(again, file, lsn)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def follow(self, first: Slot | None = None) -> bool:
-        """Take in every slot that is there; whether there was any. `first`: slot head + 1, if the caller has it.
+        """Read all new slots; returns whether there were any. `first`: slot head + 1, if the caller has it.
 
-        Threads that ask at once share one look, if it began after they asked.
+        Threads that call at the same time share one read of the log's end, if it began after they called.
         """
         asked, before = self._looks, self.head
         with self._mutex:
@@ -143,29 +143,29 @@ class SlotChain:
             return self.head > before
 
     def require(self, lsn: LSN) -> None:
-        """For who is going to append: a slot that somebody has read must be there. Raises LogCorruptionError."""
+        """For a handle that will append: slot `lsn`, which was applied, must exist. Raises LogCorruptionError."""
         if self.head < lsn:
             self.follow()
         if self.head < lsn:
             missing = self.names.slot(self.head + 1)
-            raise LogCorruptionError(f"the log ends before slot {lsn}, which was carried out", file=missing)
+            raise LogCorruptionError(f"the log ends before slot {lsn}, which was already applied", file=missing)
 
     def _check(self, slot: Slot, link: bytes) -> None:
         if slot.log_id != self.log_id:
-            raise LogCorruptionError("the slot is that of another log", file=self.names.slot(slot.lsn))
+            raise LogCorruptionError("the slot belongs to another log", file=self.names.slot(slot.lsn))
         if slot.previous != link:
             message = "the slot does not follow the one before it: one of the two was replaced"
             raise LogCorruptionError(message, file=self.names.slot(slot.lsn))
 
     def _jump(self, slot: Slot) -> Slot:
-        """Bodies are gone up to a later slot: nobody needs those in between."""
+        """The slot up to which bodies are trimmed; those in between need not be read."""
         target = self.get(slot.trimmed or 0)
         if target is None or target.log_id != self.log_id:
             raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
         return target
 
     def make_sure(self) -> None:
-        """Whoever meets a slot makes its name durable before building on it: its writer may not have come to that."""
+        """Make the names of the slots durable before anything builds on them: a writer may have died before it did."""
         try:
             self.storage.sync_folder(self.names.folder)
         except OSError as error:
@@ -173,7 +173,7 @@ class SlotChain:
                 raise
 
     def take(self, slot: Slot) -> None:
-        """A slot that this process wrote and that is durable; unless a thread that followed the log met it before."""
+        """Add a slot that this process wrote and made durable, unless another thread has read it already."""
         with self._mutex:
             if slot.lsn == self.end.lsn + 1:
                 self._take([slot], slot.link())
@@ -193,20 +193,20 @@ class SlotChain:
             self._cached -= self._cache.popitem(last=False)[1][1]
 
     def moved(self, redo: LSN) -> None:
-        """Bodies up to `redo` are gone, or will be."""
+        """Record that bodies up to `redo` are trimmed, or are about to be."""
         with self._mutex:
             self.trimmed = max(self.trimmed, redo)
             self._sizes = {lsn: size for lsn, size in self._sizes.items() if lsn > redo}
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of the slots after `lsn`, as far as they were seen."""
+        """Bytes of the slots after `lsn` that were seen."""
         with self._mutex:
             return sum(size for at, size in self._sizes.items() if at > lsn)
 
     # --- reading again ----------------------------------------------------------------------------------------------
 
     def seen(self, lsn: LSN) -> Slot | None:
-        """The slot, if it was met lately: as it was then. One request if not; None if there is none."""
+        """The slot, as cached or, with one request, as it is now; None if there is none."""
         with self._mutex:
             kept = self._cache.get(lsn)
         return self.get(lsn) if kept is None else kept[0]
@@ -243,5 +243,5 @@ class SlotChain:
 
 
 def _without_bodies(batch: Batch) -> Batch:
-    """What was trimmed reads as trimmed, also where this handle still had it."""
+    """A trimmed batch reads as trimmed even if this handle still holds its bodies."""
     return Batch(batch.lsn, tuple(Record(record.header, None) for record in batch.records))

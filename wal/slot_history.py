@@ -1,7 +1,6 @@
-"""Headers of trimmed slots, many in one object: what a checkpoint trimmed together is read back together.
+"""Headers of trimmed slots, those of one trim in one object, so that one request reads them all.
 
-It saves requests and decides nothing: each slot keeps its own headers for ever, and is asked where no such object
-helps.
+The object only saves requests: each slot keeps its own headers for ever, and is read where there is no such object.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from wal.storage.base import Storage
 
 
 class SlotHistory:
-    """The history objects of one log; the number in a name is the last LSN that is in it."""
+    """The history objects of one log; the number in a name is the last LSN in it."""
 
     def __init__(self, storage: Storage, names: Names, log_id: bytes) -> None:
         self._storage = storage
@@ -26,7 +25,7 @@ class SlotHistory:
         self._log_id = log_id
 
     def keep(self, slots: Sequence[Slot]) -> None:
-        """Keep the headers of neighbouring trimmed slots. What another checkpoint kept under the name is as true."""
+        """Store the headers of consecutive trimmed slots, unless another trim has stored an object of this name."""
         parts: list[bytes] = []
         for slot in slots:
             data = slot.encode()
@@ -34,7 +33,7 @@ class SlotHistory:
         self._storage.create(self._names.history(slots[-1].lsn), b"".join(parts))
 
     def batches(self, after: LSN, upto: LSN) -> Iterator[Batch]:
-        """The batches from `after` + 1 on, in order, as far as history objects have them without a gap."""
+        """The batches from `after` + 1 to at most `upto`, as far as history objects hold them without a gap."""
         try:
             numbers = history_numbers(self._storage.list(self._names.history_folder))
         except FileNotFoundError:
@@ -61,5 +60,5 @@ class SlotHistory:
         except struct.error as error:
             raise LogCorruptionError("the history ends inside a length", file=file, offset=at) from error
         if any(slot.log_id != self._log_id or slot.trimmed is None for slot in slots):
-            raise LogCorruptionError("the history is that of another log", file=file)
+            raise LogCorruptionError("the history belongs to another log, or holds a slot with bodies", file=file)
         return slots

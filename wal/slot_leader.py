@@ -1,12 +1,12 @@
-"""What a leader does for all who wait, where batches are slots: whoever creates slot N has committed batch N.
+"""Group commit in a slot log: creating slot N commits batch N.
 
-Nobody is kept from appending meanwhile, so an answer of `prepare` counts only if the log has not grown since: the new
-slot, or a look at the log's end, tells. If it has, the batch is made again from the queue. "Since" is the end on which
-`prepare` was asked, kept aside: the handle's own may move on at any time, whenever another thread looks.
+Other processes append at the same time, so an answer of `prepare` counts only if the log has not grown since it was
+asked: creating the slot, or a read of the log's end, tells. If it has grown, the batch is made anew from the queue. The
+end on which `prepare` was asked is kept in a variable, since another thread may advance the chain's at any time.
 
-The outcome of a creation may be unknown (a reply was lost). Then the slot is read: our token decides. *Absent is
-unknown too*, since the request may still be on its way: the same slot is tried again with the same bytes, or given up
-by occupying it with nothing, and until that is done this handle appends nothing else.
+The outcome of a creation may be unknown (the reply was lost). Then the slot is read, and our token decides. *An absent
+slot is unknown too*, since the request may still be in flight: the creation is tried again with the same bytes, or the
+slot is occupied with an empty batch, and until one of these has succeeded this handle appends nothing else.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from wal.slot import TOKEN_BYTES, Slot
 from wal.slot_chain import End, SlotChain
 
 _BATCH_RECORDS = 1024
-_PAUSE = 0.002  # seconds; doubled with each attempt that failed, to at most ...
+_PAUSE = 0.002  # seconds; doubled with each attempt whose outcome is unknown, up to ...
 _LONGEST_PAUSE = 1.0
-# The winner of a slot knows its end at once and would win the next one too, for ever: losers have to read it first.
-_REST = 4  # creations: as long as that the winner waits before the next, half to all of it, ...
-_SHARED = 10.0  # seconds after it last met a slot of another host, ...
-_RUN = 64  # or after this many slots in a row: others may be there that never won
-# Refused by the storage before anything was written, unless the slot is there all the same.
+# The winner of a slot could try the next one at once, and win it too, for ever: the losers have to read the slot first.
+_REST = 4  # the winner waits for up to this many times as long as its last creation took, ...
+_SHARED = 10.0  # if it met a slot of another host less than these seconds ago, ...
+_RUN = 64  # or has created this many slots in a row: there may be hosts that never won one
+# Refused by the storage before it wrote anything, unless the slot exists all the same.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 class SlotLeader:
-    """The same for every leader of one handle."""
+    """Shared by all leaders of one handle."""
 
     def __init__(self, chain: SlotChain, clock: Clock, patience: float) -> None:
         """`patience`: seconds for which a creation whose outcome is unknown is tried again."""
@@ -48,10 +48,10 @@ class SlotLeader:
         self._own: LSN = 0  # the last slot that we created ...
         self._run = 0  # ... and how many in a row
         self._met = -math.inf  # when another host's slot was met last
-        self.asked: LSN = 0  # the head on which `prepare` is asked, or was asked last
+        self.asked: LSN = 0  # the head that the last `prepare` was given
 
     def flush(self, queue: Queue) -> None:
-        """By the leader: one batch, or the knowledge that the log has grown."""
+        """Called by the leader: one batch, or nothing if the log has grown."""
         entries: list[Entry] = []
         try:
             self.settle_doubt()
@@ -63,19 +63,18 @@ class SlotLeader:
             if self._counts(accepted, end):
                 for entry, error in refused:
                     entry.settle(error=error)
-        except Exception as error:  # noqa: BLE001  whatever it is, nobody in the queue may hang
+        except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
-            # it concerns those whose records were to be written, if there are any: the others are asked again
+            # it is the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
             queue.put_back(entry for entry in entries if not entry.done)
             queue.wake(entry for entry in entries if entry.done)
 
     def _counts(self, accepted: Sequence[Entry], end: End) -> bool:
-        """Whether the answers given on `end` count, and the accepted records are committed; else all are to be asked
-        again."""
-        if self._chain.head != end.lsn:  # another thread has seen more meanwhile, or `prepare` itself took a slot
+        """Commit the accepted records if the answers given on `end` still count; False: all entries are asked again."""
+        if self._chain.head != end.lsn:  # another thread has read new slots, or `prepare` itself took one
             return False
         if accepted:
             return self._create(accepted, end)
@@ -83,13 +82,13 @@ class SlotLeader:
         return self._chain.head == end.lsn
 
     def _create(self, accepted: Sequence[Entry], end: End) -> bool:
-        """Whether the accepted records are committed now, right behind `end`; if not, another was faster."""
+        """Commit the accepted records directly after `end`; False if another process took the slot."""
         records = tuple(entry.record for entry in accepted if entry.record is not None)
         slot = self._slot(records, end)
         try:
             won = self._put(slot)
         except BaseException as error:
-            if self._doubt is not None:  # also when interrupted: nobody may try these again before that is settled
+            if self._doubt is not None:  # also after an interrupt: these must not be tried again before it is settled
                 if not isinstance(error, InDoubtError):
                     error.add_note(str(self._in_doubt(slot.lsn)))
                 for entry in accepted:
@@ -108,7 +107,7 @@ class SlotLeader:
         return Slot(self._chain.log_id, end.lsn + 1, self._clock.token(TOKEN_BYTES), end.link, records)
 
     def _put(self, slot: Slot) -> bool:
-        """Create a slot; False if another was faster. Raises InDoubtError; OSError if the storage refused it."""
+        """Create a slot; False if another process did. Raises InDoubtError; OSError if the storage refused it."""
         before, self._doubt = self._doubt, slot.lsn
         found = self._try_until_known(slot, before)
         self._doubt = None
@@ -121,7 +120,7 @@ class SlotLeader:
         return False
 
     def _try_until_known(self, slot: Slot, before: LSN | None) -> Slot:
-        """Who has the slot: ours, durable, or another. `before`: what was in doubt, should nothing come of this."""
+        """Create the slot, or read who did: ours, durable, or another's. `before`: the doubt to restore if refused."""
         deadline = self._clock.monotonic() + self._patience
         attempt = 0
         while True:
@@ -141,7 +140,7 @@ class SlotLeader:
             self._wait(attempt)
 
     def _try(self, slot: Slot) -> OSError | None:
-        """None: created. Otherwise what is known of it: that the name is taken, or the error."""
+        """Try once; None if it was created, else the error: FileExistsError if the name is taken."""
         file = self._chain.names.slot(slot.lsn)
         begun = self._clock.monotonic()
         try:
@@ -153,8 +152,8 @@ class SlotLeader:
         return FileExistsError(errno.EEXIST, "the slot is taken, and cannot be read", file)
 
     def _read_back(self, slot: Slot) -> tuple[Slot | None, bool]:
-        """What stands in a slot, and whether that is known; an own one only once its name is durable: the creation
-        may have failed at just that."""
+        """(the slot as stored, whether that is known). Our own slot counts only once its name is durable, since that
+        may be the step that failed."""
         try:
             found = self._chain.get(slot.lsn)
             if found is not None and found.token == slot.token:
@@ -165,16 +164,16 @@ class SlotLeader:
 
     def _in_doubt(self, lsn: LSN) -> InDoubtError:
         file = f"{self._chain.storage.url}/{self._chain.names.slot(lsn)}"
-        return InDoubtError(f"whether slot {lsn} ({file}) was created cannot be learned")
+        return InDoubtError(f"it is unknown whether slot {lsn} ({file}) was created")
 
     def settle_doubt(self) -> None:
-        """Decide the slot that an earlier append left in doubt. Raises PoisonedError: it cannot be decided now."""
+        """Decide the slot that an earlier append left in doubt. Raises PoisonedError if it cannot be decided now."""
         if self._doubt is None:
             return
         try:
             self._chain.follow()
             if self._chain.head < self._doubt:
-                self._put(self._slot((), self._chain.end))  # ours and empty, or another's: decided in any case
+                self._put(self._slot((), self._chain.end))  # ours and empty, or another's: decided either way
         except (OSError, InDoubtError) as error:
             raise PoisonedError(
                 f"an earlier append is still in doubt (slot {self._doubt}), and the storage does not answer: {error}"
@@ -182,7 +181,7 @@ class SlotLeader:
         self._doubt = None
 
     def occupy(self) -> LSN:
-        """Take the next slot with an empty batch, so that no append that is still on its way can have it; its LSN."""
+        """Take the next slot with an empty batch, so that no append in flight can take it; returns its LSN."""
         while True:
             slot = self._slot((), self._chain.end)
             if self._put(slot):

@@ -1,10 +1,10 @@
-"""`WriteAheadLog` over a storage that hosts share: every batch is an object of its own, born whole by put-if-absent.
+"""`WriteAheadLog` over a storage that hosts share: every batch is an object of its own, created by put-if-absent.
 
 Reading order: `append` → `Group` → `SlotLeader` → `SlotChain`; the right to apply: `host_right`. Nothing here is
 volatile: what is acknowledged is durable, so there is no first opener and no recovery of the log itself.
 
-Beyond `WriteAheadLog`: a slot's name, once created, exists for ever. Trimming replaces bodies by a number that says how
-far they are gone, so that a writer that slept finds its slot taken, and a reader that slept jumps on.
+Beyond `WriteAheadLog`: a slot, once created, is never removed. Trimming replaces its bodies by the LSN up to which
+bodies are trimmed, so a writer that was paused finds its slot taken, and a reader that was paused skips to that LSN.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class SlotLog:
         self.names = Names(settings.folder)
         self._closed = False
         self._marks = [0] * MARKS
-        self._looked = -1.0  # when the last look at the log's end began
+        self._looked = -1.0  # when the last read of the log's end began
         self._attach()
 
     @staticmethod
     def make(settings: Settings) -> None:
-        """Bring the log into being: slot 0, by put-if-absent, so that of two makers one gives it its id."""
+        """Create the log: slot 0, by put-if-absent, so that only one of two creators sets its id."""
         slot = Slot(settings.clock.token(16), 0, settings.clock.token(TOKEN_BYTES), NO_LINK, ())
         settings.storage.create(Names(settings.folder).slot(0), slot.encode())
 
@@ -59,7 +59,7 @@ class SlotLog:
             self._marks[:] = map(max, self._marks, claim.marks)
         if not settings.read_only:
             self.chain.require(0 if settings.done is None else self._marks[settings.done])
-            self.chain.make_sure()  # whoever made the log may have died before its folder's name was durable
+            self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
         token = settings.clock.token(TOKEN_BYTES).hex()
@@ -73,15 +73,16 @@ class SlotLog:
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 
     def _require_done(self, epochs: Epochs) -> None:
-        """By a writer, before it may take a lost slot's place: what the last committer has carried out is there."""
+        """For a writer, before it appends: slots that the last committer has applied must exist. Else a new batch would
+        take the place of a lost one."""
         if not self.settings.read_only and self.settings.done is not None:
             claim = epochs.look()
             if claim is not None and claim.log == self.id:
                 self.chain.require(claim.marks[self.settings.done])
 
     def _claim(self) -> Claim | None:
-        """What the last committer said, where one request tells. Its marks are true: they were published after the work
-        that they speak of, which was durable by then."""
+        """The last committer's claim, if one request is enough to read it. Its marks can be trusted: they are published
+        after the work that they describe, which is durable by then."""
         settings = self.settings
         if settings.done is None or settings.storage.capabilities.fence is not Fence.VERSION:
             return None
@@ -99,11 +100,11 @@ class SlotLog:
 
     @property
     def tail_report(self) -> TailReport:
-        """A slot is whole or absent: there is no tail to repair."""
+        """Always empty: a slot is complete or absent, so there is no tail to repair."""
         return TailReport(0, (), 0)
 
     def head(self, *, fresh: bool = False) -> LSN:
-        """The last committed LSN: one request, none inside `prepare` or within the staleness that was allowed."""
+        """The last committed LSN. One request; none inside `prepare` or within the allowed staleness."""
         if self._closed:
             raise LogClosedError("the log was closed")
         now = self.settings.clock.monotonic()
@@ -121,16 +122,16 @@ class SlotLog:
         return self._leader.asked if self._group.leading() else self.chain.head
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
-        """All bodies up to here may be gone, as of what was seen, or of now."""
+        """See WriteAheadLog; `fresh`: read the checkpoint."""
         if fresh:
             self.chain.follow()
-            checkpoint = self.chain.load_checkpoint()  # bodies may have gone from slots that were followed long ago
+            checkpoint = self.chain.load_checkpoint()  # slots that were read long ago may have been trimmed since
             if checkpoint is not None:
                 self.chain.moved(min(checkpoint.redo, self.chain.head))
         return self.chain.trimmed
 
     def size_after(self, lsn: LSN) -> int:
-        """Bytes of log after `lsn`, as far as it was seen."""
+        """Approximate bytes of log after `lsn`, as far as it was read."""
         return self.chain.size_after(lsn)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ class SlotLog:
             problems.append(str(error))
         there = set(slot_numbers(self.settings.storage.list(self.names.folder)))
         problems += [f"a slot is missing (file {self.names.slot(n)})" for n in range(head) if n not in there]
-        # others may append meanwhile, and a listing is no snapshot: what it lacks is looked for
+        # others may append during the listing, which is not a snapshot: slots that it lacks are read
         beyond = [n for n in sorted(there) if n > head + 1 and n - 1 not in there and chain.get(n - 1) is None]
         problems += [f"a slot lies beyond the log's end (file {self.names.slot(number)})" for number in beyond]
         link = NO_LINK
@@ -181,17 +182,17 @@ class SlotLog:
             return self._group.submit(prepare)
 
     def attended(self) -> bool | None:
-        """None: a host knows nothing of the others."""
+        """Always None: a host cannot know about writers on others."""
         return None
 
     def settle(self) -> None:
-        """Take the next slot, so that nothing that is still on its way can be committed."""
+        """Take the next slot with an empty batch, so that no append in flight can be committed."""
         self._require_writable()
         with DeferredInterrupt():
             self._occupy()
 
     def _occupy(self) -> LSN:
-        """An empty batch, by whoever leads; its LSN."""
+        """Have the leader append an empty batch; returns its LSN."""
         taken: list[LSN] = []
 
         def prepare(_: LSN, mates: Sequence[Record]) -> None:
@@ -203,7 +204,7 @@ class SlotLog:
         return taken[0]
 
     def _epoch(self) -> LSN:
-        """A slot for a lease's epoch. Nobody is in doubt of an empty batch: here that is the storage's error."""
+        """Take a slot for the epoch of a lease. An empty batch in doubt does no harm: it is reported as an OSError."""
         try:
             return self._occupy()
         except InDoubtError as error:
@@ -221,7 +222,7 @@ class SlotLog:
     # --- marks, the right to apply, trimming ------------------------------------------------------------------------
 
     def load_mark(self, index: int) -> int:
-        """A number kept for the log's consumer, as this handle knows it."""
+        """A consumer's mark, as this handle knows it."""
         return self._marks[index]
 
     def store_mark(self, index: int, value: int) -> None:
@@ -239,10 +240,10 @@ class SlotLog:
         return self._right.hold(timeout)
 
     def trim(self, upto: LSN) -> None:
-        """Drop the bodies up to `upto`, the oldest first, then raise the redo mark. Lower than before: nothing."""
+        """Drop the bodies up to `upto`, oldest first, then raise the redo mark. Does nothing if it is not higher."""
         self._require_writable()
         if upto > self.chain.head:
-            self.chain.follow()  # marks that came with the right may be ahead of what was seen
+            self.chain.follow()  # marks that came with the right may be ahead of what was read
         if not 0 <= upto <= self.chain.head:
             raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.head}")
         checkpoint = self.chain.load_checkpoint()
@@ -258,7 +259,8 @@ class SlotLog:
         self.chain.moved(upto)
 
     def _trim(self, lsns: range, upto: LSN) -> list[Slot]:
-        """Whoever does this says what is true for ever, so no version is asked for, and nobody has to be alone."""
+        """Replace the slots without their bodies. Any number of processes may do this at once, and unconditionally:
+        what they write stays true."""
 
         def one(lsn: LSN) -> Slot:
             slot = self.chain.seen(lsn)
@@ -277,12 +279,12 @@ class SlotLog:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
-        """In a forked child: what the parent's threads hold or wait for is not ours."""
+        """In a forked child: drop the locks and waits of the parent's threads."""
         if not self._closed:
             self._attach()
 
     def close(self) -> None:
-        """Let the handle go; calling it again does nothing."""
+        """Close the handle; calling it again does nothing."""
         if self._closed:
             return
         self._right.close()

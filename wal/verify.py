@@ -1,4 +1,4 @@
-"""`verify`: every byte of the log read again. Changes nothing."""
+"""`verify`: reads every byte of the log again. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wal.segment import Tail, behind, records, successor, unpadded
 
 
 def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head: LSN, *, whole: bool) -> Verification:
-    """`whole`: the append right is held, so that what stands behind the head can be judged too."""
+    """`whole`: the append right is held, so that bytes behind the head are checked too."""
     problems: list[str] = []
     shelf = chain.shelf
     redo = chain.checkpoint.redo
@@ -22,7 +22,7 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
         problems.append(str(error))
     if head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None:
         problems.append(f"the head file is missing, damaged or of another log (file {shelf.names.head})")
-    numbers = shelf.numbers()  # first: one that is freed meanwhile has its history file by then
+    numbers = shelf.numbers()  # listed first: a segment that is freed now has its history file already
     _history(history, _first(chain, numbers), problems)
     if not numbers:
         problems.append(f"the log's segments are missing (folder {shelf.names.folder})")
@@ -39,7 +39,7 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
 
 
 def _first(chain: Chain, numbers: list[int]) -> LSN | None:
-    """The first batch of the oldest segment; None if that cannot be read, which its own look reports."""
+    """The first batch of the oldest segment; None if it cannot be read, which `_segment` reports."""
     try:
         return chain.shelf.header(numbers[0], chain.log_id).first if numbers else None
     except (WalError, OSError):
@@ -47,14 +47,14 @@ def _first(chain: Chain, numbers: list[int]) -> LSN | None:
 
 
 def _history(history: History, segments_from: LSN | None, problems: list[str]) -> None:
-    """Each history file whole, each following the one before, and the segments following the last."""
+    """Check that each history file is intact and follows the one before, and that the segments follow the last."""
     following: LSN | None = None
     for number in history.numbers():
         try:
             header, data, name = history.opened(number, whole=True)
             if following is not None and header.first != following:
                 problems.append(f"the headers after batch {following - 1} are missing (file {name})")
-            following = None  # unknown, should this file be damaged
+            following = None  # unknown if this file is damaged
             lsn = header.first - 1
             for found in frames(header, data, name, sealed=True):
                 if found.header.kind != SEAL:
@@ -64,13 +64,13 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
         except (WalError, OSError) as error:
             problems.append(str(error))
     if following is not None and segments_from is not None and segments_from > following:
-        problems.append(f"the headers after batch {following - 1} are missing, which no segment has any more")
+        problems.append(f"the headers after batch {following - 1} are missing, and no segment holds them any more")
 
 
 def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:
-    """One segment to its end; where the next must go on. Raises LogCorruptionError."""
+    """Check one segment to its end; returns the tail that the next one must continue. Raises LogCorruptionError."""
     name = chain.shelf.names.segment(number)
-    file = chain.shelf.storage.open_file(name, writable=False)  # by its name, not what this handle has open
+    file = chain.shelf.storage.open_file(name, writable=False)  # by name: the file this handle has open may not be it
     try:
         data = file.pread(file.size(), 0)
     finally:

@@ -1,11 +1,11 @@
-"""What the holder of the append right does: settle what others left, write, rotate.
+"""The writing half of an append log: settle what a failed writer left, write batches, rotate segments.
 
 Every method is called with the append right held. The order of a commit is
 
     catch up · announce · (rotate) · (reserve zeros) · pwrite · datasync · publish
 
-and the right is given back only after `publish`, so whoever takes it finds each earlier frame durable, or finds the
-announcement and settles the one that may not be.
+and the right is released only after `publish`. So the next holder finds every earlier frame durable, or finds the
+announcement and settles the one frame that may not be.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ class Writer:
     """The writing half of one handle."""
 
     def __init__(self, chain: Chain, segment_size: int) -> None:
-        self.poisoned: str | None = None  # why nothing more is appended through this handle
+        self.poisoned: str | None = None  # why this handle appends nothing more
         self._chain = chain
         self._shelf = chain.shelf
         self._head: HeadFile
         self._segment_size = segment_size
-        self._reserved = (0, 0)  # segment, its length when we last looked
+        self._reserved = (0, 0)  # segment, its length in bytes as last seen
 
     def attach(self, head: HeadFile) -> None:
-        """Give it the head file: before anything else."""
+        """Set the head file; to be called before any other method."""
         self._head = head
 
     # --- before writing ----------------------------------------------------------------------------------------------
 
     def catch_up(self) -> TailReport:
-        """Stand behind the last frame, with everything before it durable and nothing behind it."""
+        """Move the tail behind the last frame, with everything before it durable and nothing behind it.
+
+        Raises PoisonedError, LogCorruptionError, OSError.
+        """
         if self.poisoned is not None:
             raise PoisonedError(f"{self.poisoned}; open the log again")
         state = self._head.state()
@@ -55,10 +58,10 @@ class Writer:
         return self.settle(state[0] if state is not None else None)
 
     def settle(self, durable: LSN | None) -> TailReport:
-        """Look at every byte behind the last frame; adopt, quarantine or refuse. `durable` None: unknown.
+        """Examine every byte behind the last frame: adopt it, quarantine it or refuse. `durable` None: unknown.
 
-        A frame beyond the head word may lie in the page cache only, its writer's flush having failed: so its bytes are
-        written again (which makes the pages dirty again), flushed and published before anything is built on it.
+        A frame beyond the durable word may be in the page cache only, because its writer's flush failed. So its bytes
+        are written again (which makes the pages dirty again), flushed and published before anything builds on it.
         """
         chain = self._chain
         chain.follow()
@@ -72,7 +75,8 @@ class Writer:
         return TailReport(quarantined, (name,) if name else (), int(durable is not None and chain.tail.lsn > durable))
 
     def _refuse_successor(self) -> None:
-        """Segments behind an unsealed one: a single empty one is an interrupted rotation, anything else damage."""
+        """Raises LogCorruptionError for segments after an unsealed one, except a single empty one (an interrupted
+        rotation)."""
         number = self._chain.tail.number
         later = [other for other in self._shelf.numbers() if other > number]
         if not later:
@@ -93,7 +97,7 @@ class Writer:
             file.close()
 
     def _clean(self) -> tuple[int, str]:
-        """Move what stands behind the last frame to quarantine and put zeros in its place. (bytes, file name)"""
+        """Copy what is behind the last frame to the quarantine and overwrite it with zeros; (bytes, file name)."""
         tail = self._chain.tail
         file = self._shelf.file(tail.number)
         stray = self._chain.stray()
@@ -109,7 +113,8 @@ class Writer:
         return len(stray), name
 
     def _quarantine(self, tail: Tail, stray: bytes) -> str:
-        """Keep the evidence, durably. An interrupted earlier attempt with the same bytes is this one."""
+        """Keep the bytes, durably; returns the file's name. A file of an interrupted attempt with the same bytes is
+        used again."""
         storage, names = self._shelf.storage, self._shelf.names
         storage.make_folder(names.quarantine_folder)
         attempt = 0
@@ -121,8 +126,8 @@ class Writer:
             attempt += 1
 
     def _rewrite_last(self) -> None:
-        """Make the last batch, and a seal behind it, durable. Only they can be less: each frame before was flushed
-        before the next was written."""
+        """Make the last batch, and a seal behind it, durable. Earlier frames are: each was flushed before the next was
+        written."""
         tail, seal = self._chain.tail, self._chain.seal
         sealed = seal is not None and seal.number == tail.number - 1
         if tail.lsn > self._chain.index.base:
@@ -138,8 +143,8 @@ class Writer:
         self._sure(file.datasync)
 
     def _sure(self, step: Callable[[], None]) -> None:
-        """A failed step leaves unknown content, and is never tried again: after a failed flush the system may have
-        dropped the pages and report success next time. This handle appends nothing more."""
+        """Run a step; if it fails, this handle appends nothing more. A failed step is never tried again: after a failed
+        flush the system may have dropped the pages, and would report success the next time."""
         try:
             step()
         except BaseException as error:
@@ -147,7 +152,7 @@ class Writer:
             raise
 
     def store_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Raise the redo mark, durably."""
+        """Store a checkpoint with a higher redo mark, durably."""
         storage, names = self._shelf.storage, self._shelf.names
         self._head.forget_trimmed()
         storage.publish(names.checkpoint, checkpoint.encode(), b"", durable=True)
@@ -170,7 +175,7 @@ class Writer:
             self._reserve(tail, len(frame) + SEAL_SIZE)
         except BaseException:
             if self.poisoned is None:
-                with suppress(OSError):  # an announcement that stays only costs the next one a look
+                with suppress(OSError):  # a leftover announcement only makes the next holder check the tail
                     self._head.announce(lsn - 1)
             raise
         self._pwrite(tail, frame)
@@ -184,8 +189,8 @@ class Writer:
         return lsn
 
     def _pwrite(self, tail: Tail, frame: bytes) -> None:
-        """Write a frame, or leave no trace of it. One that is there whole all the same, what its write did not reach
-        being zeros, stays: a reader that opened meanwhile may have flushed and served it (E18)."""
+        """Write a frame, or leave no trace of it. A frame that is complete although its write failed (the missing part
+        being zeros) stays: a reader that opened in between may have flushed and served it (E18)."""
         try:
             self._shelf.file(tail.number).pwrite(frame, tail.offset)
         except BaseException as error:
@@ -196,23 +201,23 @@ class Writer:
                 raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
 
     def _took_back(self, tail: Tail, frame: bytes, error: BaseException) -> bool:
-        """After `error` in its write: whether the frame is gone; False if it is there whole. Raises InDoubtError."""
+        """After `error` in its write: remove the frame; False if it is complete and stays. Raises InDoubtError."""
         file = self._shelf.file(tail.number)
         try:
             if file.pread(len(frame), tail.offset) == frame:
                 return False
-            file.pwrite(bytes(len(frame)), tail.offset)  # the batch never was: zeros, no quarantine
+            file.pwrite(bytes(len(frame)), tail.offset)  # zeros and no quarantine: the batch was never committed
             file.datasync()
             self._head.announce(tail.lsn)
-        except BaseException as worse:  # noqa: BLE001  whichever it was, the tail is unknown now
-            self.poisoned = f"the write of batch {tail.lsn + 1} failed ({error}), and so did taking it back ({worse})"
+        except BaseException as worse:  # noqa: BLE001  after any error here the tail is unknown
+            self.poisoned = f"the write of batch {tail.lsn + 1} failed ({error}), and so did undoing it ({worse})"
             raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
         return True
 
     def _rotate(self, tail: Tail) -> Tail:
-        """Go on in a new segment: successor durable, old one sealed, both before any frame in the new one.
+        """Continue in a new segment: create it durably, then seal the old one, both before any frame in the new one.
 
-        A handle that kept the old segment open therefore finds the seal where it would have written.
+        A handle that still has the old segment open therefore finds the seal where it would have written.
         """
         storage, names, number = self._shelf.storage, self._shelf.names, tail.number + 1
         seal, crc = encode_seal(tail.lsn, tail.crc, number)
@@ -227,11 +232,11 @@ class Writer:
         return header.tail()
 
     def _reserve(self, tail: Tail, length: int) -> None:
-        """Durable zeros ahead for `length` more bytes."""
+        """Make sure of durable zeros for `length` more bytes."""
         upto = tail.offset + length
         if self._reserved[0] != tail.number or self._reserved[1] < upto:
             file = self._shelf.file(tail.number)
-            size = file.size()  # asked anew: another process may have reserved, and written, meanwhile
+            size = file.size()  # asked anew: another process may have reserved and written more
             if size < upto:
                 size = extend(file, size, upto, self._segment_size)
                 self._sure(file.datasync)

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command with the arguments of this process; the exit code."""
+    """Run the command with the arguments of this process; returns the exit code."""
     try:
         from .app import run
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`python -m metatree.cli`: the same where the scripts of the environment are not on the path."""
+"""`python -m metatree.cli`: the same command where the environment's scripts are not on the path."""
 
 from __future__ import annotations
 

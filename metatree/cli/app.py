@@ -38,7 +38,7 @@ commands.add_command(repair)
 
 
 def run() -> int:
-    """Run the command of this process; the exit code."""
+    """Run the command with the arguments of this process; returns the exit code."""
     signal.signal(signal.SIGTERM, _end)
     try:
         code = commands.main(prog_name="metatree", standalone_mode=False)
@@ -50,7 +50,7 @@ def run() -> int:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has exited, as `head` does. Nothing must be flushed to it at the end.
+        # The reader of our output has exited, as `head` does. Python must not flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code if isinstance(code, int) else 0

@@ -1,4 +1,4 @@
-"""`metatree check`: does everything hold, and if not, what, why, and what can be done."""
+"""`metatree check`: verifies a tree, and reports what deviates, why, and what can be done."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SHOWN = {
 }
 _ADVICE = {
     Weight.DAMAGE: "damage: `metatree repair {root}` says what it can rebuild and what it cannot",
-    Weight.CANNOT_READ: "what cannot be read may be whole or damaged: run it as a user who may read it, or again when "
-    "the storage answers",
+    Weight.CANNOT_READ: "what cannot be read may or may not be damaged: run this as a user who may read it, or again "
+    "when the storage answers",
     Weight.EDIT: "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do",
-    Weight.RECOVERY: "commits wait for a replay: `metatree-recover {root}` does it in the open",
-    Weight.LEFTOVER: "leftovers harm nobody",
+    Weight.RECOVERY: "commits wait to be replayed: `metatree-recover {root}` does so and reports what it did",
+    Weight.LEFTOVER: "leftovers are harmless",
 }
 
 
@@ -60,18 +60,18 @@ def check(context: click.Context, root: str, options: dict[str, Any], as_json: b
 
 
 def telling(progress: Progress) -> Any:
-    """A check's progress as a bar."""
+    """A callback for `check` that shows its progress as a bar."""
     return lambda report, done: progress(counted(report), done)
 
 
 def counted(report: Report) -> str:
-    """What was looked at."""
+    """What was checked, for people."""
     read = f", {size(report.bytes)} read" if report.deep else ""
     return f"{report.nodes:,} nodes, {report.blobs:,} blobs{read}"
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes, for people."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
@@ -80,7 +80,7 @@ def size(count: float) -> str:
 
 
 def code_of(report: Report) -> Code:
-    """The worst that was found decides."""
+    """The exit code of the worst finding."""
     if report.has(Weight.DAMAGE):
         return Code.CORRUPTION
     if report.has(Weight.CANNOT_READ):
@@ -91,13 +91,13 @@ def code_of(report: Report) -> Code:
 
 
 def line(finding: Finding) -> str:
-    """A finding for people."""
+    """A finding as a line for people."""
     word, colour = _SHOWN[finding.weight]
     return f"  {click.style(f'{word:8}', fg=colour)} {finding.path}: {finding.reason}"
 
 
 def _owner(root: str, finding: Finding) -> str:
-    """Whose file it is that cannot be read, if this machine can tell."""
+    """The owner of a file that cannot be read, if this machine knows it."""
     if finding.weight is not Weight.CANNOT_READ:
         return ""
     try:

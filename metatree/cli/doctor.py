@@ -1,4 +1,4 @@
-"""`metatree doctor`: is a place fit for a tree, and if not, why."""
+"""`metatree doctor`: whether a storage is fit for a tree, and if not, why."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
 
 
 def _fail(url: str, error: Exception, *, as_json: bool, code: int) -> int:
-    # An error of the system repeats its number and file: people need the words.
+    # Without the error number, which str() of an OSError would show.
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
     if as_json:
         click.echo(json.dumps(failure(text, type(error).__name__), indent=2))
@@ -70,7 +70,7 @@ def _text(report: Report) -> str:
     if not report.writable and report.reason:
         lines.append(f"  because: {report.reason}")
     if report.examined != report.url:
-        lines.append(f"  it does not exist yet; examined was {report.examined}, in which it would be made")
+        lines.append(f"  it does not exist yet; tested was {report.examined}, in which it would be created")
     lines.append("")
     for finding in report.findings:
         word, colour = _STATUS[finding.status]
@@ -83,7 +83,7 @@ def _text(report: Report) -> str:
     lines += _measured(report)
     lines += [f"  note: {note}" for note in report.notes]
     if report.leftover:
-        lines.append(f"  could not be removed, please do: {report.leftover}")
+        lines.append(f"  could not be removed, please remove it: {report.leftover}")
     return "\n".join(lines)
 
 
@@ -98,5 +98,5 @@ def _measured(report: Report) -> list[str]:
             lines.append(f"  clock: the same as this machine's, within {found.uncertainty:.2g} s")
         else:
             order = "ahead of" if found.seconds > 0 else "behind"
-            lines.append(f"  clock: {abs(found.seconds):.3g} s {order} this machine's (no safety rests on it)")
+            lines.append(f"  clock: {abs(found.seconds):.3g} s {order} this machine's (no guarantee depends on it)")
     return lines

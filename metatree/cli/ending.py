@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and what it says when it could not do its work."""
+"""How a command ends: its exit code, and its message if it failed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from metatree import (
 
 
 class Code(enum.IntEnum):
-    """What a program may react to; the numbers are stable (docs/decisions/0035)."""
+    """Exit codes; the numbers are stable (docs/decisions/0035)."""
 
     OK = 0
-    DIFFERS = 1  # the answer is "no": something deviates, is to be done, is not so
-    USAGE = 2  # nothing was done: wrong arguments, or no tree there that can be opened, or read, now
+    DIFFERS = 1  # the answer is no: something deviates or remains to be done
+    USAGE = 2  # nothing was done: wrong arguments, or the tree cannot be opened or read now
     NOT_FOUND = 3  # no such node or blob
-    CONFLICT = 4  # another commit got in between
+    CONFLICT = 4  # with another commit
     LOCK_TIMEOUT = 5
     CORRUPTION = 6
-    RECOVERY_NEEDED = 7  # the log holds what the files do not show, and no program is at it
+    RECOVERY_NEEDED = 7  # the files lack commits that the log holds, and no program is applying them
 
 
 _CODES: tuple[tuple[type[Exception], Code], ...] = (
@@ -45,9 +45,9 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
 
 
 def code_of(error: Exception) -> Code:
-    """The exit code of a command that an error ended."""
+    """The exit code for an error that ended a command."""
     if isinstance(error.__cause__, wal.UnsafePathError):
-        return Code.CORRUPTION  # a link stands where the tree has a folder
+        return Code.CORRUPTION  # there is a link where the tree has a folder
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.USAGE)
 
 
@@ -55,7 +55,7 @@ def code_of(error: Exception) -> Code:
 def ending(context: click.Context, root: str, *, as_json: bool) -> Iterator[None]:
     """Around a command's work: an error of the tree or its storage becomes a message and an exit code.
 
-    With `as_json` stdout holds one object whatever happens; of an error its `root`, `error` and `message`.
+    With `as_json`, stdout holds one JSON object in any case; for an error, with `root`, `error` and `message`.
     """
     try:
         yield

@@ -17,14 +17,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Duration(click.ParamType[float]):
-    """12h, 2d, 30m, 45s."""
+    """A duration such as 12h, 2d, 30m, 45s, converted to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found = re.fullmatch(r"([0-9]{1,9})([smhd])", value)
         if found is None:
-            self.fail(f"{value!r} is no duration: it looks like 12h, 2d or 30m", param, ctx)
+            self.fail(f"{value!r} is not a duration, such as 12h, 2d or 30m", param, ctx)
         return float(int(found[1]) * _UNITS[found[2]])
 
 
@@ -55,11 +55,11 @@ def gc(context: click.Context, root: str, options: dict[str, Any], as_json: bool
 
 def _text(root: str, done: Collected) -> list[str]:
     if done.clean:
-        lines = [f"{root}: {click.style('clean', fg='green')}: nothing to take away"]
+        lines = [f"{root}: {click.style('clean', fg='green')}: nothing to remove"]
     else:
-        lines = [f"{root}: {'taken away' if done.done else 'plan, nothing is changed yet'}: {done.bytes} bytes"]
+        lines = [f"{root}: {'removed' if done.done else 'plan, nothing is changed yet'}: {done.bytes} bytes"]
     lines += [f"  old       {name}" for name in (*done.old, *done.scratch)]
-    lines += [f"  young     {name}: its writer may be at work" for name in done.young]
+    lines += [f"  young     {name}: its writer may still be running" for name in done.young]
     lines += [f"  foreign   {name}: not the engine's, never touched" for name in done.foreign]
     lines += [f"  kept      {name}" for name in done.kept]
     lines += [f"  erased    {name}" for name in done.erased]

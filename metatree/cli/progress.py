@@ -1,4 +1,4 @@
-"""What a long job is at: one line on a terminal, nothing in a pipe."""
+"""The progress of a long job: one line on a terminal, nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WIDTH = 24
 
 
 class Progress:
-    """A line on stderr that is written over; a `with` block removes it at its end."""
+    """A line on stderr that is overwritten; removed at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
         self._next = 0.0
 
     def __call__(self, text: str, done: float | None = None) -> None:
-        """`text` says what is at work; `done`: the part that is done, 0 to 1, as a bar in front."""
+        """Show `text`; `done`: the part that is done, 0 to 1, shown as a bar."""
         if not self._shown or (done is not None and time.monotonic() < self._next):
             return
         self._next = time.monotonic() + _EVERY
@@ -32,7 +32,7 @@ class Progress:
         click.echo(f"  {bar}{text[:76]} …", err=True, nl=False)
 
     def clear(self) -> None:
-        """Take the line away, before something else is written."""
+        """Remove the line; to be called before other output."""
         if self._shown:
             click.echo("\r\x1b[K", err=True, nl=False)
 

@@ -1,4 +1,4 @@
-"""`metatree repair`: what would be done about each deviation, and with --yes, doing it."""
+"""`metatree repair`: prints a plan for each deviation; with --yes, carries it out."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def repair(
         raise click.UsageError("--adopt and --revert exclude each other: run it once for each, with --path")
     edits = ADOPT if adopt else REVERT if revert else None
     with ending(context, root, as_json=as_json), Progress() as progress:
-        progress("looking at the tree")
+        progress("checking the tree")
         done, code = _repair(root, options, edits, paths, deep=deep, yes=yes)
     if as_json:
         click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
@@ -83,7 +83,7 @@ def _repair(
         done = tree.repair(edits=edits, paths=paths, deep=deep)
         known = {(step.path, step.kind) for step in done.steps}
         recovered = tree.recover()
-    # What opening the tree has done already: a recovery writes again all that the log holds.
+    # Steps that the recovery on opening has carried out: it writes everything again that the log holds.
     done.steps += [step for step in plan.steps if (step.path, step.kind) not in known and not _again(step, done)]
     done.kept += [kept for kept in recovered.edited if kept not in done.kept]
     return done, _code(done)
@@ -102,7 +102,7 @@ def _code(done: Repaired) -> Code:
 
 
 def _worst(steps: list[Step]) -> Code:
-    """The exit code of a plan: that of a check which found the same."""
+    """The exit code of a plan: that of a check with the same findings."""
     return code_of(Report(problems=[Finding(step.path, step.reason, step.kind) for step in steps]))
 
 
@@ -143,14 +143,14 @@ def _headline(done: Repaired) -> str:
 
 
 def _left(done: Repaired) -> list[str]:
-    """In one line: of a tree without the engine's marks it is every blob."""
+    """What is left alone, in one line: in a tree without the engine's attributes it is every blob."""
     folders = sum(step.action == LEAVE and step.kind == "folder-extra" for step in done.steps)
     files = sum(step.action == LEAVE for step in done.steps) - folders
     counts = [f"{count} {word}{'s' * (count > 1)}" for count, word in ((files, "file"), (folders, "folder")) if count]
     if not counts:
         return []
-    adopting = "--adopt takes files in, " if files else ""
-    told = f"{' and '.join(counts)} the engine did not put here; {adopting}--revert --path NAME sets one aside"
+    adopting = "--adopt adopts the files, " if files else ""
+    told = f"{' and '.join(counts)} that the engine did not put here; {adopting}--revert --path NAME sets one aside"
     return [f"  {click.style('left alone', fg='yellow')}: {told}"]
 
 
@@ -170,7 +170,7 @@ def _ending(root: str, done: Repaired) -> list[str]:
         lines.append("run it again with --yes to do this")
     if CHOOSE in actions:
         lines.append(
-            "changed by hand: add --adopt or --revert (and --path, for some of them); else they stay as they are"
+            "changed by hand: add --adopt or --revert (and --path, for some of them); otherwise they stay as they are"
         )
     if CANNOT in actions:
         lines.append("what cannot be repaired stays as it is")

@@ -1,4 +1,4 @@
-"""`-o key=value` as an option of click; what it means: metatree/options.py."""
+"""`-o key=value` as an option of click; metatree/options.py parses it."""
 
 from __future__ import annotations
 

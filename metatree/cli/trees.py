@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def tree_command(command: F) -> F:
-    """ROOT, -o and --json, for a command that works on one tree: its parameters `root`, `options`, `as_json`."""
+    """Decorator: adds ROOT, -o and --json as the parameters `root`, `options` and `as_json`."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; its keys are stable.")
     return click.argument("root")(storage_options(as_json(command)))
 
@@ -38,13 +38,13 @@ def opened(root: str, options: Mapping[str, Any], *, read_only: bool) -> Iterato
 
 
 def below(tree: Metatree, root: str, path: str) -> str:
-    """A path in the tree opened at ROOT as people type it, below the root: `./x`, and what begins with ROOT/, as a
-    shell completes it, or with the root's absolute path. The root itself is ''."""
+    """A path as typed for --path, relative to the root: it may begin with `./`, with ROOT/ (as a shell completes it)
+    or with the root's absolute path. The root itself is ''."""
     typed = posixpath.normpath(root)
     places = {tree.root, os.path.abspath(root), os.path.realpath(tree.root)}
     if typed.startswith("..") or not os.path.lexists(os.path.join(tree.root, typed)):
-        places.add(typed)  # else a node is called as ROOT, and may be meant
-    name = posixpath.normpath(path)  # of a URL too, as of its root
+        places.add(typed)  # unless a node has the same name as ROOT: then that may be meant
+    name = posixpath.normpath(path)  # also for a URL, whose root is normalised in the same way
     for place in map(posixpath.normpath, places):
         if f"{name}/".startswith(f"{place}/"):
             return name[len(place) :].strip("/")

@@ -1,7 +1,7 @@
-"""Is this place fit for a tree? Every guarantee that a tree rests on is tried on the user's own storage.
+"""Tests on the user's own storage every guarantee that a tree relies on.
 
-It needs no tree, and where there is one it is not touched: everything happens in a folder that goes afterwards. It
-shows what does not hold. That something always holds, no trial can show: the notes of a report say what was not tried.
+It needs no tree, and does not touch one that is there: it works in a folder that it removes afterwards. A test can show
+that a guarantee does not hold, but not that it always holds: the notes of a report say what was not tested.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TROUBLE = (OSError, wal.WalError, ContenderError)
 
 
 def examine(url: str, options: Mapping[str, Any], tell: Tell, clock: Clock | None = None) -> Report:
-    """Try everything; `tell` is called with what is tried next.
+    """Run all tests; `tell` is called with the name of each before it begins.
 
-    Raises FileNotFoundError, NotADirectoryError, ValueError, TypeError (no place, or options that it does not know),
-    UnsupportedError (nothing can open it). What goes wrong later is in the report.
+    Raises FileNotFoundError, NotADirectoryError, ValueError, TypeError (no such place, or unknown options),
+    UnsupportedError (a URL that cannot be opened). Later errors are in the report.
     """
     clock = clock or Clock()
     require_root(url)
@@ -50,7 +50,7 @@ def examine(url: str, options: Mapping[str, Any], tell: Tell, clock: Clock | Non
 
 
 def _shown(url: str, place: Place) -> str:
-    """The URL that was asked for, which does not exist, without what the storage would hide."""
+    """The URL that was given, which does not exist, without its secrets."""
     missing = url.rstrip("/").removeprefix(place.examined.rstrip("/"))
     return url if missing == url else f"{place.around.url.rstrip('/')}/{missing.strip('/')}"
 
@@ -77,7 +77,7 @@ def _examine(place: Place, report: Report, tell: Tell, clock: Clock) -> None:
         contenders.close(kill=True)
         raise
     contenders.close()
-    tell("how long things take")
+    tell("the time of each operation")
     try:
         report.round_trips = measures.round_trips(storage, clock)
         report.clock = measures.clock_difference(storage, clock)
@@ -91,7 +91,7 @@ Run = Callable[[Check, Callable[[], races.Verdict]], bool]
 def _contend(arena: races.Arena, run: Run, report: Report) -> None:
     can = report.can
     if can.fence is wal.Fence.VERSION:
-        if _conditions(arena, run):  # else a race would show nothing new
+        if _conditions(arena, run):  # if a condition is not honoured, a race shows nothing new
             run(advice.ABSENT, lambda: races.put_if_absent(arena))
             run(advice.VERSIONS, lambda: races.compare_and_set(arena))
     else:
@@ -109,7 +109,7 @@ def _contend(arena: races.Arena, run: Run, report: Report) -> None:
 
 
 def _conditions(arena: races.Arena, run: Run) -> bool:
-    """One finding for each condition, and one more if something came in between; whether all are honoured."""
+    """Add a finding for each condition, and one for an error; returns whether all conditions are honoured."""
     tried: list[tuple[wal.Condition, bool]] = []
     trouble: Exception | None = None
     try:

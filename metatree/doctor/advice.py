@@ -1,4 +1,4 @@
-"""The guarantees that are tried, in words; what they mean for a tree; and what no examination can see."""
+"""The guarantees that are tested, their consequences for a tree, and notes on what a test cannot see."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from .findings import Check
 _S3 = "use a server that honours conditional requests (AWS S3, SeaweedFS 4.48 or later)"
 
 READING = Check(
-    "reading", "the folder can be read", "nothing can be done here: look at the URL, the network and the rights"
+    "reading", "the folder can be read", "nothing can be done here: check the URL, the network and the permissions"
 )
 SCRATCH = Check(
-    "writing", "a new folder can be made and written", "give this user the right to write here, or open it read_only"
+    "writing",
+    "a new folder can be made and written",
+    "give this user permission to write here, or open the tree with read_only=True",
 )
 ABSENT = Check(
     "put-if-absent",
     "of several writers of one new name, exactly one wins",
-    f"two commits would get one number, and one of them be lost: write nothing here; for a bucket, {_S3}",
+    f"two commits would get the same number, and one would be lost: write nothing here; for a bucket, {_S3}",
 )
 CONDITIONS = Check(
     "conditions",
@@ -32,22 +34,22 @@ VERSIONS = Check(
 FOLDER_ONCE = Check(
     "folder-put-if-absent",
     "of several folders published under one name, exactly one wins, whole",
-    "nodes could appear in part, and two committers hold one right: write nothing here",
+    "nodes could appear in part, and two committers could hold the right at once: write nothing here",
 )
 FENCE = Check(
     "fence",
     "a committer whose working folder was moved away can do nothing more",
-    "a committer that was paused would go on writing beside its successor: write nothing here",
+    "a committer that was paused would continue to write beside its successor: write nothing here",
 )
 FRESH = Check(
     "read-after-write",
     "what was written or removed is seen at once by other processes, in lists too",
-    "readers would miss commits, and writers build on old ones: switch off caches on the way, or write nothing here",
+    "readers would miss commits, and writers build on old ones: disable caches in between, or write nothing here",
 )
 REPLACED = Check(
     "replace-whole",
-    "a reader of a file that is being replaced gets the old or the new one, whole",
-    "people and programs would read halves of files: write nothing here",
+    "a reader of a file that is being replaced gets all of the old or all of the new one",
+    "people and programs would read parts of files: write nothing here",
 )
 LOCKS = Check(
     "locks-exclude",
@@ -61,14 +63,14 @@ LOCKS_FREED = Check(
 )
 ATTRIBUTES = Check(
     "attributes",
-    "files keep the engine's mark",
+    "files keep the engine's attribute",
     "trees work, but hand edits and damaged blobs are not noticed, and `list` misses some directory blobs",
     needed=False,
 )
 
 
 def condition(found: wal.Condition) -> Check:
-    """The check of one of the conditions on which everything rests where versions are the fence."""
+    """The check of one kind of conditional request; a fence by versions relies on them."""
     return Check(
         f"condition-{found.name}",
         f"{found.guarantee} is honoured ({found.request})",
@@ -77,7 +79,7 @@ def condition(found: wal.Condition) -> Check:
 
 
 def notes(can: wal.Capabilities) -> list[str]:
-    """What can go wrong here though everything that was tried holds."""
+    """What can go wrong although every test passed."""
     if can.fence is wal.Fence.VERSION:
         return [
             "lifecycle rules of the bucket must spare .wal/: an object that expires there is a lost commit",

@@ -1,4 +1,4 @@
-"""Other processes, several threads in each, that try one thing at the same moment."""
+"""Worker processes, with several threads each, that all do the same thing at the same moment."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import wal
 
 PROCESSES = 2
 THREADS = 2  # in each
-_PATIENCE = 300.0  # seconds for one thing: storages have time-outs of their own, which are shorter
+_PATIENCE = 300.0  # seconds for one turn: longer than the time-outs of storages
 _LEAVING = 5.0  # seconds for a process to end by itself
 
-# What a thread does: called with the process's storage, with who it is, and with the arguments of `race`.
+# What a thread does: called with the process's storage, the thread's name, and the arguments of `race`.
 Turn = Callable[..., Any]
 
 
 class ContenderError(Exception):
-    """A thread could not do its part; the message is that of its error."""
+    """A thread's turn failed; the message is that of its error."""
 
 
 class Contenders:
-    """The processes; each opens the storage for itself. They are started anew, not forked, so that they share nothing,
-    and get the options through a pipe: on a command line everybody could read the secrets in them."""
+    """The processes; each opens the storage itself. They are spawned, not forked, so that they share nothing, and get
+    the options through a pipe: other users can read secrets on a command line."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
-        self._question = 0  # a trial that failed half way leaves answers behind, to an earlier one
+        self._question = 0  # number of the turn: after a failure, answers to an earlier one may be left in a pipe
         try:
             for number in range(PROCESSES):
                 ours, theirs = context.Pipe()
@@ -48,22 +48,22 @@ class Contenders:
             raise
 
     def race(self, turn: Turn, *arguments: Any) -> list[Any]:
-        """What each thread's turn returned. Raises ContenderError."""
+        """Run a turn in every thread; returns the results. Raises ContenderError."""
         self.start(turn, *arguments)
         return self.finish()
 
     def start(self, turn: Turn, *arguments: Any) -> None:
-        """Let all begin; `finish` is to follow."""
+        """Begin a turn in every thread; to be followed by `finish`."""
         self._question += 1
         for connection in self._connections:
             self._send(connection, (self._question, turn, arguments))
 
     def busy(self) -> bool:
-        """Whether anybody is still at it; one whose earlier answer was never asked for counts as ready."""
+        """Whether any process is still busy. One with an unread answer to an earlier turn counts as ready."""
         return not all(connection.poll() for connection in self._connections)
 
     def finish(self) -> list[Any]:
-        """Wait for all. Raises ContenderError."""
+        """Wait for all threads; returns the results. Raises ContenderError."""
         results: list[Any] = []
         failed = ""
         for connection, process in zip(self._connections, self._processes, strict=True):
@@ -79,7 +79,7 @@ class Contenders:
         return results
 
     def send_to_death(self, turn: Turn, *arguments: Any) -> bool:
-        """Let the last process do what kills it, and go on without it; whether it died of it."""
+        """Run a turn that kills its process, the last one, and go on without it; returns whether it was killed."""
         connection, process = self._connections.pop(), self._processes.pop()
         self._send(connection, (self._question, turn, arguments))
         process.join(_PATIENCE)
@@ -90,11 +90,11 @@ class Contenders:
         return died
 
     def _send(self, connection: Connection, job: object) -> None:
-        with suppress(OSError):  # that it is gone is told where its answer is read: the others' must be read as well
+        with suppress(OSError):  # a dead process is reported by `finish`, which must also read the others' answers
             connection.send(job)
 
     def _receive(self, connection: Connection) -> tuple[bool | None, Any]:
-        """Whether it was done, and what came of it; None: no answer."""
+        """(whether the turn succeeded, None if there was no answer; its results or an error message)."""
         question = None
         while question != self._question:
             if not wait([connection], _PATIENCE):
@@ -106,7 +106,7 @@ class Contenders:
         return bool(done), told
 
     def close(self, *, kill: bool = False) -> None:
-        """End the processes; `kill`: whatever they are doing."""
+        """End the processes; `kill`: without waiting for them."""
         for connection in self._connections:
             with suppress(OSError):
                 connection.send(None)
@@ -121,15 +121,15 @@ class Contenders:
 
 
 def _serve(connection: Connection, url: str, options: Mapping[str, Any], number: int) -> None:
-    """The life of a process: turns, until it is told to go or nobody is there any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
+    """The main function of a process: runs turns until it is told to end or its parent has exited."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     storage: wal.Storage | None = None
     with suppress(EOFError, OSError), ThreadPoolExecutor(THREADS) as threads:
         while (job := connection.recv()) is not None:
             try:
                 storage = storage or wal.open_storage(url, options)
                 told: tuple[bool, Any] = True, _together(threads, storage, number, *job[1:])
-            except Exception as error:  # noqa: BLE001 - reported by whoever asked
+            except Exception as error:  # noqa: BLE001 - reported by the parent
                 told = False, f"{type(error).__name__}: {error}"
             connection.send((job[0], *told))
     if storage is not None:

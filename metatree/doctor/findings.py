@@ -1,4 +1,4 @@
-"""What an examination found, and what it means; pure."""
+"""The findings of an examination, and what they mean. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import wal
 
-FORMAT = 1  # of `Report.as_dict`: raised when a key goes or changes its meaning
+FORMAT = 1  # of `Report.as_dict`: raised when a key is removed or changes its meaning
 
 
 class Status(enum.Enum):
@@ -17,7 +17,7 @@ class Status(enum.Enum):
 
     HOLDS = "holds"
     FAILS = "fails"
-    UNKNOWN = "unknown"  # an error came in between
+    UNKNOWN = "unknown"  # the check failed with an error
 
 
 class Fit(enum.Enum):
@@ -31,12 +31,12 @@ class Fit(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A guarantee that is tried."""
+    """A guarantee that is tested."""
 
     name: str  # stable, for programs
-    guarantee: str  # what people rely on
-    lost: str  # what happens where it does not hold, and what to do
-    needed: bool = True  # for writing
+    guarantee: str  # for people
+    lost: str  # what happens if it does not hold, and what to do
+    needed: bool = True  # whether writing needs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Finding:
 
     check: Check
     status: Status
-    detail: str  # what was tried, and what was seen
+    detail: str  # what was done and seen
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -62,8 +62,8 @@ class Finding:
 class ClockDifference:
     """The storage's clock against this machine's."""
 
-    seconds: float  # positive: the storage's is ahead
-    uncertainty: float  # seconds by which this may be wrong
+    seconds: float  # positive: the storage's clock is ahead
+    uncertainty: float  # seconds by which `seconds` may be wrong
 
     def as_dict(self) -> dict[str, float]:
         return {"seconds": round(self.seconds, 3), "uncertainty": round(self.uncertainty, 3)}
@@ -71,15 +71,15 @@ class ClockDifference:
 
 @dataclass(slots=True)
 class Report:
-    """All of an examination. Filled as it goes on."""
+    """The result of an examination, filled while it runs."""
 
-    url: str  # as the storage tells it, without secrets
+    url: str  # as the storage reports it, without secrets
     examined: str  # the folder that was examined: `url`, or the nearest above it that exists
     can: wal.Capabilities
     findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what no examination can see, for people
+    notes: list[str] = field(default_factory=list)  # what a test cannot see, for people
     round_trips: dict[str, float] = field(default_factory=dict)  # milliseconds, the median
-    clock: ClockDifference | None = None  # None: the storage tells no time
+    clock: ClockDifference | None = None  # None: the storage reports no time
     leftover: str = ""  # what could not be removed afterwards
 
     @property
@@ -100,7 +100,7 @@ class Report:
             more = f" (and {len(bad) - 1} more, see below)" if len(bad) > 1 else ""
             if bad[0].status is Status.FAILS:
                 return f"it does not hold that {bad[0].check.guarantee}{more}"
-            return f"it could not be found out whether {bad[0].check.guarantee}{more}: {bad[0].detail}"
+            return f"it could not be determined whether {bad[0].check.guarantee}{more}: {bad[0].detail}"
         return self.can.reason
 
     def as_dict(self) -> dict[str, Any]:
@@ -132,10 +132,10 @@ class Report:
 
 
 def failure(reason: str, error: str) -> dict[str, Any]:
-    """As `Report.as_dict`, where nothing could be examined; `error`: the class of what was raised."""
+    """Like `Report.as_dict`, when nothing could be examined; `error`: the class of the exception."""
     return {
         "format": FORMAT,
-        "url": "",  # what was given may hold a password
+        "url": "",  # the URL that was given may hold a password
         "examined": "",
         "fit": Fit.NONE.value,
         "writable": False,
@@ -151,7 +151,7 @@ def failure(reason: str, error: str) -> dict[str, Any]:
 
 
 def judge(can: wal.Capabilities, findings: Sequence[Finding]) -> Fit:
-    """What the place is fit for. One needed guarantee that was not seen to hold is enough to write nothing there."""
+    """What the place is fit for. It is not fit for writing unless every needed guarantee was seen to hold."""
     held = {finding.check.name for finding in findings if finding.status is Status.HOLDS}
     if "reading" not in held:
         return Fit.NONE

@@ -1,4 +1,4 @@
-"""What is asked by one process alone: marks, times, clocks."""
+"""Tests that need only one process: attributes, round trips, clocks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _MARK = b'{"lsn": 1, "sha256": "e3b0c442", "text": "\xc3\xa9 %"}'
 
 
 def attributes(storage: wal.Storage) -> Verdict:
-    """A file with a mark, replaced by one with another."""
+    """Whether a file keeps its attribute, and a replacement gets its own."""
     for mark in (_MARK, _MARK[:-1] + b', "again": true}'):
         storage.publish("marked", b"content", mark, durable=False)
         told = storage.read("marked").attribute, storage.attribute("marked")
         if told != (mark, mark):
-            return False, "a file came back " + ("without its mark" if None in told else "with another mark")
+            return False, "a file came back " + ("without its attribute" if None in told else "with another attribute")
     return True, "written, replaced and read back"
 
 
 def round_trips(storage: wal.Storage, clock: wal.Clock) -> dict[str, float]:
-    """Milliseconds that each operation takes here, one at a time: the median of a few."""
+    """The time of each operation in milliseconds, one at a time: the median of a few."""
     numbers = range(_SAMPLES)
     small = b"x" * 300  # about a commit's record
     steps: dict[str, Callable[[int], object]] = {
@@ -47,7 +47,7 @@ def _timed(step: Callable[[int], object], number: int, clock: wal.Clock) -> floa
 
 
 def clock_difference(storage: wal.Storage, clock: Clock) -> ClockDifference | None:
-    """The storage's clock against ours, by the time that it gives to a new file; None if it tells none."""
+    """The storage's clock against ours, from the time of a new file; None if the storage reports no time."""
     before = _seconds(clock)
     storage.publish("clock", b"", b"", durable=False)
     after = _seconds(clock)

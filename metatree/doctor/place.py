@@ -1,4 +1,4 @@
-"""Where an examination takes place: below the URL, in a folder of its own, which goes afterwards."""
+"""The place of an examination: a temporary folder below the URL, removed afterwards."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from metatree import layout
 
 
 class Place:
-    """A folder that exists, and in it one that the examination has for itself.
+    """A folder that exists, and in it a temporary folder for the examination.
 
-    The throw-away folder is a root of its own: whatever a storage needs for its work (temporary names) lies in it too,
-    so one removal takes all away, and nothing that was there before is ever written.
+    The temporary folder is a root of its own, so a storage keeps its temporary files in it too: one removal removes
+    everything, and nothing that was there before is ever written.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], clock: wal.Clock) -> None:
@@ -22,13 +22,13 @@ class Place:
         self.options = dict(options)
         self.around, self.examined = _nearest(url, options)
         self._name = f"{layout.PROBE}{clock.token(8).hex()}"
-        self.url = ""  # of the throw-away folder
+        self.url = ""  # of the temporary folder
         self._made: wal.Storage | None = None
 
     def make(self) -> wal.Storage:
-        """The throw-away folder, as a storage. Raises OSError, UnsupportedError."""
+        """Make the temporary folder; returns it as a storage. Raises OSError, UnsupportedError."""
         found = self.around.entry(layout.LOG)
-        if found is not None and found.kind is wal.Kind.FOLDER:  # a tree's: people need not see us work
+        if found is not None and found.kind is wal.Kind.FOLDER:  # a tree: hide the folder in its log's
             self._name = f"{layout.LOG}/probe-{self._name.removeprefix(layout.PROBE)}"
         self.url = _below(self.examined, self._name)
         wal.make_root(self.url, self.options)
@@ -36,7 +36,7 @@ class Place:
         return self._made
 
     def remove(self) -> str:
-        """Remove the throw-away folder, if it was made, and close everything; what is left of it, "" if nothing."""
+        """Remove the temporary folder, if it was made, and close everything; its URL if that failed, else ""."""
         leftover = ""
         try:
             if self._made is not None:
@@ -65,7 +65,7 @@ def _nearest(url: str, options: Mapping[str, Any]) -> tuple[wal.Storage, str]:
             continue
         if missing is None or storage.capabilities.slot_log or storage.capabilities.append_log:
             return storage, at
-        storage.close()  # nobody makes a root in what is only read
+        storage.close()  # a new root cannot be made in a read-only storage
         break
     raise missing or FileNotFoundError(url)
 
@@ -86,4 +86,4 @@ def _below(url: str, name: str) -> str:
     path = wal.local_path(url)
     if path is not None:
         return os.path.join(os.path.abspath(path), name)
-    return f"{url}{'' if url.endswith('/') else '/'}{name}"  # of webhdfs:/// no slash may go
+    return f"{url}{'' if url.endswith('/') else '/'}{name}"  # keeps the three slashes of webhdfs:///

@@ -1,4 +1,4 @@
-"""The guarantees that need others to be tried: each function tells whether one holds, and what was seen."""
+"""Tests of guarantees that need several processes: each function returns whether one holds, and what was seen."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CROWD = f"{PROCESSES} processes of {THREADS} threads"
 Verdict = tuple[bool, str]  # whether it holds; what was seen
 
 _SIZE = 64 * 1024  # bytes of a file that is replaced under its readers
-_LONGEST = 3.0  # seconds that a check may go on trying
-_FEWEST = 3  # rounds, however long they take
+_LONGEST = 3.0  # seconds; a check begins no new round after this ...
+_FEWEST = 3  # ... unless it has had no more rounds than this
 
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """Where races are run."""
+    """What a race needs."""
 
     storage: wal.Storage
     contenders: Contenders
     clock: wal.Clock
 
     def rounds(self, most: int) -> Iterator[int]:
-        """1, 2, … up to `most`, or for some seconds: a slow store is asked less often."""
+        """1, 2, … up to `most`, or for some seconds: fewer rounds on slow storage."""
         end = self.clock.monotonic() + _LONGEST
         for number in range(1, most + 1):
             if number > _FEWEST and self.clock.monotonic() > end:
@@ -37,7 +37,7 @@ class Arena:
 
 
 def put_if_absent(arena: Arena) -> Verdict:
-    """One winner each, and the winner's content."""
+    """Exactly one writer wins each name, and its content is stored."""
     number = 0
     for number in arena.rounds(40):
         name = f"absent/{number:03}"
@@ -46,7 +46,7 @@ def put_if_absent(arena: Arena) -> Verdict:
         if len(winners) != 1:
             return False, f"{len(winners)} of {PROCESSES * THREADS} writers were told that they made {name}"
         if data != turns.content(winners[0]):
-            return False, f"{name} holds something else than its winner wrote"
+            return False, f"{name} does not hold what its winner wrote"
     return True, f"{number} names, {CROWD}, one winner each"
 
 
@@ -68,7 +68,7 @@ def compare_and_set(arena: Arena) -> Verdict:
 
 
 def folder_once(arena: Arena) -> Verdict:
-    """One winner each; all its files are there as soon as the folder is."""
+    """Exactly one writer wins each name; all its files are visible as soon as the folder is."""
     number = 0
     for number in arena.rounds(10):
         name = f"folders/{number:03}"
@@ -91,8 +91,8 @@ def _watch_folder(arena: Arena, name: str) -> list[str]:
 
 
 def fence(arena: Arena) -> Verdict:
-    """Committers that publish all the time stop when their folder is retired, and can do nothing from then on; nor can
-    a call of theirs that was under way."""
+    """Committers that publish in a loop are stopped when their folder is retired. After that none of their operations
+    has an effect, not even one that had begun."""
     storage, published = arena.storage, 0
     number = 0
     for number in arena.rounds(5):
@@ -106,7 +106,7 @@ def fence(arena: Arena) -> Verdict:
         there = storage.read(name).data
         done = arena.contenders.finish()
         if storage.read(name).data != there:
-            return False, "what an overtaken committer had under way came after its folder was retired"
+            return False, "an operation of an overtaken committer took effect after its folder was retired"
         if None in done:
             return False, "an overtaken committer still published seconds after its folder was retired"
         published += sum(done)
@@ -116,7 +116,7 @@ def fence(arena: Arena) -> Verdict:
 
 
 def _passes(storage: wal.Storage, work: str, name: str) -> str:
-    """The first operation that an overtaken committer still could do; "" if it can do nothing."""
+    """The first operation that an overtaken committer can still do; "" if there is none."""
     view = storage.fenced(work)
     for what, step in (
         ("publish", lambda: view.publish(name, b"late", b"", durable=False)),
@@ -133,7 +133,7 @@ def _passes(storage: wal.Storage, work: str, name: str) -> str:
 
 
 def read_after_write(arena: Arena) -> Verdict:
-    """New names, and those that went, as other processes see them right afterwards."""
+    """Other processes see new names, and removals, at once."""
     rounds = 0
     names: list[str] = []
     for rounds in arena.rounds(10):
@@ -160,7 +160,7 @@ def _compare(arena: Arena, names: list[str]) -> str:
 
 
 def replace_whole(arena: Arena) -> Verdict:
-    """A file is replaced all the time while others read it."""
+    """Readers see a whole version of a file that is replaced in a loop."""
     name, written = "replaced", 0
     _replace(arena.storage, name, written)
     arena.contenders.start(turns.watch_file, name, _SIZE, 2000, _LONGEST)
@@ -169,9 +169,9 @@ def replace_whole(arena: Arena) -> Verdict:
         _replace(arena.storage, name, written)
     seen: Counter[str] = sum(arena.contenders.finish(), Counter())
     for what, words in (
-        ("torn", "gave a part of a file, or parts of two"),
+        ("torn", "returned a part of a file, or parts of two"),
         ("missing", "found no file"),
-        ("mixed", "gave one file's content and another one's mark"),
+        ("mixed", "returned the content of one version and the attribute of another"),
     ):
         if seen[what]:
             return False, f"{seen[what]} of {seen.total()} reads {words}"
@@ -184,7 +184,7 @@ def _replace(storage: wal.Storage, name: str, number: int) -> None:
 
 
 def locks_exclude(arena: Arena) -> Verdict:
-    """A number in a file, read and written in two steps under a lock."""
+    """A counter in a file, read and written in two steps under a lock, loses no increment."""
     times = 10
     arena.storage.publish("number", b"%016d" % 0, b"", durable=True)
     total = sum(arena.contenders.race(turns.count_with_lock, "number", "lock", times))
@@ -195,7 +195,7 @@ def locks_exclude(arena: Arena) -> Verdict:
 
 
 def locks_freed(arena: Arena) -> Verdict:
-    """The last race: it costs a process."""
+    """A killed process frees its lock. Must be the last race, since it kills a process."""
     died = arena.contenders.send_to_death(turns.die_with_lock, "held", "held-sign")
     if not died or arena.storage.entry("held-sign") is None:
         raise OSError("the process that should hold the lock did not get it")

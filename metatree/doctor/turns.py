@@ -1,4 +1,4 @@
-"""What each of several contenders does in a race; called in their threads, see `contenders.Turn`."""
+"""What each thread of the contenders does in a race; see `contenders.Turn`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LOCK_WAIT = 60.0  # seconds
 
 
 def content(stamp: str, size: int = 4096) -> bytes:
-    """Bytes that show when a part of them is another's."""
+    """Content that repeats a stamp, so that a mixture with other content is detected."""
     text = f"<{stamp}>".encode()
     return (text * (size // len(text) + 1))[:size]
 
 
 def is_whole(data: bytes, size: int) -> bool:
-    """Whether `data` is one `content`, and all of it."""
+    """Whether `data` is the whole of one `content`."""
     stamp = data[1:].partition(b">")[0].decode("latin-1")
     return data == content(stamp, size)
 
@@ -29,18 +29,18 @@ def is_whole(data: bytes, size: int) -> bool:
 
 
 def create(storage: wal.Storage, who: str, name: str) -> str:
-    """Who I am if I made the file, else ""."""
+    """`who` if this thread created the file, else ""."""
     return who if storage.create(name, content(who)) else ""
 
 
 def publish_folder(storage: wal.Storage, who: str, name: str) -> str:
-    """Who I am if I made the folder, else ""."""
+    """`who` if this thread created the folder, else ""."""
     files = [wal.Publication(f"{name}/{file}", content(who), b"") for file in FILES]
     return who if storage.publish_folder(name, files) else ""
 
 
 def count_with_versions(storage: wal.Storage, who: str, name: str, attempts: int, seconds: float) -> list[int]:
-    """Add 1 to the number in a file, `attempts` times or for so long; the numbers that I wrote."""
+    """Try to add 1 to the number in a file, `attempts` times or for `seconds`; returns the numbers written."""
     clock = wal.Clock()
     deadline = clock.monotonic() + seconds
     written = []
@@ -65,7 +65,7 @@ def count_with_versions(storage: wal.Storage, who: str, name: str, attempts: int
 
 
 def count_with_lock(storage: wal.Storage, who: str, name: str, lock_name: str, times: int) -> int:
-    """Add 1 to the number in a file, slowly, with the lock held; how often."""
+    """Add 1 to the number in a file `times` times, slowly, under the lock; returns `times`."""
     lock, clock = storage.lock(lock_name), wal.Clock()
     try:
         for _ in range(times):
@@ -92,7 +92,7 @@ def _add_one(storage: wal.Storage, name: str, clock: wal.Clock) -> None:
 
 
 def die_with_lock(storage: wal.Storage, who: str, lock_name: str, sign: str) -> None:
-    """Take a lock, leave a sign that it is held, and die as by `kill -9`."""
+    """Take a lock, create the file `sign`, and die as by `kill -9`."""
     if storage.lock(lock_name).acquire(timeout=0):
         storage.create(sign, b"held")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -103,7 +103,7 @@ def die_with_lock(storage: wal.Storage, who: str, lock_name: str, sign: str) -> 
 
 
 def look(storage: wal.Storage, who: str, folder: str, names: list[str]) -> dict[str, Any]:
-    """What is seen of these files: by the list of their folder, each alone, and read."""
+    """How many of these files are seen: in the list of their folder, by name, and by reading them."""
     listed = {entry.name for entry in storage.list(folder)}
     seen = {"listed": 0, "found": 0, "read": 0, "strange": len(listed - set(names))}
     for name in names:
@@ -117,7 +117,8 @@ def look(storage: wal.Storage, who: str, folder: str, names: list[str]) -> dict[
 
 
 def watch_file(storage: wal.Storage, who: str, name: str, size: int, times: int, seconds: float) -> Counter[str]:
-    """Read a file that is replaced all the time: how many reads were whole, torn, of mixed attributes, missing."""
+    """Read a file that is replaced in a loop; counts reads that were whole, torn, missing, or with another version's
+    attribute."""
     clock = wal.Clock()
     deadline = clock.monotonic() + seconds
     seen: Counter[str] = Counter()
@@ -139,7 +140,7 @@ def watch_file(storage: wal.Storage, who: str, name: str, size: int, times: int,
 
 
 def watch_folder(storage: wal.Storage, who: str, name: str, seconds: float) -> str:
-    """Wait for a folder; "whole" if all its files are there as soon as it is, else what is missing."""
+    """Wait for a folder; returns "whole" if all its files are there as soon as it is, else what is missing."""
     clock = wal.Clock()
     deadline = clock.monotonic() + seconds
     while storage.entry(name) is None:
@@ -156,8 +157,8 @@ def watch_folder(storage: wal.Storage, who: str, name: str, seconds: float) -> s
 
 
 def publish_until_fenced(storage: wal.Storage, who: str, fence: str, name: str, seconds: float) -> int | None:
-    """Be a committer that does not know it was overtaken: publish until it fails. How often that went well; None: it
-    never failed."""
+    """Act as a committer that does not know it was overtaken: publish until that fails. Returns how often it
+    succeeded; None: it never failed."""
     clock = wal.Clock()
     deadline = clock.monotonic() + seconds
     view, done = storage.fenced(fence), 0

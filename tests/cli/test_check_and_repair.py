@@ -195,12 +195,12 @@ def test_a_plan_tells_the_choice_and_changes_nothing(root: Path, run: Run) -> No
     assert code == 1
     assert out.splitlines() == [
         f"{root}: plan, nothing is changed yet",
-        "  choose    m/v1/metadata.json: carries no mark of the engine: replaced by another program, or copied without "
-        "attributes",
-        "            --adopt: a commit makes what the file says the node's keys",
+        "  choose    m/v1/metadata.json: has no attribute of the engine: replaced by another program, or copied "
+        "without attributes",
+        "            --adopt: a commit sets the node's keys to those in the file",
         "            --revert: the log holds no content of it since the last checkpoint: restore it from a backup, or "
         "adopt it",
-        "changed by hand: add --adopt or --revert (and --path, for some of them); else they stay as they are",
+        "changed by hand: add --adopt or --revert (and --path, for some of them); otherwise they stay as they are",
     ]
     assert everything(root) == before
     code, out = run("repair", root, "--adopt", "--json")

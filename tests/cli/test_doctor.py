@@ -127,7 +127,7 @@ def test_a_folder_that_is_yet_to_be_made_is_examined_where_it_would_be(tmp_path:
     done = doctor(tmp_path / "not" / "yet")
     assert done.returncode == 0
     assert done.stdout.startswith(f"{tmp_path}/not/yet: fit for writing")
-    assert f"it does not exist yet; examined was {tmp_path}, in which it would be made" in done.stdout
+    assert f"it does not exist yet; tested was {tmp_path}, in which it would be created" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,7 +313,7 @@ def test_a_folder_yet_to_be_made_on_hdfs_is_found_by_host_and_port_as_options(
     more = ["-o", f"host={hdfs.host}", "-o", f"port={hdfs.port}", "-o", "user=root"]
     done = doctor(f"webhdfs://{raw.root}/not/yet", *more)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"examined was webhdfs://{hdfs.host}:{hdfs.port}{raw.root}, in which" in done.stdout
+    assert f"tested was webhdfs://{hdfs.host}:{hdfs.port}{raw.root}, in which" in done.stdout
     assert raw.everything() == set()
 
 
@@ -334,15 +334,15 @@ def test_any_other_filesystem_is_fit_for_reading(doctor: Doctor, tmp_path: Path)
     ("arguments", "code", "words"),
     [
         ([], 2, "Missing argument 'URL'"),
-        ([""], 2, "is no root: pass a path or URL"),  # what the library refuses, in its words
-        (["~/x"], 2, "is no root: shells fill in the home folder; pass"),
-        (["local://~/x"], 2, "is no root: shells fill in the home folder; pass"),
+        ([""], 2, "is not a valid root: pass a path or URL"),  # what the library refuses, in its words
+        (["~/x"], 2, "is not a valid root: only a shell expands '~'; pass"),
+        (["local://~/x"], 2, "is not a valid root: only a shell expands '~'; pass"),
         (["s3:/bucket/x"], 2, "a URL has two slashes after its scheme"),
-        (["s3://name:hunter2@bucket/x"], 2, "a s3:// root holds no password or secret"),
+        (["s3://name:hunter2@bucket/x"], 2, "a s3:// root must not hold a password or secret"),
         ([__file__], 2, "Not a directory"),
         (["s3://"], 2, "s3://bucket/prefix is expected"),
         (["/tmp", "-o", "nothing"], 2, "key=value is expected"),
-        (["/tmp", "-o", "client_kwargs={"], 2, "the value of client_kwargs is no JSON"),
+        (["/tmp", "-o", "client_kwargs={"], 2, "the value of client_kwargs is not valid JSON"),
         (["/tmp", "-o", "secret=hunter2"], 2, "a local root takes no storage options: secret"),
         (["s3://bucket/x", "-o", "sceret=hunter2"], 2, "sceret"),
         (["memory://nowhere"], 2, "no such folder"),

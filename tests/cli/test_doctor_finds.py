@@ -294,7 +294,7 @@ class NoMarks(Broken):
 
 def test_marks_that_are_not_kept_are_found(tmp_path: Path) -> None:
     storage: Any = NoMarks(tmp_path)
-    assert measures.attributes(storage) == (False, "a file came back without its mark")
+    assert measures.attributes(storage) == (False, "a file came back without its attribute")
     storage.good.close()
 
 

@@ -48,7 +48,7 @@ def test_the_plan_is_printed_and_done_with_yes(root: Path) -> None:
         code, out = run(root, "--older-than", "1h", "--yes")
         assert code == 0 and f"kept      .wal/quarantine/staged/{DEAD}" in out
         assert not folder.exists()
-        assert run(root, "--older-than", "0s", "--yes") == (0, f"{root}: clean: nothing to take away\n")
+        assert run(root, "--older-than", "0s", "--yes") == (0, f"{root}: clean: nothing to remove\n")
 
 
 @pytest.mark.parametrize("wrong", ["", "1", "h", "-1h", "1 h", "1w", "1.5h"])

@@ -76,7 +76,7 @@ def test_a_revert_leaves_foreign_files_and_folders_and_says_so(root: Path, run: 
     (root / "m/v1/notes.txt").write_text("mine")
     before = plain(root)
     told = (
-        "  left alone: 2 files and 1 folder the engine did not put here; --adopt takes files in, "
+        "  left alone: 2 files and 1 folder that the engine did not put here; --adopt adopts the files, "
         "--revert --path NAME sets one aside"
     )
     code, out = run(root, "--revert")

@@ -135,7 +135,7 @@ def test_what_another_hosts_writer_has_staged_stays_and_can_be_committed(there: 
         living.flush()
         assert there.plain.read("m/v1/weights") == BIG
         notes = {note.path: note.reason for note in living.check(deep=True).notes}
-        assert "at work or died" in notes[".wal/tmp/unfinished"]
+        assert "still running or has died" in notes[".wal/tmp/unfinished"]
     there.assert_clean()
 
 

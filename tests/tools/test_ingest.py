@@ -360,7 +360,7 @@ def test_every_wrong_call_says_what_is_wrong_and_makes_nothing(folder: Path) -> 
     calls = {
         ("new", "manifest.jsonl"): "--keys model,version",
         ("full", "manifest.jsonl", "--keys", "a"): "neither a tree nor empty",
-        ("a.bin", "manifest.jsonl", "--keys", "a"): "is no folder",
+        ("a.bin", "manifest.jsonl", "--keys", "a"): "is not a folder",
         ("nosuch://bucket/x", "manifest.jsonl", "--keys", "a"): "nosuch://",
         ("new", "manifest.jsonl", "--keys", "a,,b"): "empty",
         ("new", ".", "--keys", "a"): "no manifest",

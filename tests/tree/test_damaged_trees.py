@@ -459,7 +459,7 @@ def test_a_damaged_name_of_a_level_that_is_still_a_name_changes_no_location(root
     with Metatree(root, read_only=True) as tree:
         assert tree.keys == ("mofel", "version")
         assert tree.exists("m/v1") and tree.check(deep=True).ok
-    with pytest.raises(MetatreeError, match=r"of the levels \(mofel, version\), not \(model, version\)"):
+    with pytest.raises(MetatreeError, match=r"with the levels \(mofel, version\), not \(model, version\)"):
         Metatree(root, LEVELS)
 
 

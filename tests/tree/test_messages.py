@@ -96,12 +96,12 @@ def test_a_download_names_the_folder_that_is_missing(recursive: bool, tree: Meta
     source = "m/dir" if recursive else "m/v1/w"
     (fast_path / "file").touch()
     for folder, kind in (("none", FileNotFoundError), ("file", NotADirectoryError)):
-        with pytest.raises(kind, match="make it first") as caught:
+        with pytest.raises(kind, match="create it first") as caught:
             tree.get(source, fast_path / folder / "out", recursive=recursive)
         assert caught.value.filename == str(fast_path / folder)
         assert not isinstance(caught.value, MetatreeError)
     for target in (fast_path, str(fast_path / "new") + "/", ""):
-        with pytest.raises(BlobExistsError, match="name the file"):
+        with pytest.raises(BlobExistsError, match="pass the name of a new file"):
             tree.get(source, target, recursive=recursive)
 
 
@@ -128,7 +128,7 @@ def test_links_and_special_files_in_a_source_are_an_ordinary_error_with_path_and
 
 @pytest.mark.parametrize("root", [None, 5, b"/tmp/x", ["a"], ""])
 def test_what_is_no_root_is_said(root: Any) -> None:
-    with pytest.raises(InvalidLocationError, match="is no root: pass a path or URL"):
+    with pytest.raises(InvalidLocationError, match="is not a valid root: pass a path or URL"):
         Metatree(root, ("a",))
 
 
@@ -145,7 +145,7 @@ def test_a_place_where_no_folder_can_be_made_is_said(root: str) -> None:
 def test_a_reader_is_not_told_how_to_create(fast_path: Path) -> None:
     (fast_path / "notes").mkdir()
     (fast_path / "notes/a.txt").touch()
-    for name, message in (("none", "does not exist"), ("notes", r"is no tree: it has no \.metatree")):
+    for name, message in (("none", "does not exist"), ("notes", r"is not a tree: it has no \.metatree")):
         with pytest.raises(MetatreeError, match=message) as caught:
             Metatree(fast_path / name, read_only=True)
         assert "keys" not in str(caught.value) and "new" not in str(caught.value)
@@ -245,7 +245,7 @@ def test_what_is_no_source_is_said(source: Any, name: str | None, tree: Metatree
 
 @pytest.mark.parametrize("txid", [5, None, b"1f-00112233445566aa", "", "1f"])
 def test_what_is_no_transaction_id_is_said(txid: Any, tree: Metatree) -> None:
-    with pytest.raises(ValueError, match="is no transaction id: it looks like"):
+    with pytest.raises(ValueError, match="is not a transaction id, which looks like"):
         tree.status(txid)
 
 

@@ -394,7 +394,7 @@ def test_options_mean_the_same_as_those_of_the_other_command(
         }
     ]
     code, _, err = recover(root, "-o", "secret={hunter2")
-    assert code == 2 and "the value of secret is no JSON" in err and "hunter2" not in err
+    assert code == 2 and "the value of secret is not valid JSON" in err and "hunter2" not in err
 
 
 @pytest.mark.parametrize("server", ["webhdfs://127.0.0.1:9/x"])

@@ -481,7 +481,7 @@ def test_run_does_not_repeat_after_any_other_error(filled: Metatree) -> None:
 
 def test_the_error_of_a_conflict_names_what_changed_and_who_did_it(filled: Metatree, make_tree: MakeTree) -> None:
     other = make_tree(keys=None)
-    named = rf"key 'n' of m .*:{os.getpid()} .*nothing was applied"
+    named = rf"key 'n' of m .*:{os.getpid()} .*nothing was committed"
     with pytest.raises(ConflictError, match=named), filled.transaction():
         filled.update("m", n=filled.find("m").metadata["n"] + 1)
         other.update("m", n=7)

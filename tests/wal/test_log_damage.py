@@ -129,7 +129,7 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade() -> None:
 def test_a_checkpoint_with_impossible_fields_is_corruption(fields: dict[str, object]) -> None:
     files = written()
     files[NAMES.checkpoint] = signed(format=1, **fields)
-    assert refused(files, "other fields than it should").file == NAMES.checkpoint
+    assert refused(files, "unexpected fields or values").file == NAMES.checkpoint
 
 
 def test_a_checkpoint_that_is_replaced_by_that_of_another_log_is_found_by_verify_and_by_the_next_trim() -> None:
@@ -189,7 +189,7 @@ def test_a_first_segment_that_is_chained_to_something_is_corruption(read_only: b
 
 
 @pytest.mark.parametrize(
-    ("changed", "match"), [({"number": 5}, "says that it is segment 5"), ({"log_id": b"x" * 16}, "belongs to another")]
+    ("changed", "match"), [({"number": 5}, "header says segment 5"), ({"log_id": b"x" * 16}, "belongs to another")]
 )
 def test_a_segment_from_elsewhere_is_corruption(changed: dict[str, object], match: str) -> None:
     files = written()
@@ -379,8 +379,8 @@ def with_a_batch(files: Files) -> None:
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (to_another, "belongs elsewhere"),
-        (with_a_batch, "a frame of this kind does not belong here"),
+        (to_another, "belongs to another segment or log"),
+        (with_a_batch, "a frame of this kind is not valid in this file"),
         (lambda files: files.update({histories(files)[0]: files[histories(files)[0]][:-8]}), "end with its seal"),
         (lambda files: files.pop(histories(files)[1]), "headers after batch [0-9]+ are missing"),
     ],
@@ -494,7 +494,7 @@ def test_a_history_file_that_says_something_else_than_its_segment_keeps_the_segm
     files[NAMES.history(1)] = b"something else"
     disk = disk_of(files)
     log = open_log(MemoryStorage(disk), segment_size=SIZE)
-    with pytest.raises(LogCorruptionError, match="something else than its segment") as caught:
+    with pytest.raises(LogCorruptionError, match="differs from its segment") as caught:
         log.trim(TRIMMED)
     assert caught.value.file == NAMES.history(1)
     assert NAMES.segment(1) in files_of(MemoryStorage(disk))
@@ -541,7 +541,7 @@ def verified() -> Iterator[Callable[[Damage, int], list[str]]]:
         (behind_a_seal, 0, ["bytes behind the last frame"]),
         (lambda files: files.pop(histories(files)[0]), ALL, []),
         (lambda files: files.pop(histories(files)[1]), ALL, ["the headers after batch "]),
-        (lambda files: files.pop(histories(files)[-1]), ALL, ["which no segment has any more"]),
+        (lambda files: files.pop(histories(files)[-1]), ALL, ["and no segment holds them any more"]),
         (lambda files: flip(files, histories(files)[0], -9), TRIMMED, ["does not end with its seal"]),
         (lambda files: [files.pop(name) for name in segments(files)], ALL, ["segments are missing"]),
     ],

@@ -1,4 +1,4 @@
-"""The doorway to bytes: `Storage` says what a log needs, `LocalStorage` gives it, `open_storage` finds it by URL."""
+"""Access to bytes: `Storage` defines what a log needs, `LocalStorage` provides it, `open_storage` opens one by URL."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def open_storage(url: str, options: Mapping[str, object] | None = None) -> Stora
     exists) or `s3` (`s3://bucket/prefix`); for reading only, any other scheme that fsspec knows.
 
     `options` are those of the filesystem library; a local root has none. Raises FileNotFoundError, NotADirectoryError,
-    TypeError for options that are unknown (one that were ignored could be a misspelt keyword), UnsupportedError for
-    schemes that nobody knows. Opening s3 makes no request to a server.
+    TypeError for unknown options (an ignored one could be a misspelt keyword), UnsupportedError for unknown schemes.
+    Opening s3 makes no request to a server.
     """
     path = local_path(url)
     if path is None:
@@ -79,7 +79,7 @@ def open_storage(url: str, options: Mapping[str, object] | None = None) -> Stora
 
 
 def _open_remote(url: str, options: Mapping[str, object]) -> Storage:
-    # Late: a local root must not pay for the libraries of all others.
+    # Imported here: opening a local root must not import the libraries of the others.
     scheme = url.partition("://")[0].lower()
     if scheme == "webhdfs":
         from wal.storage.webhdfs import WebHdfsStorage
@@ -95,8 +95,8 @@ def _open_remote(url: str, options: Mapping[str, object]) -> Storage:
 
 
 def make_root(url: str, options: Mapping[str, object] | None = None) -> None:
-    """Make the folder that `url` names, with its parents, durable; no error if it exists. Buckets have no folders, and
-    what is only read is not made. Raises OSError."""
+    """Make the folder at `url` and its parents, durably; no error if it exists. Does nothing for a bucket, which has
+    no folders, or a scheme that can only be read. Raises OSError."""
     path = local_path(url)
     if path is not None:
         LocalStorage.make_root(path)
@@ -107,8 +107,8 @@ def make_root(url: str, options: Mapping[str, object] | None = None) -> None:
 
 
 def probe_storage(storage: Storage, clock: Clock) -> None:
-    """Raise UnsupportedError if the store lets a write through whose condition does not hold: to be called before the
-    first write of a handle. Asks only where the fence is the version of a file, and each store once. Raises OSError."""
+    """Raise UnsupportedError if the store accepts a write whose condition does not hold. To be called before the first
+    write of a handle. Tests each store once, and only if its fence is the version of a file. Raises OSError."""
     if storage.capabilities.fence is Fence.VERSION:
         from wal.storage.probe import probe
 
@@ -116,8 +116,8 @@ def probe_storage(storage: Storage, clock: Clock) -> None:
 
 
 def try_conditions(storage: Storage, clock: Clock) -> Iterator[tuple[Condition, bool]]:
-    """Each condition that a store must honour where the fence is the version of a file, and whether it does: asked
-    anew, whatever was learned before. Nothing elsewhere. Raises OSError."""
+    """Each condition that a store must honour if its fence is the version of a file, and whether it does: tested again
+    even if an earlier result is stored. Yields nothing for other storages. Raises OSError."""
     if storage.capabilities.fence is Fence.VERSION:
         from wal.storage.probe import examine
 
@@ -125,9 +125,9 @@ def try_conditions(storage: Storage, clock: Clock) -> Iterator[tuple[Condition, 
 
 
 def written_at(storage: Storage, name: str) -> float | None:
-    """When the file `name` was written, in seconds since 1970 by the clock of whoever keeps it: another machine's, if
-    the storage is there. For people alone: no safety rests on it. None if it is not told. Raises FileNotFoundError."""
-    if type(storage) is LocalStorage:  # not the disk in memory, which is one too
+    """When the file `name` was written, in seconds since 1970 by the storage's clock, which may be another machine's.
+    No guarantee depends on it. None if the storage does not report it. Raises FileNotFoundError."""
+    if type(storage) is LocalStorage:  # not MemoryStorage, a subclass without a path on disk
         return os.lstat(os.path.join(storage.url, name)).st_mtime
     ask = getattr(storage, "written_at", None)
     told: float | None = None if ask is None else ask(name)
@@ -135,7 +135,7 @@ def written_at(storage: Storage, name: str) -> float | None:
 
 
 def __getattr__(name: str) -> object:
-    # The disk in memory is for tests: opening a real root must not pay for its import.
+    # The in-memory disk is for tests: opening a real root must not import it.
     if name in ("MemoryPosix", "MemoryStorage"):
         from wal.storage import memory
 

@@ -1,11 +1,11 @@
-"""The one doorway to bytes: what a log and the tree above it need from a storage.
+"""The interface to bytes: what a log and the tree above it need from a storage.
 
 Names are relative to the storage's root, use `/`, and hold no empty, `.` or `..` segment. A storage never
 reaches outside its root: a symbolic link, another mount or a special file on the way is `UnsafePathError`.
 
 Every method states when its effect is *atomic* (seen whole or not at all by any other process) and when it is
-*durable* (survives power loss). What is not said to be durable becomes so by `sync`.
-Absence is `FileNotFoundError` or `None`/`False` as stated, never guessed from another error.
+*durable* (survives power loss). What is not stated to be durable becomes so by `sync`.
+Absence is `FileNotFoundError` or `None`/`False` as stated, never inferred from another error.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 
 class UnsafePathError(OSError):
-    """A name leads over a symbolic link, another mount or a special file; it was not followed."""
+    """A name leads through a symbolic link, another mount or a special file; it was not followed."""
 
 
 class ChangedError(OSError):
-    """A file is not the version that was expected (any more): nothing was changed. Only where `Fence.VERSION`."""
+    """A file is not, or no longer, of the expected version; nothing was changed. Only with `Fence.VERSION`."""
 
 
 class Kind(enum.Enum):
-    """What stands under a name."""
+    """What a name refers to."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -41,11 +41,11 @@ class Entry(NamedTuple):
 
 
 class Fence(enum.Enum):
-    """What keeps a committer that was paused, and overtaken by another, from changing anything when it wakes."""
+    """What prevents a committer that was paused and overtaken from changing anything when it resumes."""
 
-    LOCK = "lock"  # a lock of the system, which nobody else gets while its holder lives
-    VERSION = "version"  # a publish or removal names the version that it replaces
-    FOLDER = "folder"  # a publish is a rename out of the holder's own folder, which its successor moves away
+    LOCK = "lock"  # a lock of the operating system, which nobody else gets while its holder lives
+    VERSION = "version"  # each publish or removal names the version that it replaces
+    FOLDER = "folder"  # each publish is a rename out of the holder's own folder, which a successor moves away
 
 
 class Stored(NamedTuple):
@@ -53,11 +53,11 @@ class Stored(NamedTuple):
 
     data: bytes
     attribute: bytes | None  # what the engine attached when it published the file; None = unknown
-    version: str = ""  # for `publish(expect=...)`; "" where versions are not the fence
+    version: str = ""  # for `publish(expect=...)`; "" unless `Fence.VERSION`
 
 
 class Staged(NamedTuple):
-    """Content that already lies durably on this storage under `name`."""
+    """Content that is already stored durably on this storage under `name`."""
 
     name: str
 
@@ -66,7 +66,7 @@ Content = bytes | Staged
 
 
 class Publication(NamedTuple):
-    """A file to bring into being."""
+    """A file to be created by `publish_folder`."""
 
     name: str  # full name, below the storage's root
     content: Content
@@ -74,7 +74,7 @@ class Publication(NamedTuple):
 
 
 class Capabilities(NamedTuple):
-    """What a storage guarantees; proven by the conformance suite."""
+    """What a storage guarantees; tested by the conformance suite."""
 
     writable: bool
     append_log: bool  # random writes, fdatasync and locks that exclude every other writer
@@ -82,15 +82,15 @@ class Capabilities(NamedTuple):
     reason: str = ""  # why something is missing, for error messages
     slot_log: bool = False  # `create` is exclusive among all writers of all hosts, and durable when it returns
     fence: Fence = Fence.LOCK  # of the committer's right
-    folders: bool = True  # folders exist by themselves, and are published and set aside in one step
-    filesystem: str = ""  # what holds it, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
+    folders: bool = True  # folders are real: they may be empty, and are published and set aside atomically
+    filesystem: str = ""  # its type, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
 
 
 class Condition(NamedTuple):
-    """Something that a store must refuse, where `Fence.VERSION`: a write whose condition does not hold."""
+    """A kind of conditional write that a store with `Fence.VERSION` must refuse if its condition does not hold."""
 
     name: str  # one word, for programs
-    guarantee: str  # what is not given where it is not refused
+    guarantee: str  # what is not guaranteed if it is accepted
     request: str  # the request and its header
 
 
@@ -124,11 +124,11 @@ class Lock(Protocol):
         ...
 
     def release(self) -> None:
-        """Give it back; releasing a lock that is not held does nothing."""
+        """Release it; releasing a lock that is not held does nothing."""
         ...
 
     def holder(self) -> str:
-        """Who holds it, in words for an error message ('process 123 (python x.py), running for 8 s, on host h')."""
+        """Who holds it, for an error message ('process 123 (python x.py), running for 8 s, on host h')."""
         ...
 
     def disown(self) -> None:
@@ -145,7 +145,7 @@ class StagedFile(Protocol):
 
     def finish(self, attribute: bytes) -> None:
         """Attach `attribute`, make the content durable and close. Its folder's entry needs `sync_folder`. Raises
-        FileExistsError where that is not known before. A large file may stay without attribute (`Fence.VERSION`)."""
+        FileExistsError if `stage` could not. With `Fence.VERSION`, a large file may remain without the attribute."""
         ...
 
     def abandon(self) -> None:
@@ -166,7 +166,7 @@ class Storage(Protocol):
 
     @property
     def url(self) -> str:
-        """Where this is, for messages (a plain path for local roots); never holds a secret."""
+        """The root's URL for messages (a plain path for local roots), without secrets."""
         ...
 
     @property
@@ -179,8 +179,8 @@ class Storage(Protocol):
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """A file for sequential or random reading; later replacements do not change what it reads, or make reading
-        raise ChangedError (`Fence.VERSION`). May carry `.attribute`; then no further question is needed for it."""
+        """A file for sequential or random reading. After a replacement it still reads the old version, or raises
+        ChangedError (`Fence.VERSION`). The object may have `.attribute`, which saves a call of `attribute`."""
         ...
 
     def attribute(self, name: str) -> bytes | None:
@@ -192,7 +192,7 @@ class Storage(Protocol):
         ...
 
     def entry(self, name: str) -> Entry | None:
-        """What stands under `name` now; None if nothing. A link is reported as OTHER, not followed."""
+        """What `name` refers to now; None if nothing. A link is reported as OTHER, not followed."""
         ...
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -204,12 +204,12 @@ class Storage(Protocol):
     def publish(
         self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
     ) -> str:
-        """Create or replace a file, atomic. `durable`: its content is made durable first, so that no power cut
-        leaves an empty file. Missing parent folders are created. A staged content stays where it is.
+        """Create or replace a file, atomic. `durable`: its content is made durable first, so that no power loss
+        leaves an empty file. Missing parent folders are created. Staged content stays where it is.
 
-        Where `Fence.VERSION`: `expect` is the version that is replaced, "" for none (the file must be absent), None for
-        any; raises ChangedError, and nothing is done, if it is another. Elsewhere it is ignored. Returns the new
-        version, "" elsewhere."""
+        With `Fence.VERSION`: `expect` is the version to be replaced, "" for none (the file must be absent), None for
+        any; raises ChangedError, with nothing done, if it is another. Returns the new version. Other storages ignore
+        `expect` and return ""."""
         ...
 
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
@@ -219,7 +219,7 @@ class Storage(Protocol):
 
     def set_aside(self, name: str, aside: str) -> str | None:
         """Rename a file or folder to `aside` (missing parents are created), atomic; if that exists, a number is added.
-        The name it got, or None if `name` does not exist."""
+        Returns the new name, or None if `name` does not exist."""
         ...
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
@@ -232,8 +232,8 @@ class Storage(Protocol):
         ...
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
-        """Stage the content of the published file `source` under `name`, durable but for the folder's entry.
-        `share=True` may let both names share one file (for a move: the source goes away)."""
+        """Stage the content of the published file `source` under `name`, durable except for the folder's entry.
+        `share=True`: both names may share one file (for a move, which removes the source)."""
         ...
 
     def sync_folder(self, name: str) -> None:
@@ -241,8 +241,8 @@ class Storage(Protocol):
         ...
 
     def sync(self, touched: Iterable[str]) -> None:
-        """Make everything durable that was published or set aside since this storage was opened, by any process.
-        `touched` names all of it, for systems that can only sync one by one. Raises OSError: then nothing is known."""
+        """Make everything durable that any process has published or set aside since this storage was opened.
+        `touched` names all of it, for storages that must sync one by one. After an OSError nothing is known."""
         ...
 
     def erase(self, name: str) -> None:
@@ -252,7 +252,7 @@ class Storage(Protocol):
     # --- for committers on several hosts -------------------------------------------------------------------------
 
     def versions(self, name: str) -> dict[str, str]:
-        """`Fence.VERSION`: the file `name`, if it is one, and every file below it, each with its version."""
+        """`Fence.VERSION`: the file `name`, if it exists, and every file below it, each with its version."""
         ...
 
     def remove(self, name: str, expect: str) -> None:
@@ -261,15 +261,15 @@ class Storage(Protocol):
         ...
 
     def fenced(self, folder: str) -> Storage:
-        """`Fence.FOLDER`: this storage, with temporary names in `folder`, which must exist and is never made: once it
-        was retired, every `publish`, `publish_folder` and `set_aside` through this view raises FileNotFoundError or
-        NotADirectoryError and changes nothing. Shares its handles: closing it does nothing."""
+        """`Fence.FOLDER`: a view of this storage with its temporary files in `folder`, which must exist and is never
+        created. Once that is retired, every `publish`, `publish_folder` and `set_aside` through the view raises
+        FileNotFoundError or NotADirectoryError and changes nothing. It shares handles: closing it does nothing."""
         ...
 
     def retire(self, folder: str, aside: str) -> None:
-        """`Fence.FOLDER`: take the folder of a `fenced` view from its holder for good, by its name and by every handle
-        on it, so that nothing takes effect any more that was under way through it; what was in it goes to the folder
-        `aside`. What an earlier call, cut short, left to do is done too."""
+        """`Fence.FOLDER`: take the folder of a `fenced` view away from its holder for good, by name and by every open
+        handle, so that no operation in progress through it takes effect. Its content is moved to the folder `aside`.
+        Completes an earlier call that was interrupted."""
         ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------

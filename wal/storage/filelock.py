@@ -1,7 +1,7 @@
 """A lock between processes and threads, released by its holder's death: flock(2) on a file or folder.
 
-flock belongs to the open file, so each `FileLock` opens the path for itself and two of them exclude each other even
-inside one process. What it does not give: exclusion between hosts, or on filesystems that only pretend to lock.
+flock belongs to the open file, so each `FileLock` opens the path itself, and two of them exclude each other even in
+one process. Not guaranteed: exclusion between hosts, or on filesystems that only pretend to lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 2e-3
 
 
 class FileLock:
-    """`Lock` on one name. One object is one holder: two threads that share it exclude each other too."""
+    """`Lock` on one name. Each object is one holder, and two threads that share it exclude each other too."""
 
     def __init__(self, rooted: Rooted, name: str, clock: Clock, handles: Handles) -> None:
         self._rooted = rooted
@@ -33,7 +33,7 @@ class FileLock:
         self._clock = clock
         self._handles = handles
         self._was_folder = False
-        # A file lock says nothing between threads that share the descriptor, hence a second lock before it.
+        # A file lock does not exclude threads that share the descriptor, hence a second lock before it.
         self._thread = threading.Lock()
         self._fd = -1
         self._held = False
@@ -54,25 +54,25 @@ class FileLock:
         return self._held
 
     def release(self) -> None:
-        """Give it back; releasing a lock that is not held does nothing."""
+        """Release it; releasing a lock that is not held does nothing."""
         self._disown_if_forked()
         if not self._held:
             return
         try:
             self._posix.funlock(self._fd)
         except OSError:
-            # Closing releases too, so nothing failed: an error from here would hide that of the work just done.
+            # Closing releases the lock too, so no error is raised: it would hide the error of the work just done.
             self._close_fd()
         except BaseException:
             self._close_fd()
             raise
         finally:
-            if self._held:  # else whoever closed the storage meanwhile has done it
+            if self._held:  # otherwise the storage was closed, which has released it
                 self._held = False
                 self._thread.release()
 
     def holder(self) -> str:
-        """Who holds it, in words for an error message. May be outdated when it is read."""
+        """Who holds it, for an error message. May be outdated when it is read."""
         return describe_holders(self._posix, self._rooted.path(self._name))
 
     def disown(self) -> None:
@@ -99,7 +99,7 @@ class FileLock:
             return self._take(shared, block=True)
         pause = _FIRST_PAUSE
         while (left := deadline - self._clock.monotonic()) > 0:
-            jitter = 0.5 + self._clock.token(1)[0] / 512  # waiters that started together must not stay together
+            jitter = 0.5 + self._clock.token(1)[0] / 512  # so that waiters that started together do not stay in step
             self._clock.sleep(min(pause * jitter, left))
             safe_point()
             if self._take(shared, block=False):
@@ -108,7 +108,7 @@ class FileLock:
         return False
 
     def _take(self, shared: bool, *, block: bool) -> bool:
-        """flock, then make sure that the path still leads to what was locked: it may have been replaced meanwhile."""
+        """flock, then make sure that the path still refers to what was locked: it may have been replaced."""
         while True:
             if self._fd < 0:
                 self._fd = self._open()
@@ -136,7 +136,7 @@ class FileLock:
             self._was_folder = True
             return self._posix.open(path, os.O_RDONLY | FOLDER_ONLY | NO_FOLLOW)
         if status is None:
-            if self._was_folder:  # the folder was removed: a file in its place would hide that
+            if self._was_folder:  # the folder was removed: creating a file in its place would hide that
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             # Open for writing, as NFS maps flock to a lock on bytes that needs it.
             return self._posix.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | NO_BLOCK)

@@ -26,13 +26,13 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-# What a storage has open. Not weak references: a lock whose object was dropped must not stay held for ever, nor
-# be released whenever the collector happens to come by, but when its storage is closed.
+# What a storage has open. Not weak references: a lock whose object was dropped must be released when its storage is
+# closed, neither never nor whenever the garbage collector runs.
 Handles = set[Closable]
 
 
 def write_all(posix: Posix, fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data`: the system may take only a part of it (a signal, a nearly full disk)."""
+    """Write all of `data`, although one call may write only a part (after a signal, on a nearly full disk)."""
     written = posix.pwrite(fd, data, offset)
     if written == len(data):
         return
@@ -93,7 +93,7 @@ def get_attribute(posix: Posix, target: int | str) -> bytes | None:
 
 
 def set_attribute(posix: Posix, target: int | str, value: bytes) -> None:
-    """Attach the attribute; where the filesystem keeps none, its absence means "unknown"."""
+    """Attach the attribute. Does nothing where the filesystem keeps none: its absence means "unknown"."""
     try:
         posix.setxattr(target, ATTRIBUTE, value)
     except OSError as error:
@@ -102,7 +102,7 @@ def set_attribute(posix: Posix, target: int | str, value: bytes) -> None:
 
 
 def keeps_attributes(posix: Posix, target: int | str) -> bool:
-    """Whether the filesystem of `target` can carry attributes, without writing one."""
+    """Whether the filesystem of `target` supports attributes, found out without writing one."""
     try:
         posix.getxattr(target, ATTRIBUTE)
     except OSError as error:
@@ -132,11 +132,11 @@ class LocalRandomFile:
         return data if len(data) == length else read_range(self._posix, self._fd, length, offset)
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        """Write all of `data`; when it raises, a part may be written."""
+        """Write all of `data`; after an error a part may be written."""
         write_all(self._posix, self._fd, data, offset)
 
     def datasync(self) -> None:
-        """Content and length durable. Do not retry after an error: the kernel may have dropped what it held."""
+        """Make content and length durable. Do not retry after an error: the kernel may have dropped the pages."""
         self._posix.fdatasync(self._fd)
 
     @undisturbed
@@ -184,7 +184,7 @@ class LocalStagedFile:
 
     @undisturbed
     def close(self) -> None:
-        """Without removing the file: for whoever closes its storage."""
+        """Close without removing the file: called when the storage is closed."""
         self._handles.discard(self)
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -200,7 +200,7 @@ class LocalStagedFile:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a descriptor at its own position, so that every byte passes through the boundary."""
+    """Reads a descriptor at its own position, with every read passing through `Posix`."""
 
     def __init__(self, posix: Posix, fd: int, path: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the Linux kernel tells about mounts, locks and processes: its tables parsed."""
+"""Parses the Linux kernel's tables of mounts, locks and processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wal.storage.base import Capabilities, Fence
 from wal.storage.files import keeps_attributes
 from wal.storage.posix import Posix
 
-# Filesystems on which flock, fdatasync and rename have been seen to keep their word between all processes that can
-# reach the files. Anything else (NFS, Lustre, FUSE, 9p, ...) may be shared with a host that sees other locks.
+# Filesystems on which flock, fdatasync and rename have been observed to work between all processes that can access the
+# files. Any other (NFS, Lustre, FUSE, 9p, ...) may be shared with a host that sees other locks.
 LOCAL_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "apfs", "tmpfs", "overlay"})
 
 
@@ -37,7 +37,7 @@ def find_mount(table: bytes, path: str) -> Mount | None:
         if "\\" in point:
             point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point)
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # A later line of the same length hides an earlier one: mounts stack.
+        # Of mounts at the same point the later line counts, since it hides the earlier one.
         if inside and (found is None or len(point) >= len(found.point)):
             read_only = "ro" in fields[5].split(",") or "ro" in more[2].split(",")
             found = Mount(point, more[0], read_only)
@@ -52,7 +52,7 @@ def lock_holders(table: bytes, status: os.stat_result) -> list[int]:
     for line in table.decode("ascii", "replace").splitlines():
         fields = line.split()
         if len(fields) < 6 or fields[1] != "FLOCK" or not fields[4].lstrip("-").isdigit():
-            continue  # a line with "->" is somebody who waits
+            continue  # a line with "->" is a waiter
         where, _, inode = fields[5].rpartition(":")
         if inode == str(status.st_ino):
             (exact if where == device else similar).append(int(fields[4]))
@@ -60,7 +60,7 @@ def lock_holders(table: bytes, status: os.stat_result) -> list[int]:
 
 
 def describe_holders(posix: Posix, path: str) -> str:
-    """Who holds a flock on `path`, in words. Never raises: it is asked for while an error is being reported."""
+    """Who holds a flock on `path`, for a message. Never raises: it is called while an error is being reported."""
     host = f"on host {posix.host()}"
     try:
         pids = lock_holders(posix.kernel_file("/proc/locks"), posix.lstat(path))
@@ -76,14 +76,14 @@ def _describe_process(posix: Posix, pid: int) -> str:
     name = f"this process ({pid})" if pid == os.getpid() else f"process {pid}"
     try:
         words = posix.kernel_file(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
-        # The command's name in parentheses may itself hold parentheses and spaces: fields count from the last one.
+        # The command's name in parentheses may contain parentheses and spaces: fields are counted from the last one.
         fields = posix.kernel_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         up = float(posix.kernel_file("/proc/uptime").split()[0])
         age = max(0.0, up - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
     except (OSError, IndexError, ValueError):
         return f"{name} (gone; a child of it may still hold the lock)"
     stopped = ", stopped" if fields[0] in (b"T", b"t") else ""
-    # The program and its script, or its first option: more could show a secret, or fill the screen.
+    # Only the program and its first argument: more could show a secret, or fill the screen.
     text = " ".join(word.decode("utf-8", "replace")[:80] for word in words[:2])
     text = "".join(char if char.isprintable() else " " for char in text)
     return f"{name} ({text}), running for {age:.0f} s{stopped}"

@@ -1,14 +1,14 @@
-"""A folder of this machine, or of a mounted filesystem, as `Storage`.
+"""A folder on this machine, or on a mounted filesystem, as `Storage`.
 
 Guarantees beyond those of `base`:
 
 - A new file is written under `scratch` and renamed or linked into place, so no reader sees a part of it.
 - A staged file is linked, never renamed, into place: it stays for a replay.
-- Where the filesystem is not known to be this machine's alone (`append_log` is False), every published file is made
-  durable before its rename, whatever the caller asked.
+- Where other hosts may write the filesystem (`append_log` is False), every published file is made durable before its
+  rename, whatever `durable` says.
 
-What it leaves to its callers: `publish`, `publish_folder` and `set_aside` check a target and then rename, so they
-rely on one writer at a time (the committer's right). `create` and `stage` rely on nobody.
+Left to callers: `publish`, `publish_folder` and `set_aside` check a target and then rename, so they need one writer at
+a time (the committer's right). `create` and `stage` do not.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ class LocalStorage:
     ) -> None:
         self._posix = posix or Posix()
         self._clock = clock or Clock()
-        # Opened before anything is written: syncfs reports the failed writes since the descriptor was opened.
+        # Opened before anything is written: syncfs reports only writes that failed after its descriptor was opened.
         self._rooted = Rooted(root, self._posix)
         self._scratch = Scratch(self._rooted, scratch, self._clock)
         self._handles: Handles = set()
-        self._passage: Passage | None = None  # of a view, see `fenced`
+        self._passage: Passage | None = None  # only in a view, see `fenced`
         self._capabilities = capabilities(self._posix, self._rooted.root, self._rooted.fd)
 
     @staticmethod
     def make_root(root: str, posix: Posix | None = None) -> None:
-        """Create the folder `root` and its parents, durable; no error if it exists. For whoever creates a tree."""
+        """Create the folder `root` and its parents, durably; no error if it exists."""
         make_root(root, posix)
 
     @property
@@ -87,9 +87,9 @@ class LocalStorage:
     def read(self, name: str) -> Stored:
         fd, status = self._rooted.open_status(name, os.O_RDONLY)
         try:
-            # One byte more than the size, so that the end is seen in the same call.
+            # One byte more than the size, so that the same call finds the end of the file.
             data = self._posix.pread(fd, status.st_size + 1, 0)
-            if len(data) != status.st_size:  # cut short by the system, or the file has another length now
+            if len(data) != status.st_size:  # a short read, or the file's length has changed
                 data = read_range(self._posix, fd, status.st_size + 1, 0)
             return Stored(data, get_attribute(self._posix, fd))
         finally:
@@ -111,7 +111,7 @@ class LocalStorage:
         found = []
         for name in self._posix.listdir(path):
             status = self._rooted.look(f"{path}/{name}")
-            if status is not None:  # gone since it was listed
+            if status is not None:  # else removed since it was listed
                 found.append(self._entry(name, status))
         return found
 
@@ -160,7 +160,7 @@ class LocalStorage:
             self._scratch.remove(temporary)
             raise
         if isinstance(content, Staged):
-            # If `path` already was this very file, the rename did nothing and the temporary name is still there.
+            # If `path` was this same file already, the rename did nothing and the temporary name still exists.
             with suppress(FileNotFoundError):
                 self._posix.unlink(temporary)
         return ""
@@ -195,7 +195,7 @@ class LocalStorage:
             self._posix.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if self._passage is not None:  # first: where it goes then is no name of the tree
+        if self._passage is not None:  # through the fence first: the second rename touches no name of the tree
             path = self._passage.take(path)
         target, _ = self._rooted.make_parents(aside)
         ending = self._rooted.unused_ending(target)
@@ -228,7 +228,7 @@ class LocalStorage:
             self._rooted.sync_folder(folder)
 
     def sync(self, touched: Iterable[str]) -> None:
-        """See `Storage.sync`. A folder among `touched` stands for its own entries, not for the files in it."""
+        """See `Storage.sync`. A folder among `touched` means its entries, not the content of files in it."""
         if self._capabilities.append_log:
             try:
                 self._posix.syncfs(self._rooted.fd)

@@ -1,6 +1,6 @@
-"""A disk in memory: `MemoryPosix` answers like the system, so `LocalStorage` over it is a storage for tests.
+"""An in-memory disk: `MemoryPosix` behaves like the operating system, so `LocalStorage` over it is a storage for tests.
 
-What it does not model: permissions, symbolic links, power loss (nothing is ever lost), and other processes.
+Not modelled: permissions, symbolic links, power loss (nothing is ever lost), and other processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wal.storage.local import LocalStorage
 from wal.storage.posix import Posix
 
 _DEVICE = os.makedev(0, 1)
-_SHORT = 4096  # bytes that are copied twice sooner than looked at through a view
+_SHORT = 4096  # bytes up to which copying twice is faster than a memoryview
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +28,7 @@ class _Inode:
 
     number: int
     folder: bool
-    links: int  # names that lead here
+    links: int  # number of names
     data: bytearray = field(default_factory=bytearray)
     entries: dict[str, _Inode] = field(default_factory=dict)
     attributes: dict[str, bytes] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class _Opened:
     writable: bool
 
 
-@functools.lru_cache(maxsize=4096)  # few paths are asked for again and again
+@functools.lru_cache(maxsize=4096)  # the same few paths are used again and again
 def _segments(path: str) -> tuple[str, ...]:
     return tuple(filter(None, path.split("/")))
 
@@ -52,13 +52,13 @@ def _error(number: int, path: str | None = None) -> OSError:
 
 
 class MemoryPosix(Posix):
-    """One disk. Several storages may share it, to play several openers."""
+    """One disk. Several storages may share it, as several openers."""
 
     def __init__(self) -> None:
         self._mutex = threading.RLock()
         self._changed = threading.Condition(self._mutex)  # a blocking flock waits for another thread's unlock
         self._numbers = itertools.count(2)
-        # Far from real descriptors: one that strays into a real call must fail there.
+        # Far from real descriptors, so that one passed to a real call by mistake fails there.
         self._descriptors = itertools.count(1 << 24)
         self._top = _Inode(1, folder=True, links=2)
         self._open: dict[int, _Opened] = {}
@@ -176,7 +176,7 @@ class MemoryPosix(Posix):
             new_parent, new = self._parent(target)
             moved, replaced = old_parent.entries[old], new_parent.entries.get(new)
             if replaced is moved:
-                return  # as POSIX says: also if these are two names of one file
+                return  # POSIX: does nothing if both are names of one file
             if moved.folder and f"{target}/".startswith(f"{source}/"):
                 raise _error(errno.EINVAL, target)
             if replaced is not None:
@@ -269,7 +269,7 @@ class MemoryPosix(Posix):
     # --- what the kernel tells ------------------------------------------------------------------------------------
 
     def kernel_file(self, path: str) -> bytes:
-        """The tables that concern this disk are made up in the kernel's words; processes are the real ones."""
+        """Tables about this disk are generated in the kernel's format; those about processes are the real ones."""
         if path == "/proc/self/mountinfo":
             return b"1 0 0:1 / / rw - tmpfs memory rw\n"
         if path == "/proc/locks":
@@ -289,7 +289,7 @@ def _status(inode: _Inode) -> os.stat_result:
 
 
 class MemoryStorage(LocalStorage):
-    """A storage in memory. Hand the same `posix` to several of them, and they are openers of one disk."""
+    """An in-memory storage. Several with the same `posix` act as openers of one disk."""
 
     def __init__(
         self, posix: Posix | None = None, *, root: str = "/disk", scratch: str = ".wal/tmp", clock: Clock | None = None

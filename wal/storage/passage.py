@@ -1,7 +1,7 @@
-"""Through a fence: every change of the tree is one rename out of, or into, the folder of its holder.
+"""Changes through a fence: every change of the tree is one rename out of, or into, the holder's folder.
 
-Once a successor has retired that folder, each of these renames fails for want of a name. So nothing is made in the
-tree but by a rename: folders that are missing above a file come with it, in the same rename.
+Once a successor has retired that folder, each of these renames fails, since its path no longer exists. So everything in
+the tree is created by a rename: missing folders above a file come with it, in the same rename.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from wal.storage.rooted import Rooted, split
 from wal.storage.scratch import Scratch, erase
 
 EXISTS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-_TURNS = 5  # times that another may make, meanwhile, what is missing
+_TURNS = 5  # attempts while other processes make and remove the missing folders
 
 
 class Passage:
     """Changes through one fence."""
 
     def __init__(self, rooted: Rooted, scratch: Scratch) -> None:
-        """`scratch`: the fence's folder, never made."""
+        """`scratch`: of the fence's folder, which is never made here."""
         self._rooted = rooted
         self._posix = rooted.posix
         self._scratch = scratch
 
     def bring(self, temporary: str, name: str) -> None:
-        """Rename `temporary`, which lies behind the fence, to `name`, with the folders that are missing above it."""
+        """Rename `temporary`, which is behind the fence, to `name`, together with missing folders above it."""
         for _ in range(_TURNS):
             top, below = self._missing(name)
             if not below:
@@ -41,15 +41,15 @@ class Passage:
                     return
                 self._posix.rename(f"{inner}/{below[-1]}", temporary)
             finally:
-                with suppress(OSError):  # only litter, behind the fence
+                with suppress(OSError):  # what remains behind the fence is harmless
                     erase(self._rooted, shell)
         raise OSError(errno.EAGAIN, "its folder is made and removed again and again", self._rooted.join(name))
 
     def make_folder(self, name: str, attribute: bytes | None) -> None:
-        """A folder with its parents; `attribute` on the last, whether it is new or not."""
+        """Make a folder and its parents; sets `attribute` of the folder, whether it is new or not."""
         for _ in range(_TURNS):
             top, below = self._missing(f"{name}/x")
-            shell, inner = self._shell(below[:-1])  # also where nothing is missing: it asks whether the fence stands
+            shell, inner = self._shell(below[:-1])  # even if nothing is missing, since it fails if the fence is gone
             try:
                 if not below:
                     if attribute is not None:
@@ -65,14 +65,14 @@ class Passage:
         raise OSError(errno.EAGAIN, "it is made and removed again and again", self._rooted.join(name))
 
     def take(self, path: str) -> str:
-        """Rename what stands under `path` to a temporary name behind the fence; that name."""
+        """Rename `path` to a temporary name behind the fence; returns that name."""
         temporary = self._scratch.path()
         self._posix.rename(path, temporary)
         return temporary
 
     def _missing(self, name: str) -> tuple[str, list[str]]:
-        """The topmost missing folder above `name` and the segments below it; the path of `name` and none, if all are
-        there."""
+        """(path of the topmost missing folder above `name`, segments below it). If none is missing: (path of `name`,
+        no segments)."""
         path, segments = self._rooted.root, split(name)
         if not segments:
             raise ValueError("the root itself cannot be written")
@@ -85,7 +85,7 @@ class Passage:
         return f"{path}/{segments[-1]}", []
 
     def _shell(self, below: list[str]) -> tuple[str, str]:
-        """New empty folders behind the fence, one in the other; the outermost and the innermost."""
+        """Make nested empty folders behind the fence; returns (outermost, innermost)."""
         shell = inner = self._scratch.path()
         self._posix.mkdir(shell)
         for segment in below:
@@ -94,7 +94,7 @@ class Passage:
         return shell, inner
 
     def _entered(self, shell: str, top: str) -> bool:
-        """Whether `shell` stands under `top` now; False if that was made meanwhile."""
+        """Rename `shell` to `top`; False if `top` exists by now."""
         if self._rooted.look(top) is not None:  # rename would replace an empty folder
             return False
         try:
@@ -107,27 +107,27 @@ class Passage:
 
 
 def retire(rooted: Rooted, folder: str, aside: str) -> None:
-    """See `Storage.retire`. Moving the folder takes its name away, but a host that has it at hand (NFS remembers what a
-    name meant) goes on working in it, wherever it lies. So it is emptied, and removed: then no handle leads there."""
+    """See `Storage.retire`. After a rename of the folder, a host that has a handle on it (NFS caches what a name refers
+    to) can still work in it. So the folder is emptied and removed: then every handle is invalid."""
     leaving = f"{aside}.leaving"
     target, _ = rooted.make_parents(f"{aside}/x")
     kept = target.rpartition("/")[0]
-    with suppress(FileNotFoundError, NotADirectoryError):  # an earlier call may have come so far
+    with suppress(FileNotFoundError, NotADirectoryError):  # an earlier call may have done this
         rooted.posix.rename(rooted.path(folder), rooted.join(leaving))
     while True:
         path = rooted.join(leaving)
         try:
             for name in rooted.posix.listdir(path):
-                with suppress(FileNotFoundError):  # another successor does the same
+                with suppress(FileNotFoundError):  # another successor has done it
                     rooted.posix.rename(f"{path}/{name}", f"{kept}/{name}{rooted.unused_ending(f'{kept}/{name}')}")
             rooted.posix.rmdir(path)
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno not in EXISTS:  # else its holder has put something there meanwhile
+            if error.errno not in EXISTS:  # otherwise its holder has put something there
                 raise
 
 
 def is_taken(error: BaseException) -> bool:
-    """Whether a rename failed since something stands under the new name."""
+    """Whether a rename failed because the new name exists."""
     return isinstance(error, OSError) and error.errno in EXISTS

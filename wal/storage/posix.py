@@ -1,7 +1,7 @@
-"""The operating system, as far as local storage needs it: one method for about one system call.
+"""The operating system as local storage needs it: about one method for each system call.
 
-Everything that `LocalStorage` does to bytes, names and locks passes through a `Posix`, so that tests can record,
-fail or cut it short by wrapping this one class (`wal.testing`), and replace it (`wal.storage.memory`).
+Everything that `LocalStorage` does to bytes, names and locks passes through a `Posix`, so that tests can record, fail
+or interrupt calls by wrapping this one class (`wal.testing`), or replace it (`wal.storage.memory`).
 Paths are absolute. No method follows a symbolic link in the last segment of a path unless its docstring says so.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover  Windows: without locks there are readers only
+except ImportError:  # pragma: no cover  Windows: no locks, so reading only
     fcntl = None  # type: ignore[assignment]
 
-# Flags that a system without them does not need: there is nothing to refuse.
+# Flags that some systems lack; these have nothing that the flags would refuse.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
 FOLDER_ONLY = getattr(os, "O_DIRECTORY", 0)
@@ -41,11 +41,11 @@ class Posix:
         return os.pread(fd, length, offset)
 
     def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset`; how many bytes came, 0 at the end of the file."""
+        """Read into `buffer` from `offset`; returns the number of bytes, 0 at the end of the file."""
         return os.preadv(fd, [buffer], offset)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        """How many bytes were written: may be fewer than given."""
+        """Write; returns the number of bytes written, which may be fewer than given."""
         return os.pwrite(fd, data, offset)
 
     def copy_file_range(self, source: int, target: int, count: int, offset: int) -> int:
@@ -58,7 +58,7 @@ class Posix:
         os.ftruncate(fd, length)
 
     def fsync(self, fd: int) -> None:
-        """Content and metadata of a file, or the entries of a folder, durable."""
+        """Make content and metadata of a file, or the entries of a folder, durable."""
         if sys.platform == "darwin":  # pragma: no cover  fsync there stops at the drive's cache
             import fcntl
 
@@ -67,14 +67,14 @@ class Posix:
             os.fsync(fd)
 
     def fdatasync(self, fd: int) -> None:
-        """Content and length of a file durable."""
+        """Make content and length of a file durable."""
         if hasattr(os, "fdatasync"):
             os.fdatasync(fd)
         else:  # pragma: no cover  a Mac
             self.fsync(fd)
 
     def syncfs(self, fd: int) -> None:
-        """Everything on the filesystem of `fd` durable. ENOSYS where a failed write would not be reported by it."""
+        """Make everything on the filesystem of `fd` durable. ENOSYS where it would not report a failed write."""
         call = _syncfs()
         if call is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -93,7 +93,7 @@ class Posix:
         return os.lstat(path)
 
     def stat(self, path: str) -> os.stat_result:
-        """Follows links: for what the user named, such as the root itself, never for what lies below it."""
+        """stat, following links: for a path that the user named, such as the root, never for anything below it."""
         return os.stat(path)
 
     def realpath(self, path: str) -> str:
@@ -101,16 +101,16 @@ class Posix:
         return os.path.realpath(path)
 
     def writable(self, path: str) -> bool:
-        """Whether this user may make entries in the folder, by permissions and mount (access(2))."""
-        effective = os.access in os.supports_effective_ids  # else the real user's rights are judged
+        """Whether this user may create entries in the folder, by permissions and mount (access(2))."""
+        effective = os.access in os.supports_effective_ids  # else access(2) checks the real user
         return os.access(path, os.W_OK | os.X_OK, effective_ids=effective)
 
     def rename(self, source: str, target: str) -> None:
-        """Atomic; replaces a file or an empty folder. Two links to one inode: does nothing (POSIX)."""
+        """Rename, atomic; replaces a file or an empty folder. Does nothing for two links to one inode (POSIX)."""
         os.rename(source, target)
 
     def link(self, source: str, target: str) -> None:
-        """A second name for a file; FileExistsError if `target` exists."""
+        """Make a hard link. Raises FileExistsError if `target` exists."""
         if os.link in os.supports_follow_symlinks:
             os.link(source, target, follow_symlinks=False)
         else:  # pragma: no cover  not on Linux
@@ -131,7 +131,7 @@ class Posix:
     # --- attributes ----------------------------------------------------------------------------------------------
 
     def getxattr(self, target: int | str, attribute: str) -> bytes:
-        """Of a descriptor or a path. ENODATA: not set; ENOTSUP: the filesystem or system has none."""
+        """The attribute of a descriptor or a path. ENODATA: not set; ENOTSUP: not supported."""
         if sys.platform != "linux":  # pragma: no cover  other systems
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         if isinstance(target, int):
@@ -139,7 +139,7 @@ class Posix:
         return os.getxattr(target, attribute, follow_symlinks=False)
 
     def setxattr(self, target: int | str, attribute: str, value: bytes) -> None:
-        """On a descriptor or a path."""
+        """Set the attribute of a descriptor or a path."""
         if sys.platform != "linux":  # pragma: no cover  other systems
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         if isinstance(target, int):
@@ -161,13 +161,13 @@ class Posix:
         return True
 
     def funlock(self, fd: int) -> None:
-        """Release the lock of the open file, for every descriptor that shares it (also a forked child's)."""
+        """Release the lock of the open file, for every descriptor that shares it, also in a forked child."""
         fcntl.flock(fd, fcntl.LOCK_UN)
 
     # --- what the kernel tells ------------------------------------------------------------------------------------
 
     def kernel_file(self, path: str) -> bytes:
-        """A file below /proc, whole. FileNotFoundError where there is none."""
+        """The content of a file below /proc. Raises FileNotFoundError where there is none."""
         with open(path, "rb") as file:
             return file.read()
 
@@ -176,11 +176,11 @@ class Posix:
 
 
 def _wait_for_lock(fd: int, *, shared: bool) -> None:
-    import portalocker  # late: importing it takes longer than opening a tree does, and few wait without a limit
+    import portalocker  # imported here: it takes longer than opening a tree, and few callers wait without a limit
 
     try:
         portalocker.lock(fd, portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE)
-    except portalocker.LockException as error:  # no OSError; the one it wraps is
+    except portalocker.LockException as error:  # not an OSError, but it wraps one
         for candidate in (error.__cause__, *error.args):
             if isinstance(candidate, OSError):
                 raise candidate from None
@@ -189,7 +189,7 @@ def _wait_for_lock(fd: int, *, shared: bool) -> None:
 
 @functools.cache
 def _syncfs() -> Callable[[int], Any] | None:
-    """libc's syncfs; None where it is missing or, before Linux 5.8, silent about failed writes."""
+    """libc's syncfs; None if it is missing or, before Linux 5.8, does not report failed writes."""
     if sys.platform != "linux":  # pragma: no cover  other systems
         return None
     version = os.uname().release.split(".")
@@ -197,7 +197,7 @@ def _syncfs() -> Callable[[int], Any] | None:
         return None
     if (int(version[0]), int(version[1])) < (5, 8):
         return None
-    import ctypes  # late: only writers need it
+    import ctypes  # imported here: only writers need it
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     return function if function is None else _typed(function)

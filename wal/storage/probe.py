@@ -1,10 +1,10 @@
-"""Does this S3 store keep its word? Asked once, before anything rests on it.
+"""Tests whether an S3 store honours conditional requests, once, before anything relies on them.
 
 A server that does not know a condition answers 200 and overwrites: every writer "wins", and nobody notices. So each
 condition that the storage relies on is tried where it must be refused, under random names that nobody else uses.
-What was learned is remembered in this user's cache, for this endpoint and bucket; it never travels with the data.
+The result is stored in this user's cache, for this endpoint and bucket, never with the data.
 
-What it cannot show: that conditions are atomic under races. Servers have shipped conditions that were not.
+Not tested: whether conditions are atomic under races. Servers have been shipped whose conditions were not.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from wal.errors import UnsupportedError
 from wal.storage.base import ChangedError, Condition, Fence, Staged, Storage
 
 FOLDER = ".wal/probe"
-_FORMAT = 1  # of what is remembered: raised when a check is added, so that stores are asked again
+_FORMAT = 1  # of a stored result: raised when a check is added, so that stores are tested again
 _WRONG = '"00000000000000000000000000000000"'  # an ETag that no object here has
 
 
 def probe(storage: Storage, clock: Clock) -> None:
-    """Raise UnsupportedError if the store lets a write through whose condition does not hold. Raises OSError.
+    """Raise UnsupportedError if the store accepts a write whose condition does not hold. Raises OSError.
 
-    Only for storages whose fence is the version of a file; others are known by their kind. 0 requests for a store
-    that passed before.
+    Tests only storages whose fence is the version of a file. No request for a store that has passed before.
     """
     if storage.capabilities.fence is not Fence.VERSION or not storage.capabilities.writable:
         return
     verdict = _verdict_file(storage)
     if verdict is not None and _remembered(verdict):
         return
-    with closing(examine(storage, clock)) as examined:  # else what it made would stay until the error is forgotten
+    with closing(examine(storage, clock)) as examined:  # erases its objects now, even after an error
         for condition, honoured in examined:
             if not honoured:
                 raise UnsupportedError(
@@ -47,9 +46,10 @@ def probe(storage: Storage, clock: Clock) -> None:
 
 
 def examine(storage: Storage, clock: Clock) -> Generator[tuple[Condition, bool], None, None]:
-    """Every condition, and whether the store honours it; what was learned is remembered, or forgotten, at the end.
+    """Every condition, and whether the store honours it. Success is stored; a failure deletes an earlier result.
 
-    After one that is not, the next is tried on another object: a store that fails one is not blamed for others.
+    After a condition that is not honoured, the next is tried on another object, so that one failure does not cause
+    others.
     """
     folder = f"{FOLDER}/{clock.token(16).hex()}"
     verdict = _verdict_file(storage)
@@ -68,7 +68,7 @@ def examine(storage: Storage, clock: Clock) -> Generator[tuple[Condition, bool],
                     verdict.unlink()
             yield condition, held
     finally:
-        with suppress(OSError):  # what stays is litter under a name that nobody reads
+        with suppress(OSError):  # what remains is harmless: nobody reads that name
             storage.erase(folder)
     if honoured and verdict is not None:
         _remember(verdict)
@@ -127,11 +127,11 @@ _CONDITIONS: list[tuple[Condition, Callable[[Storage, str], bool]]] = [
 ]
 
 
-# --- what is remembered ----------------------------------------------------------------------------------------------
+# --- stored results --------------------------------------------------------------------------------------------------
 
 
 def _verdict_file(storage: Storage) -> Path | None:
-    """Where the verdict on this store is kept; None if nothing tells it apart from others, or there is no home."""
+    """The file for the result of this store; None if the store cannot be identified, or there is no home folder."""
     server = getattr(storage, "server", None)
     if server is None:
         return None
@@ -152,7 +152,7 @@ def _remembered(file: Path) -> bool:
 
 
 def _remember(file: Path) -> None:
-    """Keep the verdict, whole or not at all. A cache that cannot be written costs the next opener a few requests."""
+    """Store the result atomically. If the cache cannot be written, the next opener tests again."""
     import tempfile
 
     text = json.dumps({"format": _FORMAT, "conditions": "honoured"})

@@ -1,8 +1,8 @@
 """Any other filesystem that fsspec knows (memory, github, http, gcs, abfs, sftp, zip, …), for reading only.
 
-Nothing is known of how these write: so nothing is written. Nothing is decided on `exists()`, which says False to every
-error. Attributes are not kept. `read` is one call of the library's own and is not promised to be untorn where a file
-is replaced meanwhile; what the engine writes is checksummed above.
+How these write is unknown, so nothing is written. `exists()` is not used, since it returns False after any error.
+Attributes are not kept. `read` is one call of the library and may return a torn mixture if the file is replaced during
+it; the engine checks what it wrote by checksums.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ class ReadOnlyStorage:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "no such folder", self._shown(folder))
         if found.kind is not Kind.FOLDER:
-            raise NotADirectoryError(errno.ENOTDIR, "is no folder", self._shown(folder))
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", self._shown(folder))
         items = self._run(folder, lambda filesystem, path: filesystem.ls(path, detail=True))
-        # A listing may hold more: a folder's own marker in object stores, links to elsewhere on a web page.
+        # A listing may hold more: the marker of the folder itself in object stores, links to other pages on a web page.
         place = self._path(self._filesystem()[1], folder).strip("/")
         return [self._entry(item) for item in items if item["name"].strip("/").rpartition("/")[0] == place]
 
@@ -98,7 +98,7 @@ class ReadOnlyStorage:
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = self._entry(item)
-        # A web server has no folders, but it sends who asks for one to the same URL with a slash.
+        # A web server has no folders, but it redirects a request for one to the same URL with a slash.
         if self._web and (not name or str(item.get("url", "")).endswith("/")):
             return Entry(name.rpartition("/")[2], Kind.FOLDER, 0)
         return Entry(name.rpartition("/")[2], found.kind, found.size)
@@ -106,7 +106,7 @@ class ReadOnlyStorage:
     def _entry(self, item: Mapping[str, Any]) -> Entry:
         name = str(item["name"]).rstrip("/").rpartition("/")[2]
         kind = _KINDS.get(item["type"], Kind.OTHER)
-        # Lists of web servers tell no size.
+        # Listings of web servers have no sizes.
         return Entry(
             unquote(name) if self._web else name, kind, 0 if kind is Kind.FOLDER else int(item.get("size") or 0)
         )
@@ -129,7 +129,7 @@ class ReadOnlyStorage:
         path = self._path(root, name)
 
         def run() -> T:
-            filesystem.invalidate_cache()  # a listing that was kept is another program's past
+            filesystem.invalidate_cache()  # another program may have changed the tree since
             return call(filesystem, path)
 
         return _translated(run, self._shown(name))
@@ -142,14 +142,14 @@ class ReadOnlyStorage:
         return "/".join([root.rstrip("/"), *quoted] if root else quoted)  # an archive's root is ""
 
     def _filesystem(self) -> tuple[Any, str]:
-        """One for each thread of each process: some of them cannot be shared, none survives a fork."""
+        """(filesystem, root) of this thread and process: some filesystems cannot be shared, none survives a fork."""
         if getattr(self._local, "process", None) != os.getpid():
             self._local.opened = self._connect()
             self._local.process = os.getpid()
         return cast(tuple[Any, str], self._local.opened)
 
     def _connect(self) -> tuple[Any, str]:
-        import fsspec  # late: it takes 65 ms
+        import fsspec  # imported here: it takes 65 ms
 
         try:
             found = fsspec.core.url_to_fs(self._given, skip_instance_cache=True, **self._options)
@@ -162,7 +162,7 @@ class ReadOnlyStorage:
     def close(self) -> None:
         self._local = threading.local()
 
-    # --- everything else is refused --------------------------------------------------------------------------------
+    # --- not supported -----------------------------------------------------------------------------------------------
 
     def _refuse(self) -> NoReturn:
         raise UnsupportedError(f"{self.url}: {self._why}")
@@ -219,7 +219,7 @@ class ReadOnlyStorage:
 
 
 class _Translated(io.RawIOBase):
-    """A library's open file, with errors of the system's kind."""
+    """A library's open file whose errors are translated to OSError."""
 
     def __init__(self, opened: Any, shown: str) -> None:
         self._opened = opened
@@ -250,22 +250,22 @@ class _Translated(io.RawIOBase):
 
 
 def _translated(run: Callable[[], T], shown: str) -> T:
-    """Call a library. What it raises becomes an OSError: they have errors of every make."""
+    """Call a library, and translate any exception to an OSError."""
     try:
         return run()
     except FileNotFoundError as error:
         failure: OSError = _absent_or_failed(error, shown)
     except NotADirectoryError:
-        failure = NotADirectoryError(errno.ENOTDIR, "a folder on the way is none", shown)
+        failure = NotADirectoryError(errno.ENOTDIR, "a parent is not a folder", shown)
     except PermissionError:
         failure = PermissionError(errno.EACCES, "not allowed", shown)
     except Exception as error:  # noqa: BLE001
         failure = OSError(errno.EIO, f"{type(error).__name__}: {hide_secrets(str(error))}", shown)
-    raise failure  # outside of the handlers: the original may quote a URL with its secrets
+    raise failure  # outside the handlers, so without the original as context: it may quote a URL with secrets
 
 
 def _absent_or_failed(error: FileNotFoundError, shown: str) -> OSError:
-    """fsspec says of a web server that cannot be reached, refuses or fails that nothing is there; the cause knows."""
+    """fsspec raises FileNotFoundError even if a web server cannot be reached, refuses or fails; the cause tells."""
     cause = error.__cause__
     status = getattr(cause, "status", None)
     if status in (401, 403):
@@ -277,6 +277,6 @@ def _absent_or_failed(error: FileNotFoundError, shown: str) -> OSError:
 
 
 def hide_secrets(text: str) -> str:
-    """A text without what URLs in it may hide: user and password, and the query of a signed URL."""
+    """A text without the secrets of URLs in it: user and password, and the query of a signed URL."""
     text = re.sub(r"(?<=://)[^/@\s:]*(:[^/@\s]*)?@", "", text)
     return re.sub(r"(?<=[^\s?])\?[^\s'\")]*=[^\s'\")]*", "", text)

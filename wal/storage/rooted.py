@@ -1,4 +1,4 @@
-"""Names below a root: validated, turned into paths, and never followed out of it."""
+"""Names below a root: validates them, turns them into paths, and never follows one out of the root."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def unsafe(path: str, why: str) -> UnsafePathError:
 class Rooted:
     """One root folder, opened once: its descriptor also remembers failed writes from here on (see syncfs(2)).
 
-    Each folder on the way to a name is looked at with lstat before the name is used. This stops links, mounts and
-    special files that lie there; it does not stop a program that puts one there between the look and the use.
+    Each folder above a name is checked with lstat before the name is used. This detects links, mounts and special files
+    that exist; it does not stop a program that puts one there between the check and the use.
     """
 
     def __init__(self, root: str, posix: Posix) -> None:
@@ -46,7 +46,8 @@ class Rooted:
             self.posix.close(fd)
 
     def path(self, name: str) -> str:
-        """The path of `name`, with every folder before it checked. Raises FileNotFoundError, NotADirectoryError."""
+        """The path of `name`, with every folder above it checked. Raises FileNotFoundError, NotADirectoryError,
+        UnsafePathError."""
         path = self.root
         for segment in split(name):
             if path is not self.root:
@@ -57,30 +58,30 @@ class Rooted:
         return path
 
     def folder(self, name: str) -> str:
-        """As `path`, and `name` itself is a folder."""
+        """Like `path`, but `name` itself must be a folder too."""
         path = self.path(name)
         if name:
             self.check_folder(path, self.posix.lstat(path))
         return path
 
     def place(self, name: str) -> str:
-        """As `path`, for a file to be put there: missing folders are made, and no link or special file is replaced."""
+        """Like `path`, for creating a file: makes missing folders, and refuses to replace a link or special file."""
         path, _ = self.make_parents(name)
         self.check_place(path)
         return path
 
     def check_place(self, path: str) -> None:
-        """Raise if a link or special file stands there."""
+        """Raises UnsafePathError if a link or special file is there."""
         status = self.look(path)
         if status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise unsafe(path, "a link or special file stands here; it is not replaced")
 
     def join(self, name: str) -> str:
-        """The path of `name`, for messages: nothing is looked at."""
+        """The path of `name` without checks, for messages."""
         return f"{self.root}/{name}"
 
     def make_parents(self, name: str) -> tuple[str, bool]:
-        """As `path`, making the folders that are missing; whether any was."""
+        """Like `path`, but makes missing folders; returns (path, whether any was made)."""
         path, made = self.root, False
         segments = split(name)
         if not segments:
@@ -91,7 +92,7 @@ class Rooted:
         return f"{path}/{segments[-1]}", made
 
     def make_folder(self, name: str) -> str:
-        """The path of the folder `name`, made with its parents if missing."""
+        """Make the folder `name` and its parents if missing; returns its path."""
         path = self.root
         for segment in split(name):
             path = f"{path}/{segment}"
@@ -104,41 +105,41 @@ class Rooted:
             try:
                 self.posix.mkdir(path)
                 return True
-            except FileExistsError:  # another process was faster
+            except FileExistsError:  # another process has made it
                 status = self.posix.lstat(path)
         self.check_folder(path, status)
         return False
 
     def look(self, path: str) -> os.stat_result | None:
-        """What stands under a path, not followed; None if nothing."""
+        """The status of a path, without following a link; None if nothing is there."""
         try:
             return self.posix.lstat(path)
         except FileNotFoundError:
             return None
 
     def is_folder(self, status: os.stat_result) -> bool:
-        """A folder that belongs to this root: a mount point does not."""
+        """Whether it is a folder of this root, which a mount point is not."""
         return stat.S_ISDIR(status.st_mode) and status.st_dev == self._device
 
     def is_folder_here(self, path: str, status: os.stat_result) -> bool:
-        """As `is_folder`; a mount point is UnsafePathError."""
+        """Like `is_folder`, but raises UnsafePathError for a mount point."""
         if stat.S_ISDIR(status.st_mode):
             self.check_folder(path, status)
             return True
         return False
 
     def open_file(self, name: str, flags: int) -> int:
-        """A descriptor of the regular file `name`. Nothing else is opened: opening alone can wake a FIFO's writer."""
+        """A descriptor of the regular file `name`. Nothing else is opened: opening a FIFO can wake its writer."""
         return self.open_status(name, flags)[0]
 
     def open_status(self, name: str, flags: int) -> tuple[int, os.stat_result]:
-        """As `open_file`, and the status of what was opened."""
+        """Like `open_file`, with the status of the file."""
         path = self.path(name)
         self.check_file(path, self.posix.lstat(path))
         try:
             fd = self.posix.open(path, flags | NO_FOLLOW | NO_BLOCK)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # it became a link after the look
+            if error.errno == errno.ELOOP:  # it became a link after the check
                 raise unsafe(path, "a symbolic link, not followed") from error
             raise
         try:
@@ -150,12 +151,12 @@ class Rooted:
         return fd, status
 
     def sync_each(self, touched: Iterable[str]) -> None:
-        """Make each of these files durable, and the entries of these folders and of all above."""
+        """Make these files durable, and the entries of these folders and of all folders above."""
         folders: set[str] = {""}
         for name in touched:
             folders.update(parents(name) if name else ())
             status = None
-            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since: its parent's entry tells so
+            with suppress(FileNotFoundError, NotADirectoryError):  # set aside since; its parent's entries are synced
                 status = self.posix.lstat(self.path(name) if name else self.root)
             if status is not None and self.is_folder(status):
                 folders.add(name)
@@ -185,7 +186,7 @@ class Rooted:
                 self.posix.close(fd)
 
     def unused_ending(self, path: str) -> str:
-        """What to add to `path` so that nothing stands there: nothing, or a number."""
+        """What to add to `path` so that the name is unused: "" or a number."""
         ending, number = "", 0
         while self.look(path + ending) is not None:
             number += 1
@@ -227,7 +228,7 @@ def below(folder: str, name: str) -> str:
 
 
 def make_root(root: str, posix: Posix | None = None) -> None:
-    """Create the folder `root` and its parents, durable; no error if it exists. For whoever creates a tree."""
+    """Create the folder `root` and its parents, durably; no error if it exists."""
     posix = posix or Posix()
     path = os.path.abspath(root)
     missing: list[str] = []
@@ -241,8 +242,7 @@ def make_root(root: str, posix: Posix | None = None) -> None:
         except FileNotFoundError:
             missing.append(path)
             path = os.path.dirname(path)
-    # Upwards again. The topmost of them may have been made just now, but not if it was another process that made
-    # the folder above it after we had looked.
+    # Downwards again, including the topmost, which the loop has not made if another process made the folder above it.
     for folder in reversed(missing):
         try:
             posix.mkdir(folder)

@@ -1,18 +1,18 @@
 """A prefix of an S3 bucket as `Storage`.
 
-What is different from folders, and known to the callers by `Capabilities`:
+Differences from a filesystem, which callers know by `Capabilities`:
 
-- There are no folders, only keys with `/` in them: a folder exists while something lies below it, `make_folder` does
-  nothing, and `publish_folder` is not offered. Nothing keeps a key and keys below it from existing together.
-- Every publish and removal may name the version that it replaces: the object's ETag, as the server gives it. Content
-  that comes back (A, B, A) brings its ETag back; who cares makes each content different.
-- A write is durable when it is acknowledged: `sync` and `sync_folder` have nothing to do.
-- `create` and a conditional `publish` know their own object again when a lost reply made the libraries repeat them.
-  An error that is a TimeoutError or ConnectionError, or names a status of 500 and above, leaves the outcome unknown;
-  so does an interrupt, for the request goes on in the loop's thread.
+- There are no folders, only keys with `/` in them: a folder exists while there is something below it, `make_folder`
+  does nothing, and `publish_folder` is not supported. A key and keys below it can exist together.
+- Every publish and removal may name the version that it replaces: the object's ETag, as the server reports it. If equal
+  content returns (A, B, A), so does its ETag; callers to whom that matters make each content unique.
+- A write is durable when it is acknowledged: `sync` and `sync_folder` do nothing.
+- `create` and a conditional `publish` recognise their own object if a lost reply made the libraries repeat the request.
+  A TimeoutError, a ConnectionError or a status of 500 and above leaves the outcome unknown; so does an interrupt, since
+  the request continues in the event loop's thread.
 
-What it does not see to: that the server honours the conditions (`wal.storage.probe` asks it), and reads after writes
-(AWS and SeaweedFS are consistent; a store that is not cannot carry a log).
+Not checked here: that the server honours conditions (`wal.storage.probe` tests that), and that it is consistent: a read
+must see every earlier write (AWS and SeaweedFS are; a store that is not cannot hold a log).
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class S3Storage:
         return self._place.url
 
     def server(self) -> str:
-        """Which bucket of which server this is, for remembering what was learned about it; holds no secret.
-        No request, but the session is set up."""
+        """The server and bucket, as a key for the stored result of the probe; without secrets. Sets up the session, but
+        makes no request."""
         try:
             return f"{self._client.endpoint()} {self._place.bucket}"
         except S3Error as failure:
@@ -94,17 +94,17 @@ class S3Storage:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> Stored:
-        """See `Storage.read`. One request; a folder is FileNotFoundError, as is nothing."""
+        """See `Storage.read`. One request. A folder raises FileNotFoundError too."""
         data, found = get(self._client, name, "read")
         return Stored(data, found.attribute, found.version)
 
     def open(self, name: str) -> BinaryIO:
-        """See `Storage.open`. One request for up to 8 MiB, one more for every further 8 MiB that are reached; they
-        raise ChangedError once the object is another version. Carries `.attribute` and `.version`."""
+        """See `Storage.open`. One request for the first 8 MiB, and one for each further 8 MiB that is read, which
+        raises ChangedError if the object has been replaced. The result has `.attribute` and `.version`."""
         return open_object(self._client, name)
 
     def attribute(self, name: str) -> bytes | None:
-        """See `Storage.attribute`. Of a folder: that of the first object below it."""
+        """See `Storage.attribute`. A folder has that of the first object below it."""
         found = self._head("attribute", name)
         if found is None:
             first = self._listing.first(name)
@@ -123,7 +123,7 @@ class S3Storage:
     def list(self, folder: str) -> list[Entry]:
         """See `Storage.list`. FileNotFoundError also for a file. One request for every 1,000 entries.
 
-        SeaweedFS goes on listing a folder for a minute after its last object went.
+        SeaweedFS still lists a folder for a minute after its last object was removed.
         """
         return self._listing.entries(folder)
 
@@ -146,8 +146,8 @@ class S3Storage:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def create(self, name: str, data: bytes) -> bool:
-        """See `Storage.create`. One request, two if the name exists. An error other than ValueError and
-        PermissionError leaves open whether the object was made, or still will be."""
+        """See `Storage.create`. One request, two if the name exists. After an error other than ValueError and
+        PermissionError it is unknown whether the object was created or still will be."""
         return self._writer.create(name, data)
 
     def publish(
@@ -162,8 +162,8 @@ class S3Storage:
         return self._writer.publish("publish", name, content, attribute, expect)
 
     def _sweep(self, name: str) -> bool:
-        """Whether nothing stands there but empty folders, which a server may keep for a while and take for the object
-        (SeaweedFS): they are removed. One that has something in it stays."""
+        """SeaweedFS keeps empty folders for a while, and takes one for an object of that name. Remove them; False if
+        there is a real object at or below the name."""
         if self._head("publish", name) is not None or self._listing.first(name) is not None:
             return False
         try:
@@ -185,8 +185,8 @@ class S3Storage:
         raise UnsupportedError(f"{self.url}: a folder of an S3 bucket cannot be published in one step")
 
     def set_aside(self, name: str, aside: str) -> str | None:
-        """See `Storage.set_aside`, but not atomic: each object is copied, then removed if it is still the version that
-        was copied (ChangedError if not). For quarantine."""
+        """See `Storage.set_aside`, but not atomic: each object is copied, then removed if it is still of the version
+        that was copied (else ChangedError). For the quarantine."""
         self._place.key(name)
         self._place.key(aside)
         found = self.versions(name)
@@ -203,11 +203,11 @@ class S3Storage:
         return target
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
-        """Nothing: a folder exists while something lies below it."""
+        """Does nothing: a folder exists while there is something below it."""
         self._place.below(name)
 
     def stage(self, name: str) -> StagedFile:
-        """See `Storage.stage`; FileExistsError comes with `finish`."""
+        """See `Storage.stage`; `finish` raises FileExistsError."""
         return S3StagedFile(self._client, self._writer, name)
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
@@ -219,11 +219,11 @@ class S3Storage:
             raise FileExistsError(errno.EEXIST, "stage: the object exists", self._place.describe(name)) from error
 
     def sync_folder(self, name: str) -> None:
-        """Nothing: what was acknowledged is durable."""
+        """Does nothing: what was acknowledged is durable."""
         self._place.below(name)
 
     def sync(self, touched: Iterable[str]) -> None:
-        """Nothing: what was acknowledged is durable."""
+        """Does nothing: what was acknowledged is durable."""
 
     def erase(self, name: str) -> None:
         """See `Storage.erase`. One request for every 1,000 objects, and two more."""
@@ -248,7 +248,7 @@ class S3Storage:
                 return
             if not failure.reply.refused:
                 self._client.fail(failure, "remove", name)
-            # Absent is refused as well by some servers, and may be the work of this very call, sent twice.
+            # Some servers refuse an absent key as well, which may be the effect of this call, sent twice.
             if self._head("remove", name) is not None:
                 why = "the object is another version"
                 raise self._client.changed("remove", name, why) from failure.original

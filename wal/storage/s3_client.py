@@ -1,11 +1,11 @@
-"""Requests to one bucket: through s3fs, one at a time, each with its own parameters, and with as few repeats as can be.
+"""Requests to one bucket through s3fs, one at a time, with parameters of their own and as few retries as possible.
 
-Why not the file calls of s3fs: they repeat writes up to fifty times, drop conditions from what is large, split a read
-into ranges without a version, and ask for a length before they ask for the bytes.
+Why not the file methods of s3fs: they retry writes up to fifty times, drop conditions from large writes, split a read
+into ranges without a version, and request the length before the content.
 
-What is repeated here: questions, a few times, on errors that pass; a write only when the server turned it away
-(429, 503, 409 "conditional request conflict"). Below, aiohttp repeats a request once by itself when a connection that
-it kept open turns out to be closed, so a writer must always expect to meet its own object.
+Retried here: reads, a few times after transient errors; a write only if the server turned it away (429, 503, 409
+"conditional request conflict"). Below this, aiohttp repeats a request once if a kept-alive connection turns out to be
+closed, so a writer must always expect to find its own object.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from wal.storage.s3_errors import S3Error, is_foreign, read_reply, translate
 from wal.storage.s3_names import ATTRIBUTE, TOKEN, Place, from_header
 from wal.storage.s3_options import check_botocore, settings
 
-_QUESTIONS = 4  # attempts
-_ORDERS = 12  # attempts of a write that was not done: with several writers on one key a server may say so often
-_FIRST_PAUSE = 0.05  # seconds, doubled each time up to _LONGEST_PAUSE; half to all of it is waited
+_QUESTIONS = 4  # attempts of a read
+_ORDERS = 12  # attempts of a write that the server turned away: frequent with several writers of one key
+_FIRST_PAUSE = 0.05  # seconds, doubled each time up to _LONGEST_PAUSE; the wait is half to all of it
 _LONGEST_PAUSE = 2.0
 
-_CLOSING = 5.0  # seconds that connections have to close
-_PART_OF = 8 << 20  # bytes: an object larger than this must come in the ranges that are asked for
+_CLOSING = 5.0  # seconds to wait for connections to close
+_PART_OF = 8 << 20  # bytes; a server must honour ranges of objects larger than this
 
 _clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
-_inherited: list[object] = []  # in a forked child: kept, never closed, since the connections are the parent's
+_inherited: list[object] = []  # in a forked child: never closed, since the connections are the parent's
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """What a reply tells of an object."""
+    """What a reply says about an object."""
 
     size: int  # bytes of the whole object, whatever range was asked for
-    version: str  # its ETag, as the server gave it, quotes and all
+    version: str  # its ETag as the server reports it, with quotes
     attribute: bytes | None
     token: str | None  # of the call that wrote it
 
 
 class S3Client:
-    """Each method that asks or orders raises S3Error; `fail` turns it into the OSError that it means."""
+    """Methods that make requests raise S3Error, which `fail` translates to an OSError."""
 
     def __init__(self, place: Place, options: Mapping[str, Any], clock: Clock) -> None:
         self.place = place
@@ -69,22 +69,22 @@ class S3Client:
         raise TypeError(f"{self!r} holds credentials and is not pickled: open the URL again with its options")
 
     def endpoint(self) -> str:
-        """Scheme, host and port of the server that is really asked: options, environment and profile may name it."""
+        """Scheme, host and port of the server, wherever it is configured: options, environment or profile."""
         parts = urlsplit(str(self._run(_endpoint, "", {})))
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     # --- requests --------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, **parameters: Any) -> Any:
-        """A question, asked again on errors that pass."""
+        """A read request, retried after transient errors."""
         return self._repeat(lambda: self._run(_call, method, parameters), lambda e: e.transient, _QUESTIONS)
 
     def order(self, method: str, **parameters: Any) -> Any:
-        """A write, sent again only if it was not done. A reply of status 0, or 500 and above: outcome unknown."""
+        """A write, retried only if it was not done. After a status of 0, or 500 and above, the outcome is unknown."""
         return self._repeat(lambda: self._run(_call, method, parameters), lambda e: e.reply.turned_away, _ORDERS)
 
     def get(self, key: str, **parameters: Any) -> tuple[bytes, Object]:
-        """The body, or the part of it that `Range` names, and what it is of, in one request."""
+        """(the content, or the part that `Range` names; the object), in one request."""
         parameters["Key"] = key
         body, reply = self._repeat(
             lambda: self._run(_fetch, "get_object", parameters), lambda e: e.transient, _QUESTIONS
@@ -92,7 +92,7 @@ class S3Client:
         return body, _object(reply)
 
     def head(self, key: str) -> Object | None:
-        """What is there; None if nothing. A missing bucket looks the same: the reply has no body that told it."""
+        """The object; None if there is none. A missing bucket looks the same, since the reply has no body."""
         try:
             return _object(self.ask("head_object", Key=key))
         except S3Error as error:
@@ -113,7 +113,7 @@ class S3Client:
     # --- errors ----------------------------------------------------------------------------------------------------
 
     def fail(self, failure: S3Error, what: str, name: str) -> NoReturn:
-        """Raise what a failed request means, for whoever knows nothing better."""
+        """Raise the OSError for a failed request, if the caller has no special case for it."""
         place = f"s3://{self.place.bucket}" if failure.reply.missing_bucket else self.place.describe(name)
         raise translate(failure, what, place) from failure.original
 
@@ -123,10 +123,10 @@ class S3Client:
     def missing(self, what: str, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, f"{what}: no such object", self.place.describe(name))
 
-    # --- how -------------------------------------------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------------------------------------
 
     def token(self) -> str:
-        """A name for one call, to be found again in the metadata of what it wrote."""
+        """A random token for one call, stored in the metadata of the object that it writes."""
         return self.clock.token(16).hex()
 
     def close(self) -> None:
@@ -136,11 +136,11 @@ class S3Client:
             filesystem.finalizer()
 
     def forget(self) -> None:
-        """In a forked child: the loop's thread stayed with the parent, and so did the right to its connections."""
+        """In a forked child: the event loop's thread and the connections are the parent's."""
         if self._filesystem is not None:
             _inherited.append(self._filesystem)
         self._filesystem = None
-        self._lock = threading.Lock()  # the parent's may have been held by a thread that is not here
+        self._lock = threading.Lock()  # a thread that does not exist here may have held the old one
 
     def _repeat(self, run: Callable[[], Any], again: Callable[[S3Error], bool], attempts: int) -> Any:
         pause = _FIRST_PAUSE
@@ -173,8 +173,8 @@ class S3Client:
                 from s3fs import S3FileSystem
 
                 filesystem = S3FileSystem(**self._settings)
-                filesystem.retries = 1  # s3fs repeats around each request; `_repeat` decides instead
-                # Closes the connections with the client, or before the interpreter ends: aiohttp complains if not.
+                filesystem.retries = 1  # no retries by s3fs: `_repeat` decides
+                # Closes connections with the client or before the interpreter exits; otherwise aiohttp warns.
                 filesystem.finalizer = weakref.finalize(self, _close, filesystem, get_loop(), os.getpid())
                 self._filesystem = filesystem
             return self._filesystem
@@ -192,13 +192,13 @@ async def _fetch(filesystem: Any, method: str, parameters: Mapping[str, Any]) ->
     reply = await filesystem._call_s3(method, **parameters)
     async with reply["Body"] as body:
         if "Range" in parameters and "ContentRange" not in reply and reply["ContentLength"] > _PART_OF:
-            # Before the bytes are taken: they could be more than there is memory.
+            # Checked before the content is read: it could exceed the memory.
             raise UnsupportedError("this S3 server sends whole objects where a range was asked for")
         return await body.read(), reply
 
 
 async def _shut(filesystem: Any) -> None:
-    if getattr(filesystem, "_s3creator", None) is not None:  # nothing was asked yet: no session
+    if getattr(filesystem, "_s3creator", None) is not None:  # no session before the first request
         await filesystem._s3creator.__aexit__(None, None, None)
 
 
@@ -207,7 +207,7 @@ def _close(filesystem: Any, loop: asyncio.AbstractEventLoop, pid: int) -> None:
         return
     closing = asyncio.run_coroutine_threadsafe(_shut(filesystem), loop)
     try:
-        asyncio.get_running_loop()  # the collector ran in a loop's thread: waiting there could be for ever
+        asyncio.get_running_loop()  # the garbage collector runs in a loop's thread: waiting could block for ever
     except RuntimeError:
         with suppress(TimeoutError):
             closing.result(_CLOSING)

@@ -1,7 +1,7 @@
-"""What can go wrong between here and an S3 server, told in `OSError`s: the only place that reads foreign exceptions.
+"""Translates errors of S3 requests to `OSError`: the only module that inspects the libraries' exceptions.
 
-The same refusal arrives as different classes from different servers (a lost put-if-absent is FileExistsError from
-one and EINVAL from the next), so nothing is decided by class: the HTTP status of the reply decides.
+The same refusal arrives as different classes from different servers (a refused put-if-absent is FileExistsError from
+one and EINVAL from another), so the HTTP status of the reply decides, not the class.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PRECONDITION_FAILED = 412
 NOT_FOUND = 404
 RANGE_REFUSED = 416
 _CONFLICT = 409
-# "Another conditional write of this key is under way": nothing was done, the same request may be sent again.
+# "Another conditional write of this key is in progress": nothing was done, the request may be sent again.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted"}
 _BUSY = {429, 503}
 _PERMISSION = {401, 403}
@@ -32,7 +32,7 @@ _CONNECTION_NAMES = {
     "ProxyConnectionError",
     "SSLError",
 }
-_QUESTIONS = {"read", "open", "list"}  # operations that change nothing, so nothing is unknown after them
+_QUESTIONS = {"read", "open", "list"}  # operations that change nothing: their outcome is never unknown
 _TIMEOUT_NAMES = {
     "ConnectTimeoutError",
     "ReadTimeoutError",
@@ -54,9 +54,9 @@ _CREDENTIAL_NAMES = {
 class Reply:
     """What the server answered."""
 
-    status: int  # HTTP; 0: there was no answer, so what became of the request is unknown
-    code: str  # the S3 error code; "" or the status again where the reply had no body (HEAD)
-    message: str  # the server's words
+    status: int  # HTTP; 0: no answer, so the outcome of the request is unknown
+    code: str  # the S3 error code; "" or the status again if the reply had no body (HEAD)
+    message: str  # the server's message
 
     @property
     def missing_bucket(self) -> bool:
@@ -69,7 +69,7 @@ class Reply:
 
     @property
     def refused(self) -> bool:
-        """A condition did not hold. If the request may have been repeated, the first one may have met it."""
+        """A condition did not hold. If the request was repeated, the first one may have succeeded."""
         return self.status == PRECONDITION_FAILED
 
     @property
@@ -87,7 +87,7 @@ class Reply:
 
 
 class S3Error(Exception):
-    """A failed request, before anybody decided what it means. Never leaves this package."""
+    """A failed request, not translated yet. Never leaves this package."""
 
     def __init__(self, reply: Reply, original: BaseException) -> None:
         super().__init__(reply)
@@ -96,7 +96,7 @@ class S3Error(Exception):
 
     @property
     def transient(self) -> bool:
-        """May pass: a question may be asked again. Not a write, whose outcome is unknown."""
+        """Whether a read may be retried. A write must not be: its outcome is unknown."""
         if self.reply.status:
             return self.reply.busy or self.reply.status >= 500
         lost = _CONNECTION_NAMES | _TIMEOUT_NAMES
@@ -131,7 +131,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Whether this came from the libraries or the network, and not from a mistake in this program."""
+    """Whether the error is of the libraries or the network, and not a mistake in this program."""
     return isinstance(error, OSError) or bool(
         _names(error)
         & (

@@ -1,4 +1,4 @@
-"""Reading an object: one request for a small one, ranges of one pinned version for a large one."""
+"""Reads an object: a small one with one request, a large one in ranges of a single version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 from wal.storage.s3_client import Object, S3Client
 from wal.storage.s3_errors import RANGE_REFUSED, S3Error
 
-WINDOW = 8 << 20  # bytes of one request, and of what is held
+WINDOW = 8 << 20  # bytes of one request, and held in memory
 
 
 def get(client: S3Client, name: str, what: str) -> tuple[bytes, Object]:
@@ -22,20 +22,20 @@ def get(client: S3Client, name: str, what: str) -> tuple[bytes, Object]:
 
 
 class S3Reader(io.RawIOBase):
-    """Reads at its own position. Every range after the first names the first one's version."""
+    """Reads at its own position. Every range after the first names the version of the first."""
 
     def __init__(self, client: S3Client, name: str) -> None:
         super().__init__()
         self._client = client
         self._name = name
         self._at = 0
-        self._start = 0  # of the window that is held
+        self._start = 0  # offset of the window in memory
         try:
             self._window, self.object = client.get(client.place.key(name), Range=f"bytes=0-{WINDOW - 1}")
         except S3Error as failure:
             if failure.reply.status != RANGE_REFUSED:
                 client.fail(failure, "open", name)
-            self._window, self.object = get(client, name, "open")  # empty: it has no first byte to ask for
+            self._window, self.object = get(client, name, "open")  # an empty object has no range
 
     def readable(self) -> bool:
         return True
@@ -58,7 +58,7 @@ class S3Reader(io.RawIOBase):
         return b"".join(parts)
 
     def _held(self) -> memoryview:
-        """What is here from the position on, fetched if nothing is; empty at the end."""
+        """The bytes in memory from the position on, fetched if there are none; empty at the end."""
         if self.closed:
             raise ValueError("read of a closed file")
         if self._at >= self.object.size:
@@ -69,7 +69,7 @@ class S3Reader(io.RawIOBase):
 
     def _fetch(self) -> None:
         end = min(self._at + WINDOW, self.object.size)
-        self._window = b""  # not two windows at once
+        self._window = b""  # frees the memory before the next window
         try:
             window, _ = self._client.get(
                 self._client.place.key(self._name), Range=f"bytes={self._at}-{end - 1}", IfMatch=self.object.version
@@ -99,7 +99,7 @@ class S3Reader(io.RawIOBase):
 
 
 class S3File(io.BufferedReader):
-    """An open object with what came along with its first bytes."""
+    """An open object, with its attribute and version."""
 
     def __init__(self, raw: S3Reader) -> None:
         super().__init__(raw, 1 << 17)

@@ -1,4 +1,4 @@
-"""What lies below a name: LIST, all its pages. Keys that are no names here (markers, `a//b`) are not seen."""
+"""Lists what is below a name, all pages. Keys that are not valid names here (markers, `a//b`) are skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Listed:
 
 
 class S3Listing:
-    """Questions about many objects, and their deletion."""
+    """Listing and deleting many objects."""
 
     def __init__(self, client: S3Client) -> None:
         self._client = client
@@ -42,7 +42,7 @@ class S3Listing:
         entries: dict[str, Entry] = {}
         with self._told("list", folder):
             for page in self._client.pages(prefix, delimiter="/"):
-                # Folders first: where a key and keys below it exist, the file is what `read` finds.
+                # Folders first, so that a file replaces a folder of the same name: it is what `read` finds.
                 for below in page.get("CommonPrefixes", ()):
                     self._add(entries, prefix, below["Prefix"].removesuffix("/"), Kind.FOLDER, 0)
                 for key in page.get("Contents", ()):
@@ -58,7 +58,7 @@ class S3Listing:
             entries[last] = Entry(last, kind, size)
 
     def first(self, folder: str) -> Listed | None:
-        """An object below the folder: the first that the server lists. None if there is none."""
+        """The first object below the folder; None if there is none."""
         with self._told("list", folder):
             return next(self._below(self._place.below(folder), limit=2), None)  # one may be a marker
 
@@ -76,7 +76,7 @@ class S3Listing:
                 return {found.name: found.version for found in self._below(self._place.below(""))}
         key, below = self._place.key(name), self._place.below(name)
         with self._told("list", name):
-            # One page tells both, the file and what lies below it, unless too many neighbours begin alike.
+            # One page holds the file and everything below it, unless too many other keys share the prefix.
             page = next(self._client.pages(key))
             if page.get("IsTruncated"):
                 versions = {found.name: found.version for found in self._below(below)}
@@ -89,7 +89,7 @@ class S3Listing:
         return {name: etag for name, etag in named if name is not None}
 
     def erase(self, name: str) -> None:
-        """See `Storage.erase`: also what is no name here, for nobody else would remove it."""
+        """See `Storage.erase`. Also deletes keys that are not valid names here, which nothing else would remove."""
         prefix, before = self._place.below(name), None
         with self._told("erase", name):
             self._client.order("delete_object", Key=self._place.key(name))

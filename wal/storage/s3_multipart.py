@@ -1,4 +1,4 @@
-"""An object made of parts: nothing of it is visible before it is complete, and it is complete in one request."""
+"""An object uploaded in parts: it becomes visible as a whole, by the one request that completes it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PART = 8 << 20  # bytes of the first parts
 _DOUBLED_EVERY = (
     1000  # parts: so that the 10,000 that S3 allows reach its 5 TiB, and small uploads stay small in memory
 )
-_COPIED = 1 << 30  # bytes of a part that the server copies by itself; at most 5 GiB by the rules
+_COPIED = 1 << 30  # bytes of a part that the server copies; S3 allows 5 GiB
 
 
 def part_size(number: int) -> int:
-    """Bytes of the part `number` (from 1) of an upload whose length is not known beforehand."""
+    """The size in bytes of part `number` (from 1) of an upload of unknown length."""
     return PART << ((number - 1) // _DOUBLED_EVERY)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is being written."""
+    """The object being written."""
 
     what: str  # the operation, for messages
     name: str
@@ -32,7 +32,7 @@ class Target:
 
 
 class Multipart:
-    """One upload. Aborted when its block ends without `completion` having been used with success."""
+    """One upload, for a `with` block. Aborted if the block ends with an exception."""
 
     def __init__(self, client: S3Client, target: Target) -> None:
         self._client = client
@@ -47,7 +47,7 @@ class Multipart:
 
     @property
     def next_size(self) -> int:
-        """Bytes that the next part must have, unless it is the last."""
+        """The size in bytes of the next part, unless it is the last."""
         return part_size(len(self._parts) + 1)
 
     def add(self, data: bytes | bytearray) -> None:
@@ -60,7 +60,7 @@ class Multipart:
         self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": reply["ETag"]})
 
     def add_all(self, content: bytes) -> None:
-        """Upload bytes that are at hand."""
+        """Upload content that is in memory."""
         at = 0
         while at < len(content):
             part = content[at : at + self.next_size]
@@ -68,14 +68,14 @@ class Multipart:
             at += len(part)
 
     def copy(self, source: str, found: Object) -> None:
-        """Take `source`, of the version and size that were found, on the server's side. Raises FileNotFoundError,
+        """Let the server copy `source`, of the version and size that were found. Raises FileNotFoundError,
         ChangedError."""
         try:
             for start in range(0, found.size, _COPIED):
                 self._copy_part(source, found, start)
         except S3Error as failure:
             if failure.reply.missing and not self._parts:
-                # SeaweedFS does not find as a source what stands where a folder has been. It can be read, though.
+                # SeaweedFS cannot copy an object whose name was a folder's before, but it can read it.
                 self._carry(source, found)
                 return
             self._refused(source, failure)
@@ -92,7 +92,7 @@ class Multipart:
         self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": reply["CopyPartResult"]["ETag"]})
 
     def _carry(self, source: str, found: Object) -> None:
-        """As `copy`, through this machine."""
+        """Like `copy`, but through this process."""
         at = 0
         while at < found.size:
             asked = f"bytes={at}-{min(at + self.next_size, found.size) - 1}"
@@ -113,12 +113,12 @@ class Multipart:
         return {"Key": self._key, "UploadId": self._id, "PartNumber": len(self._parts) + 1}
 
     def completion(self) -> dict[str, Any]:
-        """The parameters that complete it."""
+        """The parameters of the request that completes the upload."""
         return {"UploadId": self._id, "MultipartUpload": {"Parts": self._parts}}
 
     def abort(self) -> None:
-        """Forget the parts. That an abort failed is not told: nobody can see what is left, only its owner pays for it
-        until the bucket's own rule for incomplete uploads removes it."""
+        """Discard the parts. A failure is ignored: what remains is invisible, and costs only storage until the bucket's
+        lifecycle rule for incomplete uploads removes it."""
         try:
             self._client.order("abort_multipart_upload", Key=self._key, UploadId=self._id)
         except S3Error:

@@ -1,4 +1,4 @@
-"""Names to keys and back, and the engine's attribute to a header and back; pure."""
+"""Converts names to keys and back, and the engine's attribute to a header and back. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from wal.storage.rooted import split
 ATTRIBUTE = "metatree"  # the user metadata that carries the engine's attribute
 TOKEN = "metatree-token"  # noqa: S105 - a key of metadata: it tells a writer its own object
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_SAFE = "{}[]\":,'!#$&()*+-./;<=>?@^_`|~\\"  # may stand in a header as it is: all that is printable but % and space
-_EMPTY = "%"  # an empty header may be dropped on the way; no encoding gives this text
+_SAFE = "{}[]\":,'!#$&()*+-./;<=>?@^_`|~\\"  # needs no quoting in a header: all printable characters except % and space
+_EMPTY = "%"  # for an empty attribute, since proxies may drop an empty header; no other value encodes to it
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A bucket, and the prefix in it that is the root."""
+    """A bucket, and the prefix in it that serves as the root."""
 
     bucket: str
     prefix: str  # ends in "/", or is empty for the whole bucket
@@ -29,15 +29,15 @@ class Place:
     def key(self, name: str) -> str:
         """The key of `name`. Raises ValueError for a name that could lead elsewhere, and for the root."""
         if not name:
-            raise ValueError("the root itself is no object")
+            raise ValueError("the root itself is not an object")
         return self.prefix + checked(name)
 
     def below(self, name: str) -> str:
-        """What the keys below the folder `name` begin with; "" is the root."""
+        """The prefix of the keys below the folder `name`; "" is the root."""
         return self.prefix + f"{checked(name)}/" if name else self.prefix
 
     def name(self, key: str) -> str | None:
-        """The name of a key below the root; None if it has none here (a folder marker, a name nobody may use)."""
+        """The name of a key below the root; None if it is not valid as a name here (such as a folder marker)."""
         name = key[len(self.prefix) :]
         return name if key.startswith(self.prefix) and is_name(name) else None
 
@@ -50,7 +50,7 @@ def parse_url(url: str) -> Place:
     """`s3://bucket` or `s3://bucket/prefix`. Raises ValueError for anything else."""
     scheme, separator, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
-    # The URL is not repeated in the message: what stands before an `@` in it could be a password.
+    # The message does not repeat the URL, which may hold a password before an `@`.
     if scheme.lower() not in ("s3", "s3a") or not separator or not _BUCKET.fullmatch(bucket):
         raise ValueError("not the URL of a place in a bucket: s3://bucket/prefix is expected")
     prefix = prefix.strip("/")

@@ -1,4 +1,4 @@
-"""Storage options of an s3 root: what users of s3fs know, and the settings that a database needs over them."""
+"""Storage options of an s3 root: those of s3fs, with the settings that a database needs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 from wal.errors import UnsupportedError
 
 _CONNECT_TIMEOUT = 10.0  # seconds
-_READ_TIMEOUT = 60.0  # seconds without a byte: the reply of a contended key can take some
+_READ_TIMEOUT = 60.0  # seconds without a byte: the reply for a contended key can take long
 _CONNECTIONS = 32
 _SESSION = {"profile", "session_vars", "event_hooks", "include_builtin_handlers"}
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # where botocore looks
-# Decided here. `asynchronous`: s3fs is driven from a loop that this package knows how to leave after a fork.
+# Fixed here. `asynchronous`: this package runs s3fs in an event loop that it can abandon after a fork.
 _DECIDED: dict[str, Any] = {
     "asynchronous": True,
-    "use_listings_cache": False,  # a stale listing would show what another client replaced
-    "skip_instance_cache": True,  # an instance that somebody else configured, or closed, is not ours
+    "use_listings_cache": False,  # a stale listing would show objects that another client has replaced
+    "skip_instance_cache": True,  # a shared instance may have other settings, or be closed by others
     "max_concurrency": 1,
     "cache_regions": False,
 }
 _IGNORED = {"use_listings_cache", "skip_instance_cache", "max_concurrency", "cache_regions"}
-# An older botocore drops conditions that it does not know without a word, and every writer would win.
+# An older botocore silently drops conditions that it does not know, and every writer would win.
 _CONDITIONS = {
     "PutObject": {"IfNoneMatch", "IfMatch"},
     "DeleteObject": {"IfMatch"},
@@ -36,10 +36,11 @@ _CONDITIONS = {
 
 
 def settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What to open `s3fs.S3FileSystem` with. Raises TypeError for an option that s3fs does not know."""
+    """The arguments for `s3fs.S3FileSystem`. Raises TypeError for an option that s3fs does not know, ValueError for
+    credentials in endpoint_url."""
     import s3fs
 
-    # A misspelt keyword must not pass for an option: s3fs would hand it on until somebody ignores it.
+    # s3fs passes unknown keywords on to libraries that ignore them, so a misspelt one must be refused here.
     known = set(inspect.signature(s3fs.S3FileSystem.__init__).parameters) - {"self", "kwargs", "asynchronous", "loop"}
     unknown = sorted(set(options) - known - _SESSION - _IGNORED)
     if unknown:
@@ -49,7 +50,7 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {key: value for key, value in options.items() if key not in _IGNORED}
     endpoint = endpoint_of(options)
     if "@" in urlsplit(endpoint).netloc:
-        raise ValueError("endpoint_url holds credentials: hand them in as key and secret, they would be logged")
+        raise ValueError("endpoint_url holds credentials, which would be logged: pass them as key and secret")
     own_server = bool(endpoint or any(os.environ.get(name) for name in _ENDPOINTS))
     return {**chosen, "config_kwargs": _config(options.get("config_kwargs") or {}, own_server), **_DECIDED}
 
@@ -67,7 +68,7 @@ def _config(given: Mapping[str, Any], own_server: bool) -> dict[str, Any]:
         "retries": {"total_max_attempts": 1},
     }
     if own_server:
-        # Servers other than AWS: buckets have no host names there, and not all know the newer checksums.
+        # Servers other than AWS: buckets have no host names of their own, and not all servers know the newer checksums.
         config["s3"] = {"addressing_style": "path"}
         config["request_checksum_calculation"] = config["response_checksum_validation"] = "when_required"
     if own_server and "s3" in given:
@@ -77,7 +78,7 @@ def _config(given: Mapping[str, Any], own_server: bool) -> dict[str, Any]:
 
 @functools.cache
 def check_botocore() -> None:
-    """Raise UnsupportedError if this botocore would drop the conditions on which everything rests."""
+    """Raise UnsupportedError if this botocore would drop the conditions that every commit relies on."""
     import botocore
     import botocore.loaders
 

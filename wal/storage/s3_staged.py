@@ -1,4 +1,4 @@
-"""A staged file on its way to an object: small ones in one request, larger ones in parts, as they are written."""
+"""Staged files in a bucket: a small one is uploaded in one request, a larger one in parts while it is written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wal.storage.s3_write import S3Writer, metadata
 
 
 class S3StagedFile:
-    """`StagedFile`. Holds one part in memory. Nothing can be seen of it before `finish`, which is exclusive.
+    """`StagedFile`. Holds one part in memory. The object is invisible before `finish`, which is exclusive.
 
-    The metadata of an object in parts is fixed before its first byte, so a file of more than one part carries no
-    attribute while it is staged ("unknown"); it gets its own when it is published.
+    The metadata of an object in parts is fixed before its first byte is sent, so a staged file of more than one part
+    has no attribute ("unknown"); it gets its attribute when it is published.
     """
 
     def __init__(self, client: S3Client, writer: S3Writer, name: str) -> None:
@@ -35,7 +35,7 @@ class S3StagedFile:
         rest = memoryview(data).cast("B")
         while rest:
             size = self._upload.next_size if self._upload is not None else part_size(1)
-            if len(self._buffer) == size:  # not before more follows: the last part may be the only one
+            if len(self._buffer) == size:  # sent only when more follows, since this may be the only part
                 self._send()
                 continue
             taken = rest[: size - len(self._buffer)]
@@ -49,7 +49,7 @@ class S3StagedFile:
         self._upload.add(full)
 
     def finish(self, attribute: bytes) -> None:
-        """Make the file appear, durable. Raises FileExistsError if the name was taken; the file is abandoned then."""
+        """Make the file visible, durably. Raises FileExistsError, and abandons the file, if the name is taken."""
         if self._done:
             raise ValueError("a staged file that is finished")
         try:
@@ -64,7 +64,7 @@ class S3StagedFile:
         self._done = True
 
     def abandon(self) -> None:
-        """Forget what was written; does nothing after `finish`."""
+        """Discard what was written; does nothing after `finish`."""
         if self._done:
             return
         self._done = True

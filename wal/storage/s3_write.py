@@ -1,8 +1,8 @@
-"""Writing one object under a condition, and telling one's own success from another's.
+"""Writes one object under a condition, and recognises its own success after a lost reply.
 
-A reply can get lost after the server has written; the libraries below then send the request again, and it is refused
-by the object that it made itself. So each call names what it writes by a random token in the object's metadata, and a
-refusal is believed only when the object that is there carries another.
+A reply can be lost after the server has written; the libraries below then repeat the request, which is refused because
+of the object that the first one created. So each call stores a random token in the object's metadata, and a refusal
+counts only if the object that exists has another token.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class S3Writer:
         try:
             found, its = self._client.get(self._client.place.key(name))
         except S3Error as failure:
-            if failure.reply.missing:  # it was there, and was removed since: not by a slot log, whose names stay
+            if failure.reply.missing:  # another's, removed since; slots are never removed
                 return False
             self._client.fail(failure, "create: reading back", name)
         return its.token == token and found == data
 
     def publish(self, what: str, name: str, content: Content, attribute: bytes | None, expect: str | None) -> str:
-        """Put `content` under `name` if it is as expected; the new version. Raises ChangedError."""
+        """Write `content` to `name` if `expect` holds; returns the new version. Raises ChangedError."""
         if isinstance(content, Staged):
             return self.copy(what, content.name, name, attribute, expect)
         if len(content) > LARGE:
@@ -70,14 +70,15 @@ class S3Writer:
         return self.put(what, name, content, attribute, expect)
 
     def put(self, what: str, name: str, data: bytes, attribute: bytes | None, expect: str | None) -> str:
-        """One PutObject."""
+        """Write with one PutObject; returns the new version. Raises ChangedError."""
         target = self._target(what, name, attribute)
         return self.finish(target, "put_object", expect, Body=data, Metadata=target.metadata)
 
     def copy(self, what: str, source: str, name: str, attribute: bytes | None, expect: str | None) -> str:
-        """On the server's side, of any size; `attribute` None keeps the source's. Raises FileNotFoundError.
+        """Let the server copy an object of any size; returns the new version. `attribute` None keeps the source's.
 
-        Not with CopyObject: it ends at 5 GiB, and hardly a server knows a condition on its target.
+        Not with CopyObject: its limit is 5 GiB, and few servers know a condition on its target. Raises
+        FileNotFoundError, ChangedError.
         """
         try:
             found = self._client.head(self._client.place.key(source))
@@ -97,14 +98,14 @@ class S3Writer:
         return self.finish(target, "complete_multipart_upload", expect, **upload.completion())
 
     def finish(self, target: Target, method: str, expect: str | None, **parameters: Any) -> str:
-        """The request that makes the object visible, and what its refusal means; the new version."""
+        """Send the request that makes the object visible, and interpret a refusal; returns the new version."""
         try:
             reply: Mapping[str, Any] = self._client.order(
                 method, Key=self._client.place.key(target.name), **condition(expect), **parameters
             )
             return str(reply["ETag"])
         except S3Error as failure:
-            # If-Match on an absent key is 404 with AWS; so is an upload that is complete already.
+            # AWS answers 404 to If-Match on an absent key, and to an upload that is already complete.
             if failure.reply.refused or failure.reply.missing:
                 found = self._found(target)
                 if found is not None and found.token == target.token:

@@ -1,4 +1,4 @@
-"""Temporary files and folders: made whole out of sight, then renamed or linked into place."""
+"""Temporary files and folders: completed in the scratch folder, then renamed or linked into place."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from wal.storage.files import copy_content, get_attribute, set_attribute, write_
 from wal.storage.posix import NO_FOLLOW
 from wal.storage.rooted import Rooted
 
-# A link is refused here (another filesystem, too many links, no links at all): the content is copied instead.
+# Errors for a link that cannot be made (other filesystem, too many links, no support): the content is copied instead.
 _NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP}
 CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | NO_FOLLOW
 
 
 class Scratch:
-    """The folder for temporary names. Its leftovers are a crash's; nobody reads them."""
+    """The folder for temporary names. Only a crash leaves files there, and nobody reads them."""
 
     def __init__(self, rooted: Rooted, folder: str, clock: Clock, *, make: bool = True) -> None:
-        """`make`: the folder is made when it is needed, and again if it went."""
+        """`make`: make the folder when it is needed, and again if it was removed."""
         self._rooted = rooted
         self._posix = rooted.posix
         self._folder = folder
         self._clock = clock
         self._place = rooted.make_folder if make else rooted.folder
-        self._seen = (-1, -1)  # device and inode of the folder, once every folder on the way to it was looked at
+        self._seen = (-1, -1)  # device and inode of the folder, once every folder above it was checked
 
     def path(self) -> str:
-        """A path that nobody else uses, in a folder that exists."""
+        """A new path in the folder, which exists."""
         path = self._rooted.join(self._folder)
         status = self._rooted.look(path)
-        # The folder that is known: then it does not matter which way leads there.
+        # It is the folder that was checked, so the folders above it need no check.
         if status is None or (status.st_dev, status.st_ino) != self._seen:
             self._place(self._folder)
             if status is not None and self._rooted.is_folder(status):
@@ -42,7 +42,7 @@ class Scratch:
         return f"{path}/{self._clock.token(12).hex()}"
 
     def write(self, data: bytes, attribute: bytes | None, *, durable: bool) -> str:
-        """A new file with `data`."""
+        """Create a temporary file with `data`; returns its path."""
         path = self.path()
         self._fill(path, data, attribute, durable=durable)
         return path
@@ -64,7 +64,7 @@ class Scratch:
         self._posix.close(fd)
 
     def share(self, name: str, attribute: bytes, *, durable: bool) -> str:
-        """A new name for the file `name`, which stays where it is."""
+        """Link or copy the file `name` to a temporary path, which is returned."""
         path = self.path()
         self._share(name, path, attribute, durable=durable)
         return path
@@ -80,7 +80,7 @@ class Scratch:
                 raise
 
     def link(self, name: str, path: str) -> bool:
-        """Link the regular file `name` to `path`; False where this filesystem cannot."""
+        """Link the regular file `name` to `path`; False if that is not possible here."""
         source = self._rooted.path(name)
         self._rooted.check_file(source, self._posix.lstat(source))
         try:
@@ -93,7 +93,7 @@ class Scratch:
 
     @undisturbed
     def link_durable(self, source: str, path: str) -> bool:
-        """Link `source` to `path` when its content is durable; False where links cannot be made."""
+        """Make the content of `source` durable and link it to `path`; False if links are not possible here."""
         while True:
             fd = self._rooted.open_file(source, os.O_RDONLY)
             try:
@@ -104,11 +104,11 @@ class Scratch:
                     return True
             finally:
                 self._posix.close(fd)
-            self._posix.unlink(path)  # replaced between the flush and the link: not the content that was flushed
+            self._posix.unlink(path)  # `source` was replaced after the flush: this content was not flushed
 
     @undisturbed
     def copy(self, name: str, path: str, attribute: bytes | None, *, durable: bool) -> None:
-        """Copy the file `name` to the new file `path`; without `attribute`, the source's own goes along."""
+        """Copy the file `name` to the new file `path`; `attribute` None: with the source's."""
         source = self._rooted.open_file(name, os.O_RDONLY)
         try:
             target = self._posix.open(path, CREATE)
@@ -128,7 +128,7 @@ class Scratch:
             self._posix.close(source)
 
     def build(self, files: list[tuple[str, Publication]], *, durable: bool) -> str:
-        """A new folder with all `files`, each under the given name relative to it."""
+        """Create a temporary folder with `files`, each under the given name relative to it; returns its path."""
         path = self.path()
         self._posix.mkdir(path)
         try:
@@ -152,22 +152,22 @@ class Scratch:
         return path
 
     def link_new(self, temporary: str, path: str) -> bool:
-        """Give a temporary file the name `path`; False if that is taken."""
+        """Link a temporary file to `path`; False if `path` exists."""
         try:
             self._posix.link(temporary, path)
         except FileExistsError:
-            # A network filesystem may repeat a call whose reply was lost, and then meets its own success.
+            # A network filesystem may repeat a call whose reply was lost, and then find its own link.
             return self._posix.lstat(temporary).st_nlink == 2
         return True
 
     def remove(self, path: str) -> None:
-        """Remove a temporary file; one that is left is only litter, so an error is not reported."""
+        """Remove a temporary file. Errors are ignored: one that remains is harmless."""
         with suppress(OSError):
             self._posix.unlink(path)
 
 
 def erase(rooted: Rooted, path: str) -> None:
-    """Delete a file, link or folder with all in it; links are removed, not followed. Absence is no error."""
+    """Delete a file, a link, or a folder with everything in it; links are not followed. No error if absent."""
     status = rooted.look(path)
     if status is None:
         return

@@ -1,4 +1,4 @@
-"""Reading what a user names as a source: a local file or any URL that fsspec knows."""
+"""Opens a source that a user names: a local file, or any URL that fsspec knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from wal.storage.posix import NO_BLOCK, Posix
 
 
 def local_path(url: str) -> str | None:
-    """The path that a plain path or a `file://` or `local://` URL names; None for the URL of something else."""
+    """The path of a plain path or a `file://` or `local://` URL; None for any other URL. Raises ValueError for a file
+    URL with another host."""
     scheme, separator, rest = url.partition("://")
     if not separator or not scheme.replace("+", "").isalnum():
         return url
@@ -23,11 +24,11 @@ def local_path(url: str) -> str | None:
         return rest
     if scheme.lower() != "file":
         return None
-    from urllib.parse import unquote, urlsplit  # late: hardly anybody writes a local path as a URL
+    from urllib.parse import unquote, urlsplit  # imported here: a local path is rarely a URL
 
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"a file URL names no other host: {url!r}")
+        raise ValueError(f"a file URL cannot name another host: {url!r}")
     return unquote(parts.path)
 
 
@@ -37,16 +38,16 @@ def open_source(
     storage_options: Mapping[str, Any] | None = None,
     posix: Posix | None = None,
 ) -> BinaryIO:
-    """Open a source for reading. Its bytes are the caller's: links are followed, and nothing about it is changed.
+    """Open a source for reading. Links are followed; the source is not changed.
 
-    Raises FileNotFoundError, IsADirectoryError, and UnsafePathError for FIFOs, sockets and devices, which could
-    block for ever and are never opened.
+    Raises FileNotFoundError, IsADirectoryError, and UnsafePathError for FIFOs, sockets and devices: opening one could
+    block for ever.
     """
     text = os.fspath(source)
     path = local_path(text)
     if path is not None:
         return _open_local(path, posix or Posix())
-    import fsspec  # late: it takes 65 ms, and local sources do not need it
+    import fsspec  # imported here: it takes 65 ms, and local sources do not need it
 
     filesystem, remote = fsspec.core.url_to_fs(text, **(storage_options or {}))
     return cast(BinaryIO, filesystem.open(remote, "rb"))
@@ -73,9 +74,9 @@ def _check(path: str, status: os.stat_result) -> None:
 
 
 def list_source(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
-    """The files below a directory, as (relative name with `/`, source), sorted; None if the source is no directory.
+    """The files below a directory, as (relative name with `/`, source), sorted; None if it is not a directory.
 
-    Raises UnsafePathError for a link or special file inside: what a link leads to is not the directory's content.
+    Raises UnsafePathError for a link or special file in it: the target of a link is not the directory's content.
     """
     text = os.fspath(source)
     path = local_path(text)

@@ -1,27 +1,27 @@
-"""A folder on HDFS, reached through WebHDFS, as `Storage`.
+"""A folder on HDFS as `Storage`, accessed through WebHDFS.
 
-Guarantees beyond those of `base`, seen on HDFS 3.3.6:
+Guarantees beyond those of `base`, observed on HDFS 3.3.6:
 
-- Every new file is created under the scratch folder and renamed into place; nobody sees a part of it. A rename is
-  atomic, ordered and in the NameNode's journal when it is acknowledged, so `sync` has nothing to do.
-- `create` is a rename that refuses an existing name: one winner among all hosts. Its answer is true to the file that
-  stands there, also if the reply was lost (see `webhdfs_scratch`).
-- What is read is one file of one identity: `read` gives content and attribute of the same file, `open` never goes on in
-  another one's content.
-- The fence holds for every operation of a view but `stage`: once its folder was moved away, each raises and changes
-  nothing, including `create`, `make_folder` and `erase`. One step is guarded by a look only, see
-  `webhdfs_scratch.Scratch`: the attribute of a folder that exists.
+- Every new file is created in the scratch folder and renamed into place; nobody sees a part of it. A rename is atomic,
+  ordered and in the NameNode's journal when it is acknowledged, so `sync` does nothing.
+- `create` is a rename that refuses an existing name: one winner among all hosts. Its result is correct even if the
+  reply was lost (see `webhdfs_scratch`).
+- A read is of one file of one identity: `read` returns content and attribute of the same file, and `open` never
+  continues with the content of another.
+- The fence holds for every operation of a view except `stage`: once its folder was moved away, each raises and changes
+  nothing, including `create`, `make_folder` and `erase`. Setting the attribute of a folder that exists is only checked
+  beforehand, see `webhdfs_scratch.Scratch._mark`.
 
-Not promised:
+Not guaranteed:
 
 - Power loss: acknowledged names and attributes are in the NameNode's journal, acknowledged content was fsynced by the
-  data nodes (SYNC_BLOCK, which Hadoop before 2.8 does not know). No power cut was tried.
+  data nodes (SYNC_BLOCK, which Hadoop before 2.8 does not know). No power loss was tested.
 - HDFS has no compare-and-set: `publish` replaces whatever is there, and the last one wins.
-- An `open` file that is replaced or removed can be read to the end only if it has one chunk; else OSError says so.
+- An `open` file that is replaced or removed can be read to the end only if it has one chunk; else it raises OSError.
 - HDFS has no links: staged content is copied through this process. There are no locks and no random writes.
-- After a TimeoutError or ConnectionError of `set_aside`, `make_folder` or `erase` it may still be done. `create`,
-  `publish` and `publish_folder` make sure before they raise, or say "unknown".
-- Rights are HDFS's. Standby and safe-mode NameNodes are errors that say so; there is no failover to another one.
+- After a TimeoutError or ConnectionError, `set_aside`, `make_folder` or `erase` may still take effect. `create`,
+  `publish` and `publish_folder` find out before they raise, or report "unknown".
+- Permissions are HDFS's. A NameNode that is a standby or in safe mode is reported as an error; there is no failover.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class WebHdfsStorage(HdfsReading):
 
     @staticmethod
     def make_root(url: str, options: Mapping[str, Any] | None = None) -> None:
-        """Create the root folder and its parents; no error if it exists. For whoever creates a tree."""
+        """Create the root folder and its parents; no error if it exists."""
         client = Client(address := parse(url, options or {}))
         try:
             client.make_folder(address.path)
@@ -134,7 +134,7 @@ class WebHdfsStorage(HdfsReading):
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
         path = self._place(name)
         relative = [(below(name, file.name), file) for file in files]
-        if self._client.status(path) is not None:  # the rename would find it too, but after all the copying
+        if self._client.status(path) is not None:  # the rename would find out too, but only after copying
             return False
         return self._scratch.place(self._scratch.build(relative), path, replace=False)
 
@@ -143,7 +143,7 @@ class WebHdfsStorage(HdfsReading):
         status = self._client.status(path)
         if status is None:
             return None
-        if self._fenced:  # through the fence first: where it goes then is no name of the tree
+        if self._fenced:  # through the fence first: the second rename touches no name of the tree
             taken = self._scratch.take(path, status)
             if taken is None:
                 return None
@@ -158,7 +158,7 @@ class WebHdfsStorage(HdfsReading):
         self._scratch.make_folder(path, attribute)
 
     def stage(self, name: str) -> StagedFile:
-        """See `Storage.stage`. The name is looked at now and taken with the first chunk: a second writer of the same
+        """See `Storage.stage`. The name is checked now and taken with the first chunk, so a second writer of the same
         name may get FileExistsError only then."""
         path = self._place(name)
         if self._client.status(path) is not None:
@@ -166,7 +166,7 @@ class WebHdfsStorage(HdfsReading):
         return HdfsStagedFile(self._client, path, attributes=self._attributes)
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
-        """See `Storage.stage_existing`. HDFS has no links, so nothing is shared: a copy."""
+        """See `Storage.stage_existing`. Always a copy, since HDFS has no links."""
         path = self._place(name)
         status, _ = self._file(source)
         attribute = self._client.attribute(status.path) if self._attributes else None
@@ -176,7 +176,7 @@ class WebHdfsStorage(HdfsReading):
             raise FileExistsError(errno.EEXIST, "the name is taken", path)
 
     def sync_folder(self, name: str) -> None:
-        """Nothing to do, but to say that the folder is there: entries are durable when they are acknowledged."""
+        """Only checks that the folder exists: entries are durable when they are acknowledged."""
         path = self._path(name)
         status = self._client.status(path)
         if status is None:
@@ -185,7 +185,7 @@ class WebHdfsStorage(HdfsReading):
             raise NotADirectoryError(errno.ENOTDIR, "is a file", path)
 
     def sync(self, touched: Iterable[str]) -> None:
-        """Nothing to do: see the module's docstring for what an acknowledgement means."""
+        """Does nothing: see the module's docstring for what an acknowledgement means."""
 
     def erase(self, name: str) -> None:
         path = self._place(name)
@@ -211,7 +211,7 @@ class WebHdfsStorage(HdfsReading):
         raise UnsupportedError(f"{self.url} has folders, not versions")
 
     def fenced(self, folder: str) -> WebHdfsStorage:
-        """See `Storage.fenced`. How the folder is kept from being made again: `webhdfs_scratch.Scratch`."""
+        """See `Storage.fenced`, and `webhdfs_scratch.Scratch` for why the folder is never made again."""
         check_name(folder)
         view = copy.copy(self)
         view._scratch = self._scratch.fenced(folder)
@@ -219,7 +219,7 @@ class WebHdfsStorage(HdfsReading):
         return view
 
     def retire(self, folder: str, aside: str) -> None:
-        """See `Storage.retire`. Its name is all that leads to a folder of HDFS."""
+        """See `Storage.retire`. A rename is enough, since HDFS has no handles on folders."""
         self.set_aside(folder, aside)
 
     # --- for the append log ----------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class WebHdfsStorage(HdfsReading):
 
 
 def _examine(client: Client, address: Address, clock: Clock) -> bool:
-    """Whether the root keeps attributes. Raises what the constructor says."""
+    """Whether the root keeps attributes. Raises as the constructor does."""
     root = client.status(address.path)
     if root is None:
         raise FileNotFoundError(errno.ENOENT, "no such folder on HDFS", address.url)

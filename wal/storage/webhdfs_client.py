@@ -1,11 +1,10 @@
-"""A driver for WebHDFS over fsspec's: one method for one operation, every reply and its boolean checked.
+"""A driver for WebHDFS on top of fsspec's: one method for each operation, with every reply and its boolean checked.
 
-What fsspec's own methods would do instead, each of which was seen to lose or to tear data: `mv` and `rm` ignore
-`{"boolean": false}`, files are created with overwrite=true and filled while others see them, content is read by length
-first and then in ranges without a look at the status, and nothing has a time-out. Used of it are `_call`
-(authentication, quoting) and its session.
+fsspec's own methods can lose or tear data: `mv` and `rm` ignore `{"boolean": false}`, files are created with
+overwrite=true and filled while others see them, content is read by length first and then in ranges without a check of
+the status, and there are no time-outs. So only its `_call` (authentication, quoting) and its session are used.
 
-Operations that only read are sent a second time if the connection was lost; no other is ever sent twice.
+Operations that only read are sent a second time if the connection was lost; no other operation is sent twice.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ _BINARY = {"Content-Type": "application/octet-stream"}
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What stands under a path."""
+    """What a path refers to."""
 
     kind: Kind
     size: int  # bytes; 0 for folders
-    identity: int  # HDFS's number of this very file or folder, never used again
+    identity: int  # HDFS's number of the file or folder, never reused
 
     @property
     def path(self) -> str:
-        """A path that leads to this very object, under whatever name it goes, until it is deleted or replaced."""
+        """A path to this object, whatever its name, until it is deleted or replaced."""
         return f"/.reserved/.inodes/{self.identity}"
 
 
 class Client:
-    """One NameNode. Safe for threads and across forks: no two requests share a filesystem at the same time, and a
-    forked child uses none of its parent's."""
+    """Requests to one NameNode. Safe for threads and forks: no two requests share a filesystem at the same time, and
+    a forked child uses none of its parent's."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._secrets = address.secrets()
         self._process = os.getpid()
-        self._idle: list[Any] = []  # filesystems that no request is using; list.pop and append are atomic
-        self.requests = 0  # HTTP requests sent so far, for tests and measurements; threads may lose a count
+        self._idle: list[Any] = []  # filesystems that no request uses; list.pop and append are atomic
+        self.requests = 0  # HTTP requests sent so far, for tests and measurements; not exact with threads
 
     def close(self) -> None:
         """Close this process's connections. Those that a fork inherited belong to the parent."""
@@ -64,7 +63,7 @@ class Client:
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def status(self, path: str) -> Status | None:
-        """What stands under `path`; None if nothing, or if a folder on the way is none."""
+        """What `path` refers to; None if nothing, or if a segment of it is a file."""
         try:
             reply = self._read("GETFILESTATUS", path)
         except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +76,7 @@ class Client:
         return float(_field(reply, path, "FileStatus")["modificationTime"]) / 1000
 
     def list(self, path: str) -> list[tuple[str, Status]]:
-        """Names and what they are; a file lists itself under the name "". Raises FileNotFoundError."""
+        """The entries of a folder; a file lists itself under the name "". Raises FileNotFoundError."""
         found = _field(self._read("LISTSTATUS", path), path, "FileStatuses")
         return [(item["pathSuffix"], _status(item)) for item in found["FileStatus"]]
 
@@ -100,12 +99,12 @@ class Client:
         return True
 
     def download(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """A file's content, or `length` bytes of it from `offset`, which lies inside. Raises FileNotFoundError."""
+        """A file's content, or `length` bytes from `offset`, which must be inside. Raises FileNotFoundError."""
         ranges = {} if length is None else {"offset": offset, "length": length}
 
         def run() -> bytes:
             reply = self._call("OPEN", "get", path, redirect=False, **ranges)
-            if "Location" in reply.headers:  # a gateway may answer at once
+            if "Location" in reply.headers:  # a gateway may send the content at once
                 reply = self._follow("GET", reply, path)
             content: bytes = reply.content
             return content
@@ -120,10 +119,10 @@ class Client:
             raise OSError(errno.EIO, "the folder was not made, and HDFS does not say why", path)
 
     def rename(self, source: str, target: str, *, replace: bool) -> None:
-        """Atomic. `replace`: a file takes the place of a file; else an existing target is an error.
+        """Rename, atomic. `replace`: a file may replace a file; else an existing target is an error.
 
-        Raises FileNotFoundError for a missing source and for a missing parent of the target alike, FileExistsError,
-        OSError for a target of another kind. After any error but these it is unknown whether it was done.
+        Raises FileNotFoundError for a missing source or a missing parent of the target, FileExistsError, OSError for a
+        target of another kind. After any other error the outcome is unknown.
         """
         # With options HDFS raises instead of answering false, and never moves *into* a folder that exists.
         options = "OVERWRITE" if replace else "NONE"
@@ -132,27 +131,27 @@ class Client:
             raise OSError(errno.EPROTO, "this server ignores the options of RENAME", source)
 
     def knows_rename_options(self, path: str) -> bool:
-        """Whether RENAME refuses as it must, asked with a `path` that is not there. A gateway that ignores the options
-        (HttpFS) would say yes to every rename, and move things into folders."""
+        """Whether RENAME honours its options, tested with a `path` that does not exist. A gateway that ignores them
+        (HttpFS) acknowledges every rename, and moves the source into an existing folder."""
         try:
             self.rename(path, f"{path}.renamed", replace=False)
         except FileNotFoundError:
             return True
         except OSError as error:
-            return error.errno != errno.EPROTO  # no right to write, safe mode: no verdict, and no danger
+            return error.errno != errno.EPROTO  # no permission to write, or safe mode: unknown, but harmless
         return False
 
     def delete(self, path: str) -> bool:
-        """Delete a file, or a folder with all in it; False if there was nothing."""
+        """Delete a file, or a folder with everything in it; False if there was nothing."""
         return self._boolean(self._call("DELETE", "delete", path, recursive="true"), path)
 
     def create(self, path: str, content: bytes | Iterable[bytes], *, parents: bool) -> None:
-        """A new file; others see it grow. Parts are sent as they come, in one request. When it returns, the data nodes
-        have written and fsynced all of it (SYNC_BLOCK). `parents`: missing ones are made, else FileNotFoundError.
+        """Create a file; others see it grow. Parts are sent as they come, in one request. When it returns, the data
+        nodes have written and fsynced all of it (SYNC_BLOCK). `parents`: make missing ones, else FileNotFoundError.
 
         Raises FileExistsError, NotADirectoryError, and any OSError of the parts.
         """
-        # Not left to the HTTP library to follow, which would send the content to the NameNode first.
+        # The redirect is followed here: the HTTP library would send the content to the NameNode first.
         flag = "true" if parents else "false"
         flags = {"overwrite": "false", "createflag": "CREATE,SYNC_BLOCK", "createparent": flag}
         reply = self._call("CREATE", "put", path, redirect=False, **flags)
@@ -161,7 +160,7 @@ class Client:
         self._follow("PUT", reply, path, content if isinstance(content, bytes) else _guarded(content))
 
     def set_attribute(self, path: str, value: bytes, *, replace: bool = False) -> None:
-        """Attach the attribute. `replace`: there may be one already."""
+        """Attach the attribute. `replace`: replace an existing one."""
         flag = "CREATE,REPLACE" if replace else "CREATE"
         pairs = {"xattr.name": ATTRIBUTE, "xattr.value": f"0x{value.hex()}", "flag": flag}
         self._call("SETXATTR", "put", path, **pairs)
@@ -196,7 +195,7 @@ class Client:
             failure = translate_reply(refused.status, refused.body, path, self._secrets)
         except _PartError as broken:
             failure = broken.error
-        raise failure  # outside of the handlers, so that it does not carry the original, which quotes the URL
+        raise failure  # outside the handlers, so without the original as context: it quotes the URL
 
     @contextmanager
     def _filesystem(self) -> Iterator[Any]:
@@ -220,7 +219,7 @@ class Client:
 
 
 class _Refused(Exception):
-    """A reply with an error status, on its way out of fsspec's `_call`, which would drop the exception's class."""
+    """Carries a reply with an error status out of fsspec's `_call`, which would drop the server's exception class."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -234,7 +233,7 @@ def _refuse(reply: Any, **options: Any) -> None:
 
 
 class _PartError(Exception):
-    """An OSError of the parts that are sent, on its way through the HTTP library, which would take it for its own."""
+    """Carries an OSError of the source of parts through the HTTP library, which would treat it as its own."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
@@ -251,7 +250,7 @@ def _guarded(parts: Iterable[bytes]) -> Iterator[bytes]:
 def _twice(run: Callable[[], T]) -> T:
     with suppress(ConnectionError):
         return run()
-    return run()  # outside of a handler: the first error is no cause of the second
+    return run()  # outside the handler: the first error is not the context of the second
 
 
 def _field(reply: Any, path: str, name: str) -> Any:

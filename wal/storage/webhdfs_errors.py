@@ -1,7 +1,7 @@
-"""What WebHDFS and the HTTP library below it say, turned into errors of the operating system's kind, in one place.
+"""Translates errors of WebHDFS and of the HTTP library to OSError.
 
 No message holds a URL's query, a token or a password, and no translated error keeps the original as its cause: the
-HTTP library's own messages quote the query, where a delegation token travels.
+HTTP library's messages quote the query, which may hold a delegation token.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-# Names of server-side exceptions, without their packages.
+# Java exceptions of the server, by class name without package.
 _CLASSES: dict[str, tuple[type[OSError], int]] = {
     "FileNotFoundException": (FileNotFoundError, errno.ENOENT),
     "FileAlreadyExistsException": (FileExistsError, errno.EEXIST),
@@ -37,20 +37,20 @@ _STATES = {
 
 
 class RemoteError(OSError):
-    """The server answered, and refused or failed; `exception` is the class that it named, "" if it named none."""
+    """The server answered with an error; `exception` is the name of its Java class, "" if unknown."""
 
     exception: str = ""
 
 
 def translate_reply(status: int, body: bytes, path: str, secrets: Collection[str]) -> OSError:
-    """The error that a reply with an HTTP status of 400 or more means for `path`."""
+    """The error for a reply with an HTTP status of 400 or more, about `path`."""
     exception, message = _remote_exception(body)
     message = _hide(message, secrets)
     if exception in _STATES:
         return _remote(errno.EAGAIN, f"{_STATES[exception]} ({message})", path, exception)
-    if "(is not a directory)" in message:  # arrives as AccessControlException, too
+    if "(is not a directory)" in message:  # may arrive as AccessControlException
         return NotADirectoryError(errno.ENOTDIR, message, path)
-    if "name limit of" in message:  # from a DataNode it comes without its class
+    if "name limit of" in message:  # a DataNode sends it without its class
         return _remote(errno.ENAMETOOLONG, message, path, exception)
     if exception in _CLASSES:
         kind, number = _CLASSES[exception]
@@ -65,7 +65,7 @@ def translate_reply(status: int, body: bytes, path: str, secrets: Collection[str
 
 
 def translate_failure(error: Exception, path: str, secrets: Collection[str]) -> OSError:
-    """The error that an exception of `requests` means for `path`: no, or only a part of, a reply arrived."""
+    """The error for an exception of `requests`, about `path`: no reply arrived, or only a part of one."""
     import requests
 
     if isinstance(error, requests.ConnectTimeout):
@@ -73,14 +73,14 @@ def translate_failure(error: Exception, path: str, secrets: Collection[str]) -> 
     if isinstance(error, requests.Timeout):
         return TimeoutError(errno.ETIMEDOUT, "no answer within the time allowed", path)
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        if "timed out" in str(error):  # a time-out while the body is read has no class of its own
+        if "timed out" in str(error):  # a time-out while reading the body has no class of its own
             return TimeoutError(errno.ETIMEDOUT, "the answer stopped for longer than is allowed", path)
         return ConnectionError(errno.ECONNRESET, f"the connection was refused or lost ({_reason(error)})", path)
     return OSError(errno.EIO, _hide(f"the HTTP request failed: {type(error).__name__}", secrets), path)
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause that the system named: the library's own texts quote URLs."""
+    """The innermost cause with a message of the operating system: the library's own messages quote URLs."""
     seen: BaseException | None = error
     reason = type(error).__name__
     while seen is not None:
@@ -91,7 +91,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _remote_exception(body: bytes) -> tuple[str, str]:
-    """Class and message, without the Java stack trace that follows it; empty if the body holds none."""
+    """(class, message without the Java stack trace); empty strings if the body holds no exception."""
     try:
         described: Any = json.loads(body)["RemoteException"]
         exception, message = str(described["exception"]), str(described["message"])

@@ -1,4 +1,4 @@
-"""Files on HDFS that are read in parts, with no more than a chunk of them in memory."""
+"""Reads files on HDFS in chunks, one of them in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, BinaryIO, cast
 
 from wal.storage.webhdfs_client import Client, Status
 
-CHUNK = 4 << 20  # bytes; a request each, and a read of it takes about 30 ms
+CHUNK = 4 << 20  # bytes of one request, which takes about 30 ms
 
 
 def open_reader(client: Client, status: Status, path: str) -> BinaryIO:
-    """The file that `status` describes, pinned: see `Reader`. `path` is its name in messages."""
+    """The file that `status` describes, even if it is renamed: see `Reader`. `path`: for messages."""
     first = download(client, status, path, 0, min(CHUNK, status.size))
     return cast(BinaryIO, io.BufferedReader(Reader(client, status, path, first), 1 << 16))
 
 
 def download(client: Client, status: Status, path: str, offset: int, length: int) -> bytes:
-    """Exactly `length` bytes of this very file. Raises OSError (ESTALE) if it is gone, OSError if bytes are missing."""
+    """Exactly `length` bytes of the file. Raises OSError with ESTALE if it is gone, OSError if bytes are missing."""
     if not length:
         return b""
     try:
@@ -32,23 +32,23 @@ def download(client: Client, status: Status, path: str, offset: int, length: int
 
 
 def chunks(client: Client, status: Status, path: str) -> Iterator[bytes]:
-    """All of the file, in parts; an empty file has none."""
+    """The file's content in chunks; none for an empty file."""
     for offset in range(0, status.size, CHUNK):
         yield download(client, status, path, offset, min(CHUNK, status.size - offset))
 
 
 class Reader(io.RawIOBase):
-    """A file by its number, not by its name: what replaces it is never read. HDFS drops a file that was replaced at
-    once, so what was not read until then raises OSError. The first chunk was read at opening: a file of one chunk, as
-    almost every small one is, stays readable whatever happens to it.
+    """Reads a file by its number, not by its name, so it never reads a replacement. HDFS drops a replaced file at once;
+    reading more of it then raises OSError. The first chunk is read on opening, so a file of one chunk stays readable
+    whatever happens to it.
     """
 
     def __init__(self, client: Client, status: Status, path: str, first: bytes) -> None:
         self._client = client
         self._status = status
         self._path = path
-        self._chunk = first  # what was read last
-        self._start = 0  # where it lies in the file
+        self._chunk = first  # the last chunk read
+        self._start = 0  # its offset in the file
         self._position = 0
 
     @property
@@ -87,7 +87,7 @@ class Reader(io.RawIOBase):
         return b"".join(parts)
 
     def _part(self, length: int) -> memoryview:
-        """Up to `length` bytes at the position; none only at the end."""
+        """Up to `length` bytes at the position; empty only at the end."""
         left = self._status.size - self._position
         if left <= 0 or not length:
             return memoryview(b"")

@@ -1,4 +1,4 @@
-"""The reading half of the WebHDFS storage: whatever is read is one file of one identity."""
+"""The reading half of the WebHDFS storage: each read is of one file of one identity."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wal.storage.webhdfs_client import Client, Status
 from wal.storage.webhdfs_files import open_reader
 from wal.storage.webhdfs_url import Address, check_name
 
-_TURNS = 20  # how often a read starts again because the file was replaced in the middle
+_TURNS = 20  # attempts of a read during which the file is replaced
 
 
 class HdfsReading:
-    """A root and what can be asked of it. Methods are those of `Storage`."""
+    """The reading methods of `Storage` for one root."""
 
     def __init__(self, client: Client, address: Address, *, attributes: bool) -> None:
         self._client = client
@@ -36,8 +36,8 @@ class HdfsReading:
                 data = self._client.download(status.path) if status.size else b""
                 attribute = self._client.attribute(status.path) if self._attributes else None
             except FileNotFoundError:
-                continue  # replaced since: content and attribute must be of one file
-            if len(data) == status.size:  # else somebody appends to it by hand
+                continue  # replaced: content and attribute must be of one file
+            if len(data) == status.size:  # otherwise another program appends to it
                 return Stored(data, attribute)
         raise OSError(errno.EBUSY, f"changed {_TURNS} times while it was read", path)
 

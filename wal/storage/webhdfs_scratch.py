@@ -1,8 +1,8 @@
-"""Temporary files and folders on HDFS: made whole out of sight, then renamed into place.
+"""Temporary files and folders on HDFS: completed in the scratch folder, then renamed into place.
 
-Whether a rename was done is decided by identity: HDFS numbers every file and folder, never uses a number again, and a
-rename keeps it. So whoever knows the number of his temporary file can tell, whatever happened to the reply, whether
-what stands under the target's name is his.
+Whether a rename took effect is decided by identity: HDFS numbers every file and folder, never reuses a number, and a
+rename keeps it. So a process that knows the number of its temporary file can tell, even after a lost reply, whether
+the target is that file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wal.storage.webhdfs_client import Client, Status
 from wal.storage.webhdfs_files import chunks
 from wal.storage.webhdfs_url import Address, check_name
 
-_TURNS = 8  # how often a missing parent is made, when others remove it
+_TURNS = 8  # how often a missing parent is made again when others remove it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Temporary:
 
 
 class Scratch:
-    """The folder for temporary names, and everything that goes from there into its place.
+    """The folder for temporary names, and the renames from there into place.
 
     With a `fence`, a folder that is never made here, each change of the tree is a rename out of or into the fence.
     Files are created in it with createparent=false, which HDFS honours (3.3.6: FileNotFoundException, and no folder
-    appears). There is no such flag for folders: MKDIRS would make a fence anew that a successor has moved away. So
+    appears). There is no such flag for folders: MKDIRS would make a fence again that a successor has moved away. So
     folders are built in the ordinary scratch folder and enter the fence by a rename, which does not make parents.
     """
 
@@ -49,12 +49,12 @@ class Scratch:
         self._fence = None if fence is None else address.join(fence)
 
     def fenced(self, fence: str) -> Scratch:
-        """The same with a fence."""
+        """The same folder, with a fence."""
         folder = self._folder.removeprefix(self._address.join("")).lstrip("/")
         return Scratch(self._client, self._address, self._clock, folder, attributes=self._attributes, fence=fence)
 
     def path(self) -> str:
-        """A path that nobody else uses, in the fence if there is one."""
+        """A new temporary path, in the fence if there is one."""
         return f"{self._fence or self._folder}/{self._token()}"
 
     def _token(self) -> str:
@@ -63,7 +63,7 @@ class Scratch:
     # --- making ----------------------------------------------------------------------------------------------------
 
     def write(self, content: bytes | Staged, attribute: bytes | None) -> Temporary:
-        """A new file."""
+        """Create a temporary file."""
         path = self.path()
         try:
             self._fill(path, content, attribute, parents=self._fence is None)
@@ -73,7 +73,7 @@ class Scratch:
             raise
 
     def _fill(self, path: str, content: bytes | Staged, attribute: bytes | None, *, parents: bool) -> None:
-        """A new file under `path`; what fails leaves a part of it there."""
+        """Create the file `path`; an error may leave a part of it."""
         if isinstance(content, Staged):
             self._client.create(path, chunks(self._client, *self._source(content.name)), parents=parents)
         else:
@@ -93,11 +93,11 @@ class Scratch:
         return status, path
 
     def build(self, files: Sequence[tuple[str, Publication]]) -> Temporary:
-        """A new folder with all `files`, each under the given name relative to it."""
+        """Create a temporary folder with `files`, each under the given name relative to it."""
         path = f"{self._folder}/{self._token()}"
         try:
-            # Made once, and never again in passing: if somebody clears the scratch folder meanwhile, what comes after
-            # must fail, lest a part of the files be published.
+            # Folders are made here only, not again with each file: if someone clears the scratch folder in between, the
+            # next step must fail, so that no part of the files is published.
             below = {relative.rpartition("/")[0] for relative, _ in files} - {""}
             for folder in sorted(below) if files else [""]:
                 self._client.make_folder(f"{path}/{folder}".rstrip("/"))
@@ -116,7 +116,7 @@ class Scratch:
         return Temporary(path, status.identity)
 
     def _enter(self, built: Temporary) -> Temporary:
-        """Move a folder that was built into the fence, if there is one. Raises FileNotFoundError if it is gone."""
+        """Move a finished folder into the fence, if there is one. Raises FileNotFoundError if the fence is gone."""
         if self._fence is None:
             return built
         path = f"{self._fence}/{self._token()}"
@@ -126,10 +126,10 @@ class Scratch:
     # --- placing -----------------------------------------------------------------------------------------------------
 
     def place(self, temporary: Temporary, target: str, *, replace: bool) -> bool:
-        """Rename into place, making missing parents. False: another has the name (never with `replace`).
+        """Rename into place, making missing parents. False: the name is taken (never with `replace`).
 
-        Either way the temporary name is gone afterwards. Raises IsADirectoryError, NotADirectoryError; any other
-        error says that nothing was done, unless it says that it is unknown.
+        Either way the temporary name is gone afterwards. Raises IsADirectoryError, NotADirectoryError. After any other
+        error nothing was done, unless its message says that this is unknown.
         """
         for _ in range(_TURNS):
             try:
@@ -144,7 +144,7 @@ class Scratch:
         raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", target)
 
     def _made_parents(self, temporary: Temporary, target: str) -> bool:
-        """Make the target's parents; False if it is the temporary name that is missing."""
+        """Make the target's parents; False if the temporary name itself is missing."""
         try:
             if self._client.status(temporary.path) is None:
                 return False
@@ -155,9 +155,9 @@ class Scratch:
         return True
 
     def _settle(self, temporary: Temporary, target: str, error: OSError, *, replace: bool) -> bool:
-        """Find out whether a rename that ended in `error` was done, after making sure that it no longer can be."""
+        """Find out whether a rename that ended with `error` took effect, after making sure that it no longer can."""
         try:
-            # First of all: a rename that is still under way finds no source then.
+            # This comes first: a rename still in progress then finds no source.
             if self._unlink(temporary.path) and isinstance(error, FileExistsError):
                 return False
             found = self._client.status(target)
@@ -174,15 +174,15 @@ class Scratch:
         return False
 
     def _unlink(self, path: str) -> bool:
-        """Delete a temporary name; whether this call found it there."""
+        """Delete a temporary name; returns whether this call certainly deleted it."""
         try:
             return self._client.delete(path)
         except (ConnectionError, TimeoutError):
-            self._client.delete(path)  # it may be the first one that did it: no proof of anything
+            self._client.delete(path)  # either call may have deleted it
             return False
 
     def make_folder(self, path: str, attribute: bytes | None = None) -> None:
-        """A folder and its parents. Raises NotADirectoryError; FileNotFoundError if the fence is gone."""
+        """Make a folder and its parents. Raises NotADirectoryError; FileNotFoundError if the fence is gone."""
         if not self._attributes:
             attribute = None
         if self._fence is None:
@@ -202,8 +202,8 @@ class Scratch:
         raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", path)
 
     def _mark(self, path: str, attribute: bytes | None) -> None:
-        """Set the attribute of a folder that exists. The one step that no rename can fence: the fence is looked at
-        before, and the folder is named by its number, so that no other that took its place is marked."""
+        """Set the attribute of a folder that exists. The one step that no rename can fence: the fence is checked just
+        before, and the folder is named by its number, so that a replacement is never marked."""
         if attribute is None:
             return
         folder = self._identify(path)
@@ -212,7 +212,7 @@ class Scratch:
         self._client.set_attribute(Status(Kind.FOLDER, 0, folder.identity).path, attribute, replace=True)
 
     def _missing(self, path: str) -> tuple[str | None, str]:
-        """The topmost folder of `path` that is missing, None if none is, and what comes below it."""
+        """(the topmost missing folder of `path`, None if none is missing; the rest of `path` below it)."""
         top, at = None, path
         while (status := self._client.status(at)) is None:
             top, at = at, at.rpartition("/")[0] or "/"
@@ -221,7 +221,7 @@ class Scratch:
         return top, path[len(top) :] if top else ""
 
     def _placed_shell(self, top: str, below: str, attribute: bytes | None) -> bool:
-        """Bring the empty folders `below` under `top` through the fence; False if `top` exists by now."""
+        """Create `top`, with the empty folders `below` in it, through the fence; False if `top` exists by now."""
         shell = f"{self._folder}/{self._token()}"
         self._client.make_folder(shell + below)
         try:
@@ -240,8 +240,7 @@ class Scratch:
     # --- removing ----------------------------------------------------------------------------------------------------
 
     def take(self, path: str, status: Status) -> Temporary | None:
-        """Rename what stands under `path` to a temporary name; None if it is gone. Raises FileNotFoundError if the
-        fence is."""
+        """Rename `path` to a temporary name; None if it is gone. Raises FileNotFoundError if the fence is gone."""
         temporary = Temporary(self.path(), status.identity)
         return temporary if self.move(path, temporary.path, status) else None
 
@@ -263,8 +262,8 @@ class Scratch:
         return True
 
     def move_aside(self, source: str, target: str, status: Status) -> str | None:
-        """Rename `source` to `target`, with a number if that is taken; the number's part of the name. None if `source`
-        is gone. Missing parents are made."""
+        """Rename `source` to `target`, with a number added if that is taken; returns what was added to the name, None
+        if `source` is gone. Missing parents are made."""
         number, made = 0, 0
         while True:
             ending = f".{number}" if number else ""
@@ -279,6 +278,6 @@ class Scratch:
                 made += 1
 
     def remove(self, path: str) -> None:
-        """Delete a temporary name; one that is left is only litter, so an error is not reported."""
+        """Delete a temporary name. Errors are ignored: one that remains is harmless."""
         with suppress(OSError):
             self._client.delete(path)

@@ -1,4 +1,4 @@
-"""fsspec's WebHDFS filesystem with what it lacks: time-outs for every request."""
+"""fsspec's WebHDFS filesystem with time-outs for every request, which it lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from wal.storage.webhdfs_url import Address
 
 
 def make_filesystem(address: Address) -> Any:
-    """A filesystem with connections of its own. Imported late: fsspec and requests take 0.1 s."""
+    """A filesystem with connections of its own. Raises UnsupportedError without the package requests.
+
+    Imports are here because fsspec and requests take 0.1 s.
+    """
     try:
         from fsspec.implementations.webhdfs import WebHDFS
         from requests.adapters import HTTPAdapter
@@ -17,7 +20,7 @@ def make_filesystem(address: Address) -> Any:
         raise UnsupportedError("webhdfs:// needs the package requests: pip install 'metatreedb[hdfs]'") from error
 
     class PatientAdapter(HTTPAdapter):
-        """Sends each request once, and does not wait for ever."""
+        """Sends each request once, with time-outs."""
 
         def send(self, *arguments: Any, **options: Any) -> Any:
             options["timeout"] = (address.connect_timeout, address.read_timeout)

@@ -1,4 +1,4 @@
-"""Files on HDFS that are written in parts, with no more than a few chunks of them in memory."""
+"""Writes files on HDFS in parts, with no more than a few chunks in memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from types import TracebackType
 from wal.storage.webhdfs_client import Client
 from wal.storage.webhdfs_files import CHUNK
 
-_LOOK = 0.1  # seconds after which a writer that waits looks whether its upload still lives
+_LOOK = 0.1  # seconds between checks by a waiting writer whether its upload has ended
 
 
 class Upload:
-    """One request whose content comes in parts, from another thread: HDFS fsyncs only what came in the request that
-    created the file, so appending to it is no choice."""
+    """One request, in a thread of its own, whose content arrives in parts. Appending is not possible: HDFS fsyncs only
+    the content of the request that creates the file."""
 
     def __init__(self, client: Client, path: str) -> None:
         self._parts: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
         self._result: Future[None] = Future()
-        # A daemon: an upload that is neither finished nor abandoned must not keep the interpreter from ending.
+        # A daemon: an upload that is neither finished nor abandoned must not keep the interpreter from exiting.
         self._thread = threading.Thread(target=self._run, args=(client, path), daemon=True)
         self._thread.start()
 
     def send(self, part: bytes) -> None:
-        """Raises the error of the upload, if it ended."""
+        """Send a part. Raises the error of the upload if it has ended."""
         if not self._put(part):
             self._result.result()
             raise OSError(errno.EIO, "the upload ended before its content")
 
     def finish(self) -> None:
-        """Wait for the end. Raises the error of the upload."""
+        """End the content and wait. Raises the error of the upload."""
         self._put(None)
         self._result.result()
 
@@ -49,7 +49,7 @@ class Upload:
         try:
             client.create(path, self._received(), parents=True)
         except BaseException as error:  # noqa: BLE001
-            self._result.set_exception(error)  # raised again where it is waited for
+            self._result.set_exception(error)  # raised again by `send` or `finish`
         else:
             self._result.set_result(None)
 
@@ -59,7 +59,7 @@ class Upload:
 
 
 class HdfsStagedFile:
-    """A staged file. Its name is taken when the first chunk is full, or at the end: till then it is in memory."""
+    """A staged file. Its name is taken when the first chunk is full, or by `finish`; until then it is in memory."""
 
     def __init__(self, client: Client, path: str, *, attributes: bool) -> None:
         self._client = client
@@ -71,7 +71,7 @@ class HdfsStagedFile:
         self._closed = False
 
     def write(self, data: bytes | memoryview) -> None:
-        """More content. Raises FileExistsError if another one took the name in the meantime."""
+        """Append content. Raises FileExistsError if another writer has taken the name."""
         if self._closed:
             raise ValueError("the staged file is closed")
         self._buffer += data
@@ -100,14 +100,14 @@ class HdfsStagedFile:
         self._closed = True
         if self._upload is not None:
             self._created = self._ended(self._upload)
-        if self._created:  # else the name may be another's
+        if self._created:  # otherwise the name may be another writer's
             with suppress(FileNotFoundError):
                 self._client.delete(self._path)
 
     @staticmethod
     def _ended(upload: Upload) -> bool:
-        """End an upload that nobody wants any more; whether its file may exist. A connection that is broken off would
-        leave a data node that creates the file whenever it comes to it, perhaps after the deletion."""
+        """End an abandoned upload; returns whether its file may exist. Not by closing the connection: a data node might
+        then create the file later, perhaps after the deletion."""
         try:
             upload.finish()
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""Where a WebHDFS root is: from a URL and options to an address, and from names to paths; pure."""
+"""The address of a WebHDFS root, from a URL and options, and paths of names below it. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 PORT = 9870  # of Hadoop 3; fsspec's default, 50070, is Hadoop 2's
-# What fsspec's WebHDFS takes. It swallows all others, so that a misspelt one would be ignored.
+# The options of fsspec's WebHDFS, which silently ignores all others, even misspelt ones.
 _OPTIONS = frozenset(
     {
         *("user", "password", "token", "proxy_to", "kerberos", "kerb_kwargs"),
@@ -19,7 +19,7 @@ _OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A NameNode, and how to talk to it."""
+    """A NameNode, and the options for connecting to it."""
 
     host: str
     port: int
@@ -30,12 +30,12 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Without user and secrets."""
+        """The URL without user and secrets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"webhdfs://{host}:{self.port}{self.path}"
 
     def secrets(self) -> list[str]:
-        """What no message may show."""
+        """Texts that no message may show."""
         return [str(self.options[name]) for name in ("token", "password") if self.options.get(name)]
 
     def join(self, name: str) -> str:
@@ -47,7 +47,7 @@ def parse(url: str, options: Mapping[str, Any]) -> Address:
     """`webhdfs://host:port/path`, or `webhdfs:///path` with `host` and `port` among the options.
 
     `connect_timeout` (10) and `read_timeout` (60) are seconds; all other options are fsspec's. Raises ValueError for a
-    URL that cannot be a root, TypeError for options that nobody knows.
+    URL that cannot be a root, TypeError for unknown options.
     """
     parts = urlsplit(url)
     rest = dict(options)
@@ -97,7 +97,7 @@ def check_segments(segments: list[str]) -> list[str]:
         if ":" in segment:
             raise ValueError(f"HDFS allows no colon in a name: {segment!r}")
         if segment in (".reserved", ".snapshot"):
-            raise ValueError(f"HDFS keeps this name for itself: {segment!r}")
+            raise ValueError(f"HDFS reserves this name: {segment!r}")
     return segments
 
 

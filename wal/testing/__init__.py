@@ -1,6 +1,6 @@
-"""For testing what stands on `wal.storage`, in this project and in others.
+"""Tools for testing code that uses `wal.storage`, in this project and in others.
 
-`FaultyStorage` and `CrashStorage` are boundaries to put under a storage; nothing in the code under test is patched:
+`FaultyStorage` and `CrashStorage` are operating-system boundaries for a storage; the code under test is not patched:
 
     posix = CrashStorage(Crashing(call=7, when="before"))
     storage = LocalStorage(root, posix=posix)      # or MemoryStorage(CrashStorage(plan, disk))
@@ -9,13 +9,14 @@ The seventh mutating call then "kills the process": `Crash` is raised, every lat
 raises it again, and its descriptors are closed, so that locks are free as after a real death. To find every crash
 point, run once with `Recorder()` and count its `calls`, then once for each number and each `when`.
 
-`PowerPosix` is a disk in memory whose power may be cut: its `platter` knows what is sure, and all that may be left.
+`PowerPosix` is an in-memory disk that models power loss: its `platter` knows what is durable, and every state that may
+be left.
 
 `Mounted` makes a local folder look like a mount that other hosts may share.
 
 `wal.testing.storage_suite` (needs pytest) is the conformance suite for implementations of `Storage`.
 
-A crash of `CrashStorage` keeps all that was written, synced or not: it shows nothing about power loss.
+A crash of `CrashStorage` keeps everything that was written, synced or not: it does not test power loss.
 """
 
 from __future__ import annotations

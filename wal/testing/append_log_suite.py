@@ -1,4 +1,4 @@
-"""Conformance of logs on one machine: `LogSuite`, and what all handles there share."""
+"""Conformance of logs for one host: `LogSuite`, shared marks, and recovery by the first opener."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AppendLogSuite"]
 
 
 class AppendLogSuite(LogSuite):
-    """For logs whose marks are one for all handles, and whose first opener recovers."""
+    """For logs whose handles share their marks, and whose first opener recovers."""
 
     def test_marks_are_shared_by_living_handles_and_zero_after_a_first_opener(
         self, log: WriteAheadLog, opener: Opener

@@ -1,4 +1,4 @@
-"""Conformance: random files and locks, for storages that can carry an append log."""
+"""Conformance: random-access files and locks, for storages that support an append log."""
 
 from __future__ import annotations
 

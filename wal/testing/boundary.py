@@ -1,4 +1,4 @@
-"""A `Posix` around another one, with one place through which every call passes."""
+"""A `Posix` that wraps another one and passes every call through one method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MUTATING_CALLS = frozenset(
         "setxattr",
     }
 )
-# Reading, looking and locking too. Plain opens are called "open_read" here; close is never counted.
+# Reads, lookups and locks too. An open that cannot create or truncate is "open_read" here; close is never counted.
 ALL_CALLS = MUTATING_CALLS | {
     "open_read",
     "pread",
@@ -46,23 +46,23 @@ ALL_CALLS = MUTATING_CALLS | {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that passes the boundary."""
+    """One call at the boundary."""
 
     number: int  # counted from 1 among the counted calls; 0 for a call that is not counted
     method: str  # as in MUTATING_CALLS and ALL_CALLS
-    path: str  # what it acts on; for a descriptor the path it was opened under
-    arguments: tuple[object, ...]  # as given, content of writes included
+    path: str  # the path it acts on; for a descriptor, the path that was opened
+    arguments: tuple[object, ...]  # including the content of writes
 
 
 class Boundary(Posix):
-    """Hands every call on to `inner`; subclasses override `around`. Safe for threads."""
+    """Passes every call on to `inner`; subclasses override `around`. Thread-safe."""
 
     def __init__(self, inner: Posix | None = None, *, counted: frozenset[str] = MUTATING_CALLS) -> None:
         self.inner = inner or Posix()
         self._counted = counted
         self._lock = threading.Lock()
         self._number = 0
-        self._paths: dict[int, str] = {}  # open descriptors
+        self._paths: dict[int, str] = {}  # path of each open descriptor
 
     @property
     def count(self) -> int:
@@ -70,11 +70,11 @@ class Boundary(Posix):
         return self._number
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        """Make one call: `run` does it; `tear`, for writes, does the first half of it and returns its short count."""
+        """Make one call: `run` does it; `tear`, only for writes, does the first half and returns its short count."""
         return run()
 
     def closing(self, fd: int) -> None:
-        """Close a descriptor. Not counted: it changes nothing that another process could see but locks."""
+        """Close a descriptor. Not counted: locks are all that another process could see change."""
         self.inner.close(fd)
 
     def _pass(
@@ -98,7 +98,7 @@ class Boundary(Posix):
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
         def run() -> int:
             fd = self.inner.open(path, flags, mode)
-            self._paths[fd] = path  # before the call is over: a crash after it must find and close it
+            self._paths[fd] = path  # within the call: a crash "after" it must find and close the descriptor
             return fd
 
         method = "open" if flags & (os.O_CREAT | os.O_TRUNC) else "open_read"
@@ -206,7 +206,7 @@ class Boundary(Posix):
 
 
 class Recorder(Boundary):
-    """Keeps every counted call, in the order in which they began."""
+    """Records every counted call, in the order in which they began."""
 
     def __init__(self, inner: Posix | None = None, *, counted: frozenset[str] = MUTATING_CALLS) -> None:
         super().__init__(inner, counted=counted)

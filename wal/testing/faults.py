@@ -1,4 +1,4 @@
-"""Boundaries that die or fail at the k-th call."""
+"""Boundaries that crash or fail at the k-th call."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ T = TypeVar("T")
 
 
 class Crash(BaseException):
-    """The process is to be thought dead. No `Exception`: code under test must not catch it."""
+    """Stands for the death of the process. Not an `Exception`, so that code under test does not catch it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crashing:
-    """When to die."""
+    """When to crash."""
 
     call: int  # the number of the counted call, from 1
-    when: Literal["before", "after", "torn"]  # torn: a write half done; for other calls the same as before
-    action: Literal["raise", "kill"] = "raise"  # kill: SIGKILL to this very process, for use in a forked child
+    when: Literal["before", "after", "torn"]  # torn: half of a write is done; for other calls the same as "before"
+    action: Literal["raise", "kill"] = "raise"  # kill: SIGKILL to the calling process, for use in a forked child
 
 
 class CrashStorage(Boundary):
-    """Dies once, at the planned call; from then on every call but close raises `Crash`."""
+    """Crashes at the planned call; from then on every call except close raises `Crash`."""
 
     def __init__(self, plan: Crashing, inner: Posix | None = None, *, counted: frozenset[str] = MUTATING_CALLS) -> None:
         super().__init__(inner, counted=counted)
         self.plan = plan
-        self.crashed: Call | None = None  # the call at which it died
+        self.crashed: Call | None = None  # the call at which it crashed
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
         if self.crashed is not None:
@@ -42,7 +42,7 @@ class CrashStorage(Boundary):
         if call.number != self.plan.call:
             return run()
         if self.plan.when == "after":
-            # An error of the call itself changes nothing: the process dies right after it.
+            # An error of the call does not matter: the process dies right after it.
             with suppress(OSError):
                 run()
         elif self.plan.when == "torn" and tear is not None:
@@ -51,7 +51,7 @@ class CrashStorage(Boundary):
         self._die(call)
 
     def closing(self, fd: int) -> None:
-        # Closed already by the crash. Silent, because file objects also close when they are collected.
+        # The crash has closed it already. No error, since file objects also close when they are garbage-collected.
         if self.crashed is None:
             super().closing(fd)
 
@@ -59,7 +59,7 @@ class CrashStorage(Boundary):
         if self.plan.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         self.crashed = call
-        # The kernel closes what a dead process had open, which also frees its locks.
+        # As the kernel does for a dead process, which also frees its locks.
         for fd in list(self._paths):
             with suppress(OSError):
                 self.inner.close(fd)
@@ -73,17 +73,17 @@ class Failing:
 
     call: int  # the number of the counted call, from 1
     error: int | None = None  # the errno to raise; None only together with `short`
-    lasting: bool = False  # False: only this call; True: this and every later counted call
-    short: bool = False  # a write takes half its bytes and succeeds; the error comes with the next counted call
+    lasting: bool = False  # True: also every later counted call
+    short: bool = False  # a write succeeds with half its bytes; the error comes with the next counted call
 
 
 class FaultyStorage(Boundary):
-    """Fails as planned; a call that fails does nothing. `ALL_CALLS` as `counted` makes reads fail too."""
+    """Fails as planned; a failing call does nothing. With `counted=ALL_CALLS`, reads can fail too."""
 
     def __init__(self, plan: Failing, inner: Posix | None = None, *, counted: frozenset[str] = MUTATING_CALLS) -> None:
         super().__init__(inner, counted=counted)
         self.plan = plan
-        self.failed: list[Call] = []  # the calls that failed or were cut short
+        self.failed: list[Call] = []  # the calls that failed or wrote short
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
         plan = self.plan

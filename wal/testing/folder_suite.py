@@ -1,4 +1,4 @@
-"""Conformance: folders that are things of their own (`capabilities.folders`), published whole."""
+"""Conformance: storages with real folders (`capabilities.folders`), which are published as a whole."""
 
 from __future__ import annotations
 

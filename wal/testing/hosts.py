@@ -1,4 +1,4 @@
-"""Hosts that share a storage, played in one process: time that the test moves, and a word in every storage call."""
+"""Simulates hosts that share a storage, in one process: a clock that the test moves, a hook in every storage call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wal.clock import Clock
 from wal.storage.base import Storage
 
 Around = Callable[[str, tuple[Any, ...], Callable[[], Any]], Any]
-"""`around(method, arguments, run)`: makes the call, or not, or raises, or makes it later; returns its result."""
+"""`around(method, arguments, run)`: makes the call, now, later or not at all, or raises; returns the call's result."""
 
 CALLS = frozenset(
     {
@@ -38,7 +38,7 @@ CALLS = frozenset(
 
 
 class ManualClock(Clock):
-    """Time stands still but for `now` and for those who sleep; tokens follow from the seed, and none comes twice."""
+    """Time moves only when `now` is set or someone sleeps; tokens depend on the seed only, and each differs."""
 
     def __init__(self, seed: int = 0, on_sleep: Callable[[float], None] | None = None) -> None:
         self.now = 0.0  # seconds
@@ -55,7 +55,7 @@ class ManualClock(Clock):
             self._on_sleep(seconds)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """At once, as if `event` had come: no thread works by itself under this clock."""
+        """Return at once, as if `event` were set: no background thread works under this clock."""
         return True
 
     def token(self, size: int) -> bytes:
@@ -85,5 +85,5 @@ class _Calls:
 
 
 def watched(storage: Storage, around: Around) -> Storage:
-    """`storage`, with each of its calls, also through a fence, handed to `around`."""
+    """`storage`, with each of its calls, also those through a fence, passed to `around`."""
     return cast(Storage, _Calls(storage, around))

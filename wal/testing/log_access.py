@@ -1,4 +1,4 @@
-"""What the conformance suite of a log needs from the kind that is tested."""
+"""The fixtures that the conformance suite of a log needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wal.log import WriteAheadLog
 
 
 class Opener(Protocol):
-    """Opens one and the same log; every call a handle of its own."""
+    """Opens the same log each time; every call returns a handle of its own."""
 
     def __call__(
         self,
@@ -29,7 +29,7 @@ class LogAccess(ABC):
     @pytest.fixture
     @abstractmethod
     def opener(self) -> Opener:
-        """Opens the log under test, which does not exist yet."""
+        """A function that opens the log under test, which does not exist yet."""
 
     @pytest.fixture
     def log(self, opener: Opener) -> Iterator[WriteAheadLog]:

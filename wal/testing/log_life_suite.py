@@ -1,4 +1,4 @@
-"""The second half of `log_suite`: trimming, marks, rights, recovery and the end."""
+"""The second half of `log_suite`: trimming, rights, verification, closing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wal.testing.log_tools import add, bodies, state
 
 
 class LogLifeSuite(LogAccess):
-    """What happens to a log in the course of its life."""
+    """Part of `LogSuite`."""
 
     # --- trimming ----------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
-"""The conformance suite of `WriteAheadLog`: what every log promises, whatever lies beneath. Shipped, for new kinds.
+"""The conformance suite of `WriteAheadLog`: what every kind of log promises. Shipped for authors of new kinds.
 
-A subclass gives the fixture `opener`, a function that opens the same log again and again:
+A subclass provides the fixture `opener`, a function that opens the same log each time:
 
     class TestMyLog(LogSuite):
         @pytest.fixture
         def opener(self, tmp_path):
             return lambda **options: open_my_log(tmp_path, **options)
 
-The suite opens with `create=True`, `read_only=True` and `recover=...` as `wal.open_log` takes them.
+The suite calls it with `create=True`, `read_only=True` and `recover=...`, which mean the same as in `wal.open_log`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["LogSuite", "Opener"]
 
 
 class LogSuite(LogLifeSuite):
-    """Tests of the interface. Nothing here knows of segments, slots or files."""
+    """Tests of the interface only: they do not depend on segments, slots or files."""
 
     # --- opening -----------------------------------------------------------------------------------------------------
 

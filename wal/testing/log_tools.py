@@ -1,4 +1,4 @@
-"""What tests of a log share: short appends, a clock that repeats itself, and disks made of given files."""
+"""Helpers for tests of a log: short appends, a clock with a constant token, and disks with given files."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ State = list[tuple[int, tuple[bytes, ...], tuple[bytes | None, ...]]]
 
 
 class FixedClock(Clock):
-    """The same token every time, so that a log's bytes are the same in every run."""
+    """A clock that gives the same token every time, so that a log's bytes are the same in every run."""
 
     def token(self, size: int) -> bytes:
         return bytes(range(1, size + 1))
 
 
 def add(log: WriteAheadLog, body: bytes, header: bytes = b"") -> Position:
-    """Append one record, whatever is there already."""
+    """Append one record unconditionally."""
     position = log.append(lambda head, mates: Record(header, body))
     assert position is not None
     return position
 
 
 def state(log: WriteAheadLog, after: int = 0) -> State:
-    """All that a log says, as plain values: (LSN, headers, bodies)."""
+    """The whole log as plain values: (LSN, headers, bodies)."""
     return [
         (batch.lsn, tuple(r.header for r in batch.records), tuple(r.body for r in batch.records))
         for batch in log.read(after)
@@ -36,7 +36,7 @@ def state(log: WriteAheadLog, after: int = 0) -> State:
 
 
 def bodies(log: WriteAheadLog, after: int = 0) -> list[bytes | None]:
-    """The bodies in order, batch limits left out."""
+    """The bodies in order, without batch boundaries."""
     return [record.body for batch in log.read(after) for record in batch.records]
 
 
@@ -54,7 +54,7 @@ def files_of(storage: Storage, folder: str = ".wal") -> dict[str, bytes]:
 
 
 def disk_of(files: Mapping[str, bytes]) -> MemoryPosix:
-    """A disk in memory that holds these files."""
+    """An in-memory disk that holds these files."""
     posix = MemoryPosix()
     storage = MemoryStorage(posix)
     for name, data in files.items():

@@ -1,4 +1,4 @@
-"""A local folder as if it lay on another type of filesystem: the log that hosts can share, without a second host."""
+"""Makes a local folder look like one on another type of filesystem: for testing the slot log without a second host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from wal.storage.posix import Posix
 
 
 class Mounted(Posix):
-    """The real system calls, but everything seems to be mounted with one type of filesystem."""
+    """The real system calls, but everything seems to be on one mount of this type."""
 
     def __init__(self, kind: str = "nfs4", options: str = "rw") -> None:
         self.kind, self.options = kind, options

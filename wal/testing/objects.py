@@ -1,7 +1,7 @@
-"""An object store in memory: conditional writes, versions, no folders, no locks. What S3 promises, without a server.
+"""An in-memory object store: conditional writes, versions, no folders, no locks. Promises what S3 does.
 
-Hand the same `Bucket` to several `MemoryObjects`, and they are hosts that share it. Every call is one step that nothing
-comes between, as on a server. Not modelled: requests that arrive late or twice, and replies that are lost (wrap it).
+Several `MemoryObjects` with the same `Bucket` act as hosts that share it. Every call is atomic, as on a server. Not
+modelled: requests that arrive late or twice, and lost replies (wrap the storage for these).
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _CAPABILITIES = Capabilities(
 
 @dataclass(slots=True)
 class Bucket:
-    """What several handles share."""
+    """The objects that several handles share."""
 
     objects: dict[str, Stored] = field(default_factory=dict)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # of versions: none comes twice
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # of versions, never repeated
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def put(self, name: str, data: bytes, attribute: bytes | None) -> str:
-        """Store an object; its version."""
+        """Store an object; returns its version."""
         version = f'"{next(self.numbers)}"'
         self.objects[name] = Stored(data, attribute, version)
         return version
@@ -77,7 +77,7 @@ class MemoryObjects:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> Stored:
-        """See `Storage.read`; a folder is FileNotFoundError, as is nothing."""
+        """See `Storage.read`; a folder raises FileNotFoundError too."""
         with self.bucket.lock:
             found = self.bucket.objects.get(_key(name))
         if found is None:
@@ -152,7 +152,7 @@ class MemoryObjects:
         self._refuse("a folder cannot be published in one step")
 
     def set_aside(self, name: str, aside: str) -> str | None:
-        """See `Storage.set_aside`; objects go one by one on a real server, so nobody may rely on it being one step."""
+        """See `Storage.set_aside`. It is atomic here, but not on a real server: callers must not rely on that."""
         _file(name), _file(aside)
         with self.bucket.lock:
             found = self.versions(name)
@@ -168,11 +168,11 @@ class MemoryObjects:
             return target
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
-        """Nothing: a folder exists while something lies below it."""
+        """Does nothing: a folder exists while there is something below it."""
         _key(name)
 
     def stage(self, name: str) -> StagedFile:
-        """See `Storage.stage`; FileExistsError comes with `finish`."""
+        """See `Storage.stage`; `finish` raises FileExistsError."""
         return _Staging(self, _file(name))
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
@@ -184,11 +184,11 @@ class MemoryObjects:
             self.bucket.put(name, stored.data, stored.attribute)
 
     def sync_folder(self, name: str) -> None:
-        """Nothing: what was acknowledged is durable."""
+        """Does nothing: what was acknowledged is durable."""
         _key(name)
 
     def sync(self, touched: Iterable[str]) -> None:
-        """Nothing: what was acknowledged is durable."""
+        """Does nothing: what was acknowledged is durable."""
 
     def erase(self, name: str) -> None:
         with self.bucket.lock:
@@ -228,7 +228,7 @@ class MemoryObjects:
         self._refuse(_CAPABILITIES.reason)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing."""
 
     def _refuse(self, why: str) -> NoReturn:
         raise UnsupportedError(f"{self.url}: {why}")
@@ -280,7 +280,7 @@ class _Staging:
 
 
 def _key(name: str) -> str:
-    """A name that could mean something else to a server, or lead out of the root, is refused: ValueError."""
+    """The key of a name. Raises ValueError if it leads out of the root or could mean something else to a server."""
     if "\\" in name:
         raise ValueError(f"{name!r}: some servers take a backslash for a slash")
     return "/".join(split(name))
@@ -289,7 +289,7 @@ def _key(name: str) -> str:
 def _file(name: str) -> str:
     key = _key(name)
     if not key:
-        raise ValueError("the root itself is no object")
+        raise ValueError("the root itself is not an object")
     return key
 
 

@@ -1,18 +1,19 @@
-"""What a power cut may leave of a disk. (`PowerPosix` is the disk.)
+"""The states that a power loss may leave on a disk. (`PowerPosix` is the disk.)
 
-The model, of what a filesystem for which `Capabilities.append_log` holds may do:
+The model: what a filesystem for which `Capabilities.append_log` holds may do.
 
-1. Content is sure after an fsync or fdatasync of the file, or a syncfs. Until then each 512-byte sector holds any of
-   the values it had since, independently of all others, or zeros where the file grew; so does the file's length.
-2. Attributes are sure after an fsync of the file or folder, or a syncfs. Until then each has any value it had since.
-3. A name is sure after an fsync of its folder, or a syncfs: not by an fsync of the file. Until then each name leads to
-   any file or folder it led to since, or to none, independently of all others.
-4. A rename or link is one step for the new name; the old name of a rename is never gone before the new one is there. It
-   may still be there when the new one is, unless the old name's folder was synced.
+1. Content is durable after an fsync or fdatasync of the file, or a syncfs. Until then each 512-byte sector holds any of
+   the values it has had since, independently of all others, or zeros where the file grew. The length also has any of
+   its values since.
+2. Attributes are durable after an fsync of the file or folder, or a syncfs. Until then each has any value since.
+3. A name is durable after an fsync of its folder, or a syncfs, but not after an fsync of the file. Until then each name
+   leads to any file or folder it has led to since, or to none, independently of all others.
+4. A rename or link is atomic for the new name; the old name of a rename never disappears before the new one exists. It
+   may still exist beside the new one, unless the old name's folder was synced.
 5. What no name leads to is lost.
 
-Not in the model: sectors that are neither old nor new (a disk that lies about what it wrote), files that shrink behind
-a sure length, bit rot.
+Not in the model: sectors that are neither old nor new (a disk that lies about what it wrote), files that become shorter
+than a durable length, decay of the medium.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ from typing import Any
 from wal.storage.memory import MemoryPosix, _Inode
 
 SECTOR = 512
-EXHAUSTIVE = 256  # choices of one object up to which all of them are tried
+EXHAUSTIVE = 256  # an object with at most this many choices is tried with all of them
 
-History = list[Any]  # the values that something may have after a cut: the sure one first, the newest last
+History = list[Any]  # the values that something may have after a power loss: the durable one first, the newest last
 
 
 @dataclass(slots=True)
 class _Object:
-    """A file or folder, as the disk may hold it."""
+    """A file or folder in all its possible states."""
 
     folder: bool
-    parts: dict[int | str, History] = field(default_factory=dict)  # of what is not sure: a sector, or an attribute
+    parts: dict[int | str, History] = field(default_factory=dict)  # not durable: sectors and attributes
     lengths: History = field(default_factory=lambda: [0])
-    names: dict[str, History] = field(default_factory=dict)  # of numbers; None: no such name
+    names: dict[str, History] = field(default_factory=dict)  # histories of object numbers; None: no such name
     sure: bytes = b""
-    attributes: dict[str, bytes] = field(default_factory=dict)  # the sure ones
+    attributes: dict[str, bytes] = field(default_factory=dict)  # the durable ones
     digests: dict[tuple[int, ...], bytes] = field(default_factory=dict)  # by choice of parts and length, until changed
 
 
 @dataclass(slots=True)
 class _Rename:
-    """The old name may be gone only if the new one came: both as (folder, name, step in its history)."""
+    """The old name may be gone only if the new one exists; each is (folder, name, step in its history)."""
 
     old: tuple[int, str, int]
     new: tuple[int, str, int]
@@ -59,12 +60,12 @@ Choice = dict[Key, int]  # which value of each history
 
 
 class Platter:
-    """What is sure, and what is not, after the calls it was told of."""
+    """What is durable and what is not, after the calls that were reported to it."""
 
     def __init__(self) -> None:
         self.objects: dict[int, _Object] = {1: _Object(folder=True)}
         self._renames: list[_Rename] = []
-        self._changed: set[int] = set()  # objects, since `legal` was asked
+        self._changed: set[int] = set()  # objects changed since the last call of `legal`
 
     # --- what happened ------------------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ class Platter:
         self.objects[number] = _Object(folder)
 
     def written(self, number: int, before: bytes, after: bytes, touched: range | None = None) -> None:
-        """The file's whole content before and after a write or a change of its length; `touched`: the only bytes that
+        """A write or a change of length: the file's whole content before and after; `touched`: the only bytes that
         may differ."""
         found = self._change(number)
         where = touched or range(max(len(before), len(after)))
@@ -89,7 +90,7 @@ class Platter:
         found.parts.setdefault(attribute, [found.attributes.get(attribute)]).append(value)
 
     def named(self, folder: int, name: str, number: int | None) -> tuple[int, str, int]:
-        """A name leads elsewhere now, or nowhere."""
+        """A name now leads to another object, or to none."""
         history = self._change(folder).names.setdefault(name, [None])
         history.append(number)
         return folder, name, len(history) - 1
@@ -99,7 +100,7 @@ class Platter:
         self._renames.append(_Rename(self.named(*old, None), there))
 
     def synced(self, number: int, content: bytes, *, attributes: bool) -> None:
-        """fsync, or fdatasync: not the attributes."""
+        """fsync; or fdatasync, without the attributes."""
         found = self._change(number)
         if found.folder:
             self._settle_names(number)
@@ -138,13 +139,13 @@ class Platter:
     def _at_least(self, folder: int, name: str, step: int) -> None:
         """The name can no longer lead to what it led to before `step`."""
         history = self.objects[folder].names[name]
-        history[:step] = [history[step]] * step  # the steps keep their numbers, which other renames know
+        history[:step] = [history[step]] * step  # step numbers stay the same, since other renames hold them
 
     # --- what may be left ---------------------------------------------------------------------------------------------
 
     def legal(self, choose: Random, products: int, most: int) -> Iterator[Choice]:
-        """What a cut may leave, in random order: all choices of each object that was changed since this was asked last,
-        the rest being new or old; and so many random choices of everything. If it is more than `most`, a sample."""
+        """What a power loss may leave, in random order. For each object changed since the last call: all its choices,
+        with everything else newest or oldest. Also `products` random choices of everything. At most `most` of all."""
         objects = self._uncertain()
         newest = self.newest()
         oldest = dict.fromkeys(newest, 0)
@@ -159,11 +160,11 @@ class Platter:
             yield self._lawful({**rest, **chosen})
 
     def unsettled(self) -> None:
-        """Let `legal` go through all choices of each object of which anything is not sure, however old."""
+        """Let the next `legal` try all choices of every object that is not wholly durable, whenever it was changed."""
         self._changed |= self.objects.keys()
 
     def newest(self) -> Choice:
-        """Everything as it is without a cut."""
+        """The state without a power loss."""
         return {key: len(history) - 1 for parts in self._uncertain().values() for key, history in parts.items()}
 
     def _uncertain(self) -> dict[int, dict[Key, History]]:
@@ -178,7 +179,7 @@ class Platter:
         return found
 
     def _lawful(self, choice: Choice) -> Choice:
-        """The choice, with each new name there whose old one is gone."""
+        """The choice, corrected so that a rename's new name exists wherever its old one is gone."""
         for rename in reversed(self._renames):
             (old_folder, old, gone), (new_folder, new, came) = rename.old, rename.new
             if choice.get((old_folder, ("name", old)), 0) >= gone:
@@ -187,7 +188,7 @@ class Platter:
         return choice
 
     def disk(self, choice: Choice) -> MemoryPosix:
-        """The disk that is left."""
+        """The disk in the chosen state."""
         disk = MemoryPosix()
         made: dict[int, _Inode] = {}
         disk._top = self._make(1, choice, made)
@@ -205,7 +206,7 @@ class Platter:
         return inode
 
     def _content(self, number: int, choice: Choice) -> tuple[bytearray, dict[str, bytes]]:
-        """A file's content, and its or a folder's attributes."""
+        """(a file's content, attributes of the file or folder)."""
         thing = self.objects[number]
         data, attributes = bytearray(thing.sure), dict(thing.attributes)
         for part, history in thing.parts.items():
@@ -227,7 +228,7 @@ class Platter:
                 yield name, below
 
     def digest(self, choice: Choice) -> bytes:
-        """Of what would be left, but for which names share a file: the same for the same names and contents."""
+        """A digest of the chosen state: equal for equal names and contents, whether or not names share a file."""
         return self._digest(1, choice)
 
     def _digest(self, number: int, choice: Choice) -> bytes:
@@ -246,7 +247,8 @@ class Platter:
 
 
 def _choices(parts: dict[Key, History], choose: Random) -> Iterator[Choice]:
-    """All choices of one object if they are few; else each part alone, torn after each, and some at random."""
+    """All choices of one object if they are few. Else: each value of each part with the rest oldest or newest, a tear
+    after each part, and some random choices."""
     keys, sizes = list(parts), [len(history) for history in parts.values()]
     if prod(sizes) <= EXHAUSTIVE:
         yield from (dict(zip(keys, chosen, strict=True)) for chosen in product(*map(range, sizes)))

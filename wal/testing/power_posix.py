@@ -1,4 +1,4 @@
-"""A disk in memory whose power may be cut after any call that changes something."""
+"""An in-memory disk that models power loss after any call that changes something."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from wal.testing.power import Platter
 
 
 class PowerPosix(MemoryPosix):
-    """A disk whose power may be cut after any call; `cut` is called after each that changed something."""
+    """An in-memory disk; `cut` is called after each call that changed something, where the power may be lost."""
 
     def __init__(self, disk: MemoryPosix | None = None) -> None:
-        """Empty, or what another disk holds, all of it sure; that one is not to be used any more."""
+        """Empty, or with the content of another disk, all durable; that disk must not be used any more."""
         super().__init__()
         self.platter = Platter()
         self.cut: Callable[[str], None] | None = None
@@ -33,7 +33,7 @@ class PowerPosix(MemoryPosix):
             self._tell(below)
 
     def settle(self) -> None:
-        """Make everything sure."""
+        """Make everything durable."""
         self.platter.all_synced(self._contents(self._top, {}))
 
     def _contents(self, inode: _Inode, found: dict[int, bytes]) -> dict[int, bytes]:

@@ -1,4 +1,4 @@
-"""Conformance: names, and reading what is or is not there."""
+"""Conformance: names, and reading files that do and do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conformance of logs that hosts share: `LogSuite`, and what holds where every batch is an object of its own."""
+"""Conformance of logs that hosts share: `LogSuite`, and what holds if every batch is an object of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SlotLogSuite"]
 
 
 class SlotLogSuite(LogSuite):
-    """For logs of slots."""
+    """For slot logs."""
 
     def test_marks_travel_with_the_right(self, log: WriteAheadLog, opener: Opener) -> None:
         other = opener()
@@ -35,7 +35,7 @@ class SlotLogSuite(LogSuite):
         reader.close()
 
     def test_whose_marks_are_taken_his_records_are_known(self, log: WriteAheadLog, opener: Opener) -> None:
-        """A mark is often the LSN of a record that another host has appended and seen through."""
+        """A mark is often the LSN of a record that another host has appended and applied."""
         other = opener()
         add(log, b"1")
         with log.right():

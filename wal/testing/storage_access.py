@@ -1,4 +1,4 @@
-"""What the conformance suite needs from the backend that is tested."""
+"""What the conformance suite needs from the storage under test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wal.storage.base import Storage
 class StorageAccess(ABC):
     """Fixtures and raw access; see `storage_suite`."""
 
-    contenders = 6  # in races; fewer where a round of many takes seconds
+    contenders = 6  # in races; a subclass sets fewer where a round takes seconds
 
-    # --- to be given by the subclass ------------------------------------------------------------------------------
+    # --- to be provided by the subclass ---------------------------------------------------------------------------
 
     @pytest.fixture
     @abstractmethod
@@ -31,7 +31,7 @@ class StorageAccess(ABC):
 
     @abstractmethod
     def raw_write(self, storage: Storage, name: str, data: bytes) -> None:
-        """Put a file there, with missing parents and without an attribute."""
+        """Write a file without an attribute, with its missing parents."""
 
     @abstractmethod
     def raw_names(self, storage: Storage, folder: str) -> set[str]:

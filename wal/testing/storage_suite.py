@@ -1,15 +1,15 @@
-"""The conformance suite: what every writable `Storage` must do, whatever lies beneath.
+"""The conformance suite: what every writable `Storage` must do.
 
-Subclass `StorageSuite` in a test module (`AppendStorageSuite` where `capabilities.append_log` holds,
-`ObjectStorageSuite` where there are versions and no folders), give the fixture and the raw access that `StorageAccess`
-asks for, and pytest runs it:
+Subclass `StorageSuite` in a test module (`AppendStorageSuite` if `capabilities.append_log` holds, `ObjectStorageSuite`
+for versions without folders), provide the fixture and the raw access that `StorageAccess` requires, and pytest runs it:
 
     class TestMyStorage(StorageSuite):
         @pytest.fixture
         def storage(self): ...
 
-The raw methods reach the bytes without the code under test; they must not be written with it.
-Shown here: atomicity as one process can see it, absence, exclusion. Durability is for crash and power-cut models.
+The raw methods must access the bytes without the code under test.
+The suite tests atomicity as one process can see it, absence and exclusion. Durability needs models of crashes and power
+loss.
 """
 
 from __future__ import annotations
@@ -35,4 +35,4 @@ class ObjectStorageSuite(AnyStorageSuite, VersionSuite):
 
 
 class AppendStorageSuite(StorageSuite, AppendSuite):
-    """For storages that can carry an append log as well."""
+    """For storages that also support an append log."""

@@ -1,4 +1,4 @@
-"""Conformance: writes that name the version they replace (`Fence.VERSION`), and a world without folders."""
+"""Conformance: writes that name the version they replace (`Fence.VERSION`), and storage without folders."""
 
 from __future__ import annotations
 

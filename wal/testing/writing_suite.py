@@ -1,4 +1,4 @@
-"""Conformance: what is put, replaced, set aside and erased."""
+"""Conformance: creating, publishing, setting aside and erasing."""
 
 from __future__ import annotations
 
