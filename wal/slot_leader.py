@@ -28,7 +28,7 @@ _BATCH_RECORDS = 1024
 _PAUSE = 0.002  # seconds; doubled with each attempt whose outcome is unknown, up to ...
 _LONGEST_PAUSE = 1.0
 # The winner of a slot could try the next one at once, and win it too, for ever: the losers have to read the slot first.
-_REST = 4  # the winner waits for up to this many times as long as its last creation took, ...
+_REST = 4  # the winner waits for up to this many times as long as its last creation took (or _LONGEST_PAUSE), ...
 _SHARED = 10.0  # if it met a slot of another host less than these seconds ago, ...
 _RUN = 64  # or has created this many slots in a row: there may be hosts that never won one
 # Refused by the storage before it wrote anything, unless the slot exists all the same.
@@ -195,7 +195,7 @@ class SlotLeader:
         elif now - self._met < _SHARED or self._run >= _RUN:
             self._run = 0
             if self._took:
-                self._sleep(_REST * self._took)
+                self._sleep(min(_LONGEST_PAUSE, _REST * self._took))
 
     def _wait(self, attempt: int) -> None:
         self._sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(attempt, 20)))
