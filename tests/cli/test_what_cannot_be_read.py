@@ -98,7 +98,7 @@ class Refuses(Boundary):
         self._refusal = number
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        if call.path == self._path and call.method in ("open", "listdir", "getxattr"):
+        if call.path == self._path and call.method in ("open_read", "listdir", "getxattr"):
             raise OSError(self._refusal, os.strerror(self._refusal), call.path)
         return run()
 
