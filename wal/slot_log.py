@@ -62,23 +62,25 @@ class SlotLog:
             self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
-        token = settings.clock.token(TOKEN_BYTES).hex()
-        fencing: Lease | Epochs
-        if settings.storage.capabilities.fence is Fence.VERSION:
-            fencing = Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
-        else:
-            fencing = Epochs(settings.storage, self.names, self.id, token, self._marks)
-            self._require_done(fencing)
+        fencing = self._fencing(settings.clock.token(TOKEN_BYTES).hex())
+        if not settings.read_only and isinstance(fencing, Epochs):  # a new batch must not take a lost one's place
+            self.chain.require(self._applied(fencing))
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 
-    def _require_done(self, epochs: Epochs) -> None:
-        """For a writer, before it appends: slots that the last committer has applied must exist. Else a new batch would
-        take the place of a lost one."""
-        if not self.settings.read_only and self.settings.done is not None:
-            claim = epochs.look()
-            if claim is not None and claim.log == self.id:
-                self.chain.require(claim.marks[self.settings.done])
+    def _fencing(self, token: str) -> Lease | Epochs:
+        """A claimant of the right to apply. `token`: 32 hex digits, its own."""
+        settings = self.settings
+        if settings.storage.capabilities.fence is Fence.VERSION:
+            return Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
+        return Epochs(settings.storage, self.names, self.id, token, self._marks)
+
+    def _applied(self, fencing: Lease | Epochs) -> LSN:
+        """Up to where the last committer has applied the log, by its claim; 0 if unknown."""
+        if self.settings.done is None:
+            return 0
+        claim = fencing.look()
+        return 0 if claim is None or claim.log != self.id else claim.marks[self.settings.done]
 
     def _claim(self) -> Claim | None:
         """The last committer's claim, if one request is enough to read it. Its marks can be trusted: they are published
@@ -150,7 +152,11 @@ class SlotLog:
     def verify(self) -> Verification:
         """Read every slot again and say what is wrong; changes nothing."""
         chain, problems = self.chain, []
-        head = self.head()
+        applied = self._applied(self._fencing(""))  # before the head, which must not be behind it
+        head = self.head(fresh=True)
+        if applied > head:
+            lost = self.names.slot(head + 1)
+            problems.append(f"the log ends before slot {applied}, which was already applied (file {lost})")
         try:
             chain.load_checkpoint()
         except WalError as error:

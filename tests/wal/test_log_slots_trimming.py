@@ -256,7 +256,8 @@ def test_a_log_that_lost_slots_which_were_carried_out_takes_no_more_records(host
         with log.right():
             log.store_mark(0, 3)
     host.lose(".wal/00000000000000000003.rec")
-    with pytest.raises(LogCorruptionError, match="ends before slot 3, which was carried out"):
+    with pytest.raises(LogCorruptionError, match="ends before slot 3, which was already applied"):
         host.open(done=0)
     with closing(host.open(done=0, read_only=True)) as reader:  # what is there can be read, and checked
         assert reader.head() == 2
+        assert "ends before slot 3" in reader.verify().problems[0]
