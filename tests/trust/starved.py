@@ -154,7 +154,7 @@ class Watch:
 def exhausted(error: Exception) -> bool:
     """Whether it is Python's word for "no memory left": some of its own C code forgets to say it as it should."""
     told = str(error)
-    return isinstance(error, MemoryError | SystemError) or "can't allocate lock" in told or "MemoryError" in told
+    return isinstance(error, MemoryError | SystemError) or "can't allocate" in told or "MemoryError" in told
 
 
 def usable(root: str) -> Left:
