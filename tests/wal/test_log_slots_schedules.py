@@ -24,7 +24,7 @@ from wal.testing.objects import Bucket, MemoryObjects
 
 FILLED = 3  # batches that are there already
 PREEMPTIONS = 3  # of pairs; the bar is 2
-PAIRS, CREATORS, WANDERED, NIGHT = 73_000, 1_200, 10_000, 4_000_000  # schedules; the floors of all are 100,000
+PAIRS, CREATORS, WANDERED, NIGHT = 55_000, 1_200, 28_000, 4_000_000  # schedules; the floors of all are 100,000
 
 
 @dataclass(slots=True)
