@@ -73,7 +73,7 @@ def test_what_may_not_be_written_is_behind_the_log_and_no_damage(number: int) ->
         report = tree.check(deep=True)
         (found,) = report.problems
         assert (found.path, found.kind, found.weight) == ("m", "cannot-write", Weight.RECOVERY), str(report)
-        assert os.strerror(number) in found.reason and "in the log" in found.reason
+        assert os.strerror(number) in found.reason and "behind the log" in found.reason
         assert not report.ok and code_of(report) == Code.RECOVERY_NEEDED
         (step,) = tree.repair(dry_run=True).steps
         assert step.action == "cannot" and "backup" not in step.detail and "may write" in step.detail

@@ -145,7 +145,7 @@ def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle
 
         def lost(tenure: wal.Tenure) -> None:
             tries.append(tenure)
-            if len(tries) == 3:
+            if len(tries) == 10:
                 for mark, value in zip((marks.APPLIED, marks.APPLIED_SMALL), before, strict=True):
                     log.store_mark(mark, value + 1)
             raise wal.RightLostError("another has it")
