@@ -173,8 +173,8 @@ def several(layer: Layer, name: str, faults: Callable[[int], Iterator[Fault]], c
 @pytest.mark.parametrize("name", FAULTED)
 def test_an_error_at_any_changing_call_is_raised_or_the_result_is_right(name: str, layer: Layer) -> None:
     def faults(calls: int) -> Iterator[Fault]:
-        for call, lasting, further in itertools.product(range(1, calls + 1), (False, True), range(2)):
-            yield Fault(name, call, ERRORS[(call + lasting + 3 * further) % len(ERRORS)], lasting)
+        for call, lasting, further in itertools.product(range(1, calls + 1), (False, True), range(3)):
+            yield Fault(name, call, ERRORS[(call + lasting + 2 * further) % len(ERRORS)], lasting)
 
     assert several(layer, name, faults, MUTATING_CALLS) >= 4 * 12
 
