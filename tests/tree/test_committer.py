@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -101,6 +102,16 @@ def test_what_keeps_the_background_thread_from_following_is_told_to_the_next_com
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tree.update("m", later=2)
+
+
+def test_the_background_thread_does_its_upkeep_though_nothing_is_to_be_applied(disk: Disk) -> None:
+    with open_tree(disk, apply="background") as tree:
+        tree.update("m", more=1)
+        tree.flush()
+        done = threading.Event()
+        tree._engine.committer.upkeep = done.set
+        assert done.wait(60)
+        assert tree.unapplied == 0
 
 
 # --- marks and the right --------------------------------------------------------------------------------------------

@@ -124,8 +124,11 @@ def test_a_holder_beyond_the_limit_keeps_the_others_out_until_it_has_given_back(
     disk = MemoryPosix()
     posix, storage, log = opened(disk)
     right = log.right()
-    right.__enter__()
+    tenure = right.__enter__()
+    tenure.check()
     log.close()
+    with pytest.raises(LogClosedError):  # it should not go on: the storage is closed next
+        tenure.check()
     other = open_log(MemoryStorage(disk), lock_timeout=0.0)
     with pytest.raises(LockBusyError), other.right():
         pass
