@@ -161,7 +161,8 @@ def test_a_check_ends_though_the_writer_trims_before_each_of_its_calls(apply: st
             grow_a_blob(writer, next(count))
             writer.checkpoint()
 
-        checked(disk, act, deep=False)
+        report = checked(disk, act, deep=False)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("apply", ["sync", "background"])
