@@ -29,8 +29,9 @@ _PAUSE = 0.002  # seconds; doubled with each attempt whose outcome is unknown, u
 _LONGEST_PAUSE = 1.0
 # The winner of a slot could try the next one at once, and win it too, for ever: the losers have to read the slot first.
 _REST = 4  # the winner waits for up to this many times as long as its last creation took (or _LONGEST_PAUSE), ...
+_TURN = 4  # after this many slots in a row, ...
 _SHARED = 10.0  # if it met a slot of another host less than these seconds ago, ...
-_RUN = 64  # or has created this many slots in a row: there may be hosts that never won one
+_RUN = 64  # or after this many: there may be hosts that never won one
 # Refused by the storage before it wrote anything, unless the slot exists all the same.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
@@ -192,7 +193,7 @@ class SlotLeader:
         now = self._clock.monotonic()
         if 0 < self._own < self._chain.head:
             self._met = now
-        elif now - self._met < _SHARED or self._run >= _RUN:
+        elif self._run >= (_TURN if now - self._met < _SHARED else _RUN):
             self._run = 0
             if self._took:
                 self._sleep(min(_LONGEST_PAUSE, _REST * self._took))
