@@ -17,7 +17,7 @@ from wal.clock import Clock
 from wal.errors import LockBusyError, LogCorruptionError, LogFormatError, LogMissingError, UnsupportedError
 from wal.format import SEGMENT_HEADER
 from wal.head import HeadFile, new_head
-from wal.log import TailReport, WriteAheadLog
+from wal.log import LSN, TailReport, WriteAheadLog
 from wal.names import Names, segment_numbers
 from wal.process import whoami
 from wal.segment import SegmentHeader, first_log_crc, new_segment
@@ -99,30 +99,40 @@ def _open_slots(settings: Settings, *, create: bool) -> SlotLog:
 
 
 def _find(settings: Settings) -> bytes | None:
-    """The id of the existing log; None if there is none, or its creation was interrupted."""
+    """The id of the existing log; None if there is none, or its creation was interrupted or is not finished yet.
+
+    A log has a segment at all times, but a listing misses one that is created, or freed, while it is made. So the
+    segments are lost only if they are missing again although nothing was committed or freed since.
+    """
     storage, names = settings.storage, Names(settings.folder)
-    try:
-        numbers = segment_numbers(storage.list(names.folder))
-    except FileNotFoundError:
-        return None
-    if not numbers and storage.entry(names.checkpoint) is None:
-        return None
-    checkpoint = read_checkpoint(storage, names)
-    if not numbers:
-        if checkpoint.redo or _acknowledged(storage, names, bytes.fromhex(checkpoint.log)):
+    before: tuple[LSN, LSN] | None = None
+    while True:
+        try:
+            numbers = segment_numbers(storage.list(names.folder))
+        except FileNotFoundError:
+            return None
+        if not numbers and storage.entry(names.checkpoint) is None:
+            return None
+        checkpoint = read_checkpoint(storage, names)
+        log_id = bytes.fromhex(checkpoint.log)
+        if numbers:
+            return log_id
+        marks = checkpoint.redo, _acknowledged(storage, names, log_id)
+        if not any(marks):
+            return None
+        if marks == before:
             raise LogCorruptionError("the log's segments are missing", file=names.segment(1))
-        return None
-    return bytes.fromhex(checkpoint.log)
+        before = marks
 
 
-def _acknowledged(storage: Storage, names: Names, log_id: bytes) -> bool:
-    """Whether the head file shows a batch. Segment 1 is created last, so an unfinished log has acknowledged none."""
+def _acknowledged(storage: Storage, names: Names, log_id: bytes) -> LSN:
+    """The last batch that the head file shows; 0 in an unfinished log, whose segment 1 is created last."""
     try:
         head = HeadFile(storage.open_file(names.head, writable=False))
     except FileNotFoundError:
-        return False
+        return 0
     try:
-        return head.belongs_to(log_id) and bool(head.durable())
+        return (head.durable() or 0) if head.belongs_to(log_id) else 0
     finally:
         head.close()
 

@@ -36,7 +36,13 @@ class Shelf:
         self._closed = False
 
     def numbers(self) -> list[int]:
-        """The segments that exist, ascending; none if the folder is missing."""
+        """The segments that exist, ascending; none if the folder is missing.
+
+        A listing misses those that are freed while it is made, which may be all: if it shows none, it is made again.
+        """
+        return self._listed() or self._listed()
+
+    def _listed(self) -> list[int]:
         try:
             return segment_numbers(self.storage.list(self.names.folder))
         except FileNotFoundError:

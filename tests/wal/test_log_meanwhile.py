@@ -156,6 +156,23 @@ def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None
         assert caught.value.file == NAMES.segment(2)
 
 
+def test_segments_that_are_freed_while_they_are_listed_are_not_missing() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+
+        def free() -> None:
+            for number in range(12):
+                add(log, b"%d" % number * 20, b"%d" % number)
+            log.trim(14)
+
+        posix.plan("listdir", NAMES.folder, free, after=True)
+        assert not reader.verify().problems
+        assert posix.happened
+    log.close()
+
+
 @pytest.mark.parametrize("call", ["open_read", "pread"])
 def test_two_that_trim_free_the_same_segments(call: str) -> None:
     """Each finds some of them gone, at whatever step."""
