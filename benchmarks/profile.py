@@ -1,0 +1,217 @@
+"""python -m benchmarks.profile [--only W1,W10] [--seconds N] [--folder DIR]
+
+Where the time of one operation goes: how much of it is the flush, other system calls, and each part of the library;
+and beside it the time of the floor, the least that any program of this shape must do. A timer interrupts the program
+about a thousand times a second and notes which part is at work, so that the operations run as fast as always.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+
+from benchmarks.children import CHECKOUT
+from benchmarks.machine import machine
+from benchmarks.measure import Contestant, Ready, contestant
+from benchmarks.peers import PEERS
+from benchmarks.workloads.batches import batch
+from benchmarks.workloads.finds import find, look
+from benchmarks.workloads.opening import build
+from benchmarks.workloads.puts import put, update
+from benchmarks.workloads.recovery import Reach, killed, records_parsed, tree_readable, write_records
+from benchmarks.workloads.sizes import USUAL, Sizes
+
+EVERY = 0.00097  # seconds between two samples: no multiple of anything that the library waits for
+ROW = 50  # single operations in a row
+RESULTS = Path(__file__).resolve().parent / "results"
+FLUSHES = {"fsync", "fdatasync", "syncfs"}
+READER = ("reader", "asking", "window", "view", "nodes", "metadata")
+FILES = ("committer", "apply", "folders", "checkpoint", "marks", "outcome", "discard")
+PARTS = {
+    "the flush": (),
+    "other system calls": ("wal/storage/posix.py",),
+    "storage: names, files, locks": ("wal/storage/",),
+    "log: records to bytes and back": ("wal/frame.py", "wal/segment.py", "wal/format.py"),
+    "log: right, queue, head, chain": ("wal/",),
+    "facts: to bytes and back": ("metatree/facts.py", "metatree/jsontext.py", "metatree/parts.py"),
+    "net effect of facts": ("metatree/fold.py",),
+    "locations, values, names": ("metatree/location.py", "metatree/values.py", "metatree/layout.py"),
+    "reader": tuple(f"metatree/{name}.py" for name in READER),
+    "committer: the files": tuple(f"metatree/{name}.py" for name in FILES),
+    "transaction": ("metatree/",),
+    "this program": ("benchmarks/",),
+}
+"""The parts of the library, by the beginnings of their files; the first that fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked into: steps of `each` operations, `row` of them between two rests."""
+
+    name: str
+    title: str
+    subject: Contestant
+    floor: Contestant | None = None
+    each: int = 1
+    row: int = 1
+
+
+def part_of(frame: FrameType | None) -> str:
+    """The part of the library that is at work in a frame; what it calls outside counts as its own."""
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(CHECKOUT):
+            inner = file.relative_to(CHECKOUT).as_posix()
+            part = next((part for part, files in PARTS.items() if inner.startswith(files)), None)
+            if part == "other system calls" and frame.f_code.co_name in FLUSHES:
+                return "the flush"
+            if part is not None:
+                return part
+        frame = frame.f_back
+    return "this program"
+
+
+class Sampler:
+    """How much time each part takes. For the main thread."""
+
+    def __init__(self) -> None:
+        self.parts: defaultdict[str, float] = defaultdict(float)  # seconds
+        self._last = 0.0
+
+    def _sample(self, number: int, frame: FrameType | None) -> None:
+        """All the time since the last sample counts: a call into the system is interrupted only when it ends."""
+        now = perf_counter()
+        self.parts[part_of(frame)] += now - self._last
+        self._last = now
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGALRM, self._sample)
+        self._last = perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def repeat(ready: Ready, numbers: Iterator[int], row: int, seconds: float, sampler: Sampler | None = None) -> float:
+    """Take steps for so long, three rows at least; the microseconds of one step. What is put off is done untimed."""
+    took, rows = 0.0, 0
+    while rows < 3 or took < seconds:
+        with nullcontext() if sampler is None else sampler.sampling():
+            begin = perf_counter()
+            for number in islice(numbers, row):
+                ready.step(number)
+            took += perf_counter() - begin
+        rows += 1
+        ready.rest()
+    return took / rows / row * 1e6
+
+
+def measured(contestant: Contestant, subject: Subject, folder: Path, seconds: float, sampler: Sampler | None) -> float:
+    """The microseconds of one operation; then the same again under the sampler."""
+    folder.mkdir()
+    with contestant.open(folder) as ready:
+        numbers = count()
+        repeat(ready, numbers, subject.row, seconds / 10)
+        took = repeat(ready, numbers, subject.row, seconds)
+        if sampler is not None:
+            repeat(ready, numbers, subject.row, seconds, sampler)
+        return took / subject.each
+
+
+def profile(subject: Subject, folder: Path, seconds: float) -> list[str]:
+    """The lines of one table."""
+    folder.mkdir()
+    sampler = Sampler()
+    took = measured(subject.subject, subject, folder / "subject", seconds, sampler)
+    whole = sum(sampler.parts.values())
+    lines = [f"{subject.name}  {subject.title}: {took:,.1f} us"]
+    shares = ((part, sampler.parts[part] / whole) for part in PARTS)
+    lines += [f"    {part:32}{share:6.0%}{share * took:10,.1f} us" for part, share in shares if share >= 0.005]
+    if subject.floor is not None:
+        floor = measured(subject.floor, subject, folder / "floor", seconds, None)
+        lines.append(f"    {subject.floor.peer:38}{floor:10,.1f} us")
+    return [*lines, ""]
+
+
+# --- what is looked into --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reopened(nodes: int, folder: Path) -> Iterator[Ready]:
+    """Opened, asked and closed again and again in one process: without what a new process does only once."""
+    peer = PEERS["metatree"]
+    build(peer, folder, nodes)
+
+    def step(number: int) -> None:
+        with peer.open(folder) as store:
+            store.find_active("m0")
+
+    yield Ready(step)
+
+
+@contextmanager
+def reached(leave: Callable[[Path, int], None], reach: Reach, records: int, folder: Path) -> Iterator[Ready]:
+    """What somebody left, opened for reading again and again."""
+    leave(folder, records)
+
+    def step(number: int) -> None:
+        with reach(folder, records):
+            pass
+
+    yield Ready(step)
+
+
+def subjects(sizes: Sizes) -> list[Subject]:
+    everything = []
+    singly = min(ROW, sizes.steps)
+    for name, title, prepare, each, row in (
+        ("W1", "one put", put, 1, singly),
+        ("W2", f"a put in a transaction of {sizes.batch:,}", partial(batch, sizes.batch), sizes.batch, 1),
+        ("W3", "one update", update, 1, singly),
+    ):
+        for peer, floor in (("metatree background", "floor: deferred"), ("metatree", "floor: current")):
+            own, least = contestant(PEERS[peer], prepare), contestant(PEERS[floor], prepare)
+            everything.append(Subject(name, f"{title}, {peer}", own, least, each, row))
+    left = partial(killed, "metatree background", "held")
+    readable = Contestant("metatree", partial(reached, left, tree_readable, sizes.records))
+    parsed = Contestant("floor: parse", partial(reached, write_records, records_parsed, sizes.records))
+    opening = Contestant("metatree", partial(reopened, sizes.nodes[0]))
+    found, looked = contestant(PEERS["metatree"], find), Contestant("floor: one pread", look)
+    return [
+        *everything,
+        Subject("W4", "find and metadata, warm", found, looked, row=singly),
+        Subject("W8", f"open {sizes.nodes[0]:,} nodes, find the first, close", opening),
+        Subject("W10", "a record of a killed writer, until it can be read", readable, parsed, sizes.records),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="names of workloads, with commas")
+    parser.add_argument("--seconds", type=float, default=5, help="for each operation, three times")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the stores are made")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    wanted = [each for each in subjects(USUAL) if given.only is None or each.name in given.only.split(",")]
+    print(*(f"{name}: {value}" for name, value in machine(given.folder).items()), "", sep="\n")
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="profile-") as folder:
+        for number, subject in enumerate(wanted):
+            print(*profile(subject, Path(folder) / str(number), given.seconds), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
