@@ -101,7 +101,7 @@ class Right:
 
 
 class LockTenure(NamedTuple):
-    """See `wal.log.Tenure`: a system lock is lost only with its process, or when its storage is closed."""
+    """See `wal.log.Tenure`: a system lock is lost only with its process."""
 
     died: bool
     storage: Storage
