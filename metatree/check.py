@@ -129,7 +129,7 @@ class _Check:
     def _note(self, kind: str, path: str, reason: str) -> None:
         self.report.notes.append(Finding(path, reason, kind))
 
-    def _tell(self, share: float = 0.0) -> None:
+    def _progressed(self, share: float = 0.0) -> None:
         """Report progress: a further part of the tree, `share` of 1, is done."""
         wal.safe_point()
         self._done += share
@@ -138,7 +138,7 @@ class _Check:
 
     def _was_read(self, count: int) -> None:
         self.report.bytes += count
-        self._tell()
+        self._progressed()
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
@@ -218,6 +218,6 @@ class _Check:
             self._expected = Expected(self._log, *self._noted())
         look.report_to(self.report)
         share /= 1 + len(look.children)
-        self._tell(share)
+        self._progressed(share)
         for child in look.children:
             self._node((*path, child), share)
