@@ -106,7 +106,7 @@ def test_a_name_that_went_is_no_directory_blob_before_its_objects_are_removed() 
         assert "m/v1/b" not in bucket.objects
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["", "the reply is lost"])
+@pytest.mark.parametrize("lost", [False, True], ids=["acknowledged", "reply lost"])
 def test_what_a_pass_has_put_goes_with_its_node_if_that_is_dropped_before_the_pass_plans_again(lost: bool) -> None:
     bucket = TextBucket()
     prepared(bucket)
