@@ -69,7 +69,7 @@ class FileLock:
             self._close_fd()
             raise
         finally:
-            if self._held:  # otherwise the storage was closed, which has released it
+            if self._held:  # otherwise a signal handler of this thread has closed the storage
                 self._held = False
                 self._thread.release()
 
