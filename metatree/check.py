@@ -50,7 +50,7 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
 
     try:
         return engine.committer.holding(held)
-    except _DAMAGE as damage:  # nothing was checked: the right cannot be taken without the log
+    except wal.LogCorruptionError as damage:  # nothing was checked: the right cannot be taken without the log
         return Report(head=engine.log.known(), problems=[_behind(layout.LOG, damage)], deep=deep)
 
 
