@@ -33,7 +33,7 @@ from .tree import Metatree
 
 if TYPE_CHECKING:
     from .findings import Finding, Report
-    from .repair import Repaired, Step
+    from .repair_plan import Repaired, Step
 
 __version__ = "0.3.0"
 
@@ -75,7 +75,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(findings, name)
     if name in ("Repaired", "Step"):
-        from . import repair
+        from . import repair_plan
 
-        return getattr(repair, name)
+        return getattr(repair_plan, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -94,7 +94,7 @@ class _Application:
             missing = {name for name in effect.below if name in kept and not self._child((*path, name), effect)}
             for name, aside in asides.items():  # nodes with a blob's former name, perhaps made in an earlier pass
                 if aside is not None and name in kept and name not in missing:
-                    self._give_back(aside, layout.blob(path, name), effect.below[name], self._since)
+                    self._restore_foreign(aside, layout.blob(path, name), effect.below[name], self._since)
             for fact in effect.blobs.values():
                 if fact is not None:
                     self._publish_blob(fact)
@@ -128,17 +128,17 @@ class _Application:
         if not self._storage.publish_folder(folder, files):
             return False
         if aside is not None:
-            self._give_back(aside, folder, effect, self._since if effect.reset else None)
+            self._restore_foreign(aside, folder, effect, self._since if effect.reset else None)
         self.outcome.nodes += nodes
         self.outcome.blobs += len(files) - nodes
         for fact in deep:
             self._mark_folders(fact.path, fact.name)
         return True
 
-    def _give_back(self, aside: str, folder: str, effect: Effect, since: int | None) -> None:
+    def _restore_foreign(self, aside: str, folder: str, effect: Effect, since: int | None) -> None:
         # a power loss may have removed attributes of what the window put, but not of older files, which were synced
         unmarked = effect.files_put() if self._mode is Mode.REPLAY else frozenset()
-        foreign.give_back(self._storage, aside, folder, since, unmarked)
+        foreign.restore(self._storage, aside, folder, since, unmarked)
 
     def _gather(self, path: Path, effect: Effect, files: list[wal.Publication], deep: list[BlobFact]) -> int:
         """Add the files of a new node and everything below it to `files`, those of directory blobs to `deep`; returns

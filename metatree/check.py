@@ -1,7 +1,8 @@
 """`check`: every invariant, from the log to the folders and from the folders to the log.
 
 It repairs nothing; commits that are not applied yet are applied first, as in any pass. A tree that is open for reading
-is checked as it is; if others write during the check, what they have changed is checked again.
+is checked as it is; if others write during the check, what they have changed is checked again. Damage to the log is a
+finding whenever it is met; a storage that does not answer is an error.
 
 A *problem* is a broken guarantee or damage, with its path and the reason. A *note* is something a person may want to
 know: foreign files and folders, leftovers of a process that died.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Progress = Callable[[Report, float], None]  # the findings so far, and the part of the tree that is done, 0 to 1
 
 _LOOKS = 3  # attempts at the tree, or at one node, while others write
+_DAMAGE = (CorruptionError, wal.LogCorruptionError)
 
 
 def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Report:
@@ -41,12 +43,15 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
         checking = _Check(engine, deep=deep, progress=progress)
         try:
             behind = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
-        except (CorruptionError, wal.LogCorruptionError) as damage:
+        except _DAMAGE as damage:
             behind = {layout.LOG: damage}
         checking.report.problems += [_behind(path, error) for path, error in behind.items()]
         return checking.run()
 
-    return engine.committer.holding(held)
+    try:
+        return engine.committer.holding(held)
+    except wal.LogCorruptionError as damage:  # nothing was checked: the right cannot be taken without the log
+        return Report(head=engine.log.known(), problems=[_behind(layout.LOG, damage)], deep=deep)
 
 
 def _behind(path: str, error: Exception) -> Finding:
@@ -61,22 +66,30 @@ def _behind(path: str, error: Exception) -> Finding:
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
     """Check a tree that others may change: a finding counts only if it is found again, or the log has not grown."""
-    log = engine.log
-    report, before = None, None
+    report, seen = None, None
     for _ in range(_LOOKS):
-        begin = log.head(fresh=True), log.load_mark(marks.APPLIED), log.trimmed(fresh=True)
-        checking = _Check(engine, deep=deep, progress=progress)
-        report = checking.run()
-        if before is not None:
-            seen = {(finding.kind, finding.path) for finding in (*before.problems, *before.notes)}
+        begin = _reached(engine.log)
+        report = _Check(engine, deep=deep, progress=progress).run()
+        end = _reached(engine.log)
+        if begin == end:
+            break
+        found = {(finding.kind, finding.path) for finding in (*report.problems, *report.notes)}
+        if seen is not None:
             report.problems = [each for each in report.problems if (each.kind, each.path) in seen]
             report.notes = [each for each in report.notes if (each.kind, each.path) in seen]
-        still = begin == (log.head(fresh=True), log.load_mark(marks.APPLIED), log.trimmed(fresh=True))
-        if still or not (report.problems or report.notes):
+        if end is not None and not (report.problems or report.notes):
             break
-        before = report
+        seen = found
     assert report is not None  # noqa: S101  the loop has run at least once
     return report
+
+
+def _reached(log: wal.WriteAheadLog) -> tuple[int, int, int] | None:
+    """What changes with each commit, pass and checkpoint; None if the log is damaged."""
+    try:
+        return log.head(fresh=True), log.load_mark(marks.APPLIED), log.trimmed(fresh=True)
+    except wal.LogCorruptionError:
+        return None
 
 
 class _Check:
@@ -92,21 +105,23 @@ class _Check:
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
+        try:
+            self._run()
+        except _DAMAGE as error:
+            self._problem("log", layout.LOG, str(error))  # without the log, no file can be compared
+        return self.report
+
+    def _run(self) -> None:
         self._check_log()
         redo, shown = self._check_marks()
-        try:
-            self._expected = Expected(self._log, redo, shown)
-            self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
-        except (CorruptionError, wal.LogCorruptionError) as error:
-            self._problem("log", layout.LOG, str(error))  # without the log, no file can be compared
-            return self.report
+        self._expected = Expected(self._log, redo, shown)
+        self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
         self._node((), 1.0)
         self._check_staged()
         for name in recovery.leftovers(self._storage):
             shared = "an unfinished file, of a writer that is still running or has died"
             reason = shared if self._shared else "an unfinished file; the next recovery sets it aside"
             self._note("unfinished", name, reason)
-        return self.report
 
     def _problem(self, kind: str, path: str, reason: str) -> None:
         self.report.problems.append(Finding(path, reason, kind))
@@ -114,7 +129,7 @@ class _Check:
     def _note(self, kind: str, path: str, reason: str) -> None:
         self.report.notes.append(Finding(path, reason, kind))
 
-    def _tell(self, share: float = 0.0) -> None:
+    def _progressed(self, share: float = 0.0) -> None:
         """Report progress: a further part of the tree, `share` of 1, is done."""
         wal.safe_point()
         self._done += share
@@ -123,7 +138,7 @@ class _Check:
 
     def _was_read(self, count: int) -> None:
         self.report.bytes += count
-        self._tell()
+        self._progressed()
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
@@ -203,6 +218,6 @@ class _Check:
             self._expected = Expected(self._log, *self._noted())
         look.report_to(self.report)
         share /= 1 + len(look.children)
-        self._tell(share)
+        self._progressed(share)
         for child in look.children:
             self._node((*path, child), share)

@@ -40,7 +40,7 @@ def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str
     return kept
 
 
-def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: frozenset[str]) -> None:
+def restore(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: frozenset[str]) -> None:
     """Move foreign content from `aside`, the earlier folder of a node, into `folder`, where the node was made again.
 
     Only if the earlier folder was made for a record after `since`, the beginning of the applied window: foreign
@@ -57,7 +57,7 @@ def give_back(storage: wal.Storage, aside: str, folder: str, since: int | None, 
         if there is None and not below and is_foreign(storage, old):
             storage.set_aside(old, new)
         elif there is not None and there.kind is entry.kind is wal.Kind.FOLDER and "" not in below:
-            give_back(storage, old, new, since, below)
+            restore(storage, old, new, since, below)
 
 
 def _is_made_since(storage: wal.Storage, folder: str, since: int) -> bool:

@@ -65,7 +65,7 @@ def collect(engine: Engine, *, older_than: float, dry_run: bool) -> Collected:
     now = datetime.fromisoformat(engine.clock.now()).timestamp() if dry_run else _time_there(engine)
     _choose(engine.storage, found, orphans, leftovers, now, older_than)
     if not dry_run:
-        _take_away(engine, found)
+        _remove(engine, found)
     return found
 
 
@@ -129,7 +129,7 @@ def _size(storage: wal.Storage, name: str) -> int:
     return 0 if entry is None else entry.size
 
 
-def _take_away(engine: Engine, found: Collected) -> None:
+def _remove(engine: Engine, found: Collected) -> None:
     txids = [folder.rpartition("/")[2] for folder in found.old]
     aborted = engine.committing.abort(txids) if txids else ()
     found.old = [layout.staged_folder(txid) for txid in aborted]  # the others have been committed

@@ -141,6 +141,7 @@ class Objects:
                 self._forget(work, wanted.name)
                 work.outcome.failed[join(wanted.path)] = error
             except (OSError, CorruptionError) as error:
+                self._found(work, wanted.name, None)
                 work.outcome.failed.setdefault(join(wanted.path), error)
             else:
                 work.done.add(wanted.name)
@@ -151,7 +152,16 @@ class Objects:
         self._known.pop(name, None)
         self._stale.add(name)
         work.seen.pop(name, None)
-        work.versions.pop(name, None)
+        self._found(work, name, None)
+
+    def _found(self, work: _Pass, name: str, version: str | None) -> None:
+        """What this pass now knows of an object (None: nothing) belongs to what it read before, at and above its name:
+        a later plan of this pass may have to remove it."""
+        for top in (name, *prefixes(name)):
+            if version is None:
+                work.versions.pop(top, None)
+            elif top in work.versions:
+                work.versions[top][name] = version
 
     def _put_blob(self, work: _Pass, wanted: Wanted) -> None:
         fact = wanted.blob
@@ -189,6 +199,7 @@ class Objects:
             self._made.setdefault(name, work.head)  # before the request: if its reply is lost, the object may exist
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
         self._remember(name, version)
+        self._found(work, name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
         with work.reading:  # reads a pack of small blobs in order, once

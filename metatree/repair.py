@@ -1,220 +1,193 @@
-"""`repair`: plans an action for each deviation that `check` finds. mending.py carries the plan out.
+"""`repair`: plans and carries it out. Each part may be interrupted and run again.
 
-Nothing is guessed. What the log holds since the redo mark is rebuilt from it. An edit by hand is adopted by a commit or
-reverted, as the caller chooses, and left alone if the caller does not choose. What cannot be supplied is reported. A
-file that the engine did not put there is not an edit: a revert leaves it alone unless its path is given. Nothing is
-deleted: what has to make room goes to the quarantine.
+What the log supplies is written again under the right to apply, as in recovery. What is set aside is renamed into the
+quarantine. What is adopted becomes one commit, so that log, files and readers agree; it is applied like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import layout
-from .errors import InvalidLocationError
-from .findings import ADOPT, ASIDE, REBUILD, REVERT, Finding, Report, Weight
+import wal
+
+from . import folders, layout
+from .check import check
+from .draft import Draft
+from .errors import CorruptionError
+from .facts import BlobFact, Changes, Fact, NodeFact
+from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
-from .location import Path, check_blob_name, fold_name
-from .window import fold_log
+from .location import Path, join
+from .repair_plan import DOING, Planner, Repaired, Step, is_node, node_of, supplies
+from .staging import Staging
+from .values import check_size
+from .view import View
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-CHOOSE, CANNOT, LEAVE, RECOVER = "choose", "cannot", "leave", "recover"
-DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
-_NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
-_FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
+_ROUNDS = 10  # once a node is rebuilt, the next check may find problems below it
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One deviation, and the action for it."""
-
-    path: str  # of the file or folder, below the root
-    kind: str  # see findings.KINDS
-    reason: str
-    action: str  # adopt, revert, rebuild, set aside, recover: carried out; choose, cannot, leave: left as it is
-    detail: str = ""  # what the action does here, or why there is none
-    source: str = ""  # where the edited file is now, if a recovery moved it into the quarantine
-
-
-@dataclass(slots=True)
-class Repaired:
-    """What a repair found, and what it did or would do."""
-
-    head: int = 0  # the log's, when the plan was made
-    done: bool = False  # False: a plan only
-    steps: list[Step] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)  # names in the quarantine of what was set aside or replaced
-    failed: dict[str, str] = field(default_factory=dict)  # path -> why its step failed
-    lsn: int | None = None  # of the commit that adopts edits
-    remains: Report | None = None  # what `check` finds afterwards
-
-    @property
-    def clean(self) -> bool:
-        """Whether there was nothing to repair or, once it is carried out, nothing is left to repair."""
-        return not self.failed and (self.remains.clean if self.remains is not None else not self.steps)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; the names are stable."""
-        steps = [asdict(step) for step in self.steps]
-        found = {"clean": self.clean, "done": self.done, "head": self.head, "steps": steps, "kept": self.kept}
-        remains = None if self.remains is None else self.remains.as_dict()
-        return {**found, "failed": self.failed, "lsn": self.lsn, "remains": remains}
+def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: bool, dry_run: bool) -> Repaired:
+    """See `Metatree.repair`."""
+    report = check(engine, deep=deep)
+    planner = Planner(engine, report, edits, paths)
+    result = Repaired(engine.log.known(), steps=planner.steps())
+    planner.require_found(result.steps)
+    if dry_run:
+        return result
+    engine.require_writable()
+    result.done = True
+    steps = result.steps
+    for _ in range(_ROUNDS):
+        _Repair(engine, result).run(steps)
+        result.remains = report = check(engine, deep=deep)
+        before = {(step.path, step.kind) for step in result.steps}
+        steps = [s for s in Planner(engine, report, edits, paths).steps() if (s.path, s.kind) not in before]
+        if not any(step.action in DOING for step in steps):
+            break
+        result.steps += steps
+    return result
 
 
-class Planner:
-    """Makes the plan for one tree."""
-
-    def __init__(self, engine: Engine, report: Report, edits: str | None, paths: Sequence[str]) -> None:
-        """`edits`: adopt, revert or None. `paths`: if any, only findings at or below these; '' is the root."""
+class _Repair:
+    def __init__(self, engine: Engine, result: Repaired) -> None:
         self._engine = engine
-        self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
-        self._deep = report.deep
-        self._edits = edits
-        self._paths = [path.strip("/") for path in paths]
-        redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
-        self._window = fold_log(engine.log, redo, self._head)
-        self._recovering = any(each.kind == "not-recovered" for each in self._findings)
-        self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
+        self._storage = engine.storage
+        self._result = result
 
-    def steps(self) -> list[Step]:
-        """A step for each finding, in order."""
-        steps = self._recovered()
-        known = {step.path for step in steps}
-        return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
+    def run(self, steps: Sequence[Step]) -> None:
+        doing = [step for step in steps if step.action in DOING]
+        restored = [step for step in doing if step.action in (REBUILD, REVERT, ASIDE)]
+        if restored:
+            self._engine.committer.holding(lambda tenure: self._restore(tenure, restored))
+            self._engine.reader.restart()
+        adopted = [step for step in doing if step.action == ADOPT]
+        if adopted:
+            self._adopt(adopted)
 
-    def require_found(self, steps: Sequence[Step]) -> None:
-        """Raises InvalidLocationError for a path without findings, unless there are no findings at all, or the recovery
-        by this handle may have repaired what was there."""
-        recovered = self._engine.recovered
-        if not self._findings or not (recovered is None or recovered.clean):
-            return
-        for path in self._paths:
-            if not any(_is_in(step.path, path) for step in steps):
-                count = len(self._findings)
-                others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
-                deep = "" if self._deep else "; whether a blob's content changed is checked with deep only"
-                raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
+    # --- from the log, or into the quarantine -------------------------------------------------------------------------
 
-    def _selected(self, path: str, known: set[str]) -> bool:
-        if path in known:
-            return False
-        return not self._paths or any(_is_in(path, each) for each in self._paths)
+    def _restore(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
+        committer, log = self._engine.committer, self._engine.log
+        committer.pass_held(tenure)
+        supplied: list[Step] = []
 
-    def _step(self, finding: Finding) -> Step:
-        action, detail = self._decide(finding)
-        return Step(finding.path, finding.kind, finding.reason, action, detail)
+        def choose(window: Effect) -> Effect:
+            supplied[:] = [step for step in steps if supplies(window, step) is not None]
+            return _only(window, supplied)
 
-    def _decide(self, finding: Finding) -> tuple[str, str]:
-        remedies = finding.remedies
-        if RECOVER in remedies:
-            return RECOVER, "opening the tree for writing replays them"
-        if finding.weight is Weight.CANNOT_READ:
-            return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
-        if finding.kind == "cannot-write":
-            return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
-        if REBUILD in remedies:
-            if supplies(self._window, finding) is not None:
-                return REBUILD, "the log since the last checkpoint holds it"
-            return CANNOT, "the log holds no content of it since the last checkpoint: restore it from a backup"
-        if ASIDE in remedies:
-            return ASIDE, f"goes to {layout.QUARANTINE}"
-        if REVERT not in remedies:
-            return CANNOT, "it can only be repaired by hand"
-        reverting, adopting = self._reverting(finding), self._adopting(finding)
-        if self._edits == ADOPT:
-            return adopting
-        if self._edits == REVERT or (self._recovering and supplies(self._window, finding) is not None):
-            return reverting
-        ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
-        return CHOOSE, "; ".join(ways)
+        outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
+        self._result.kept += outcome.edited
+        self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
+        for step in steps:
+            if step in supplied:
+                continue
+            if step.action == ASIDE:
+                went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
+                self._result.kept += [went] if went is not None else []
+            else:
+                self._result.failed[step.path] = "another checkpoint was made: the log no longer holds its content"
 
-    def _reverting(self, finding: Finding) -> tuple[str, str]:
-        if supplies(self._window, finding) is not None:
-            return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
-        if finding.kind not in _FOREIGN_KINDS:
-            return CANNOT, (
-                "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
-            )
-        if finding.path in self._paths:
-            return ASIDE, f"goes to {layout.QUARANTINE}"
-        return LEAVE, "left alone, unless --path names it"
+    # --- by a commit --------------------------------------------------------------------------------------------------
 
-    def _adopting(self, finding: Finding) -> tuple[str, str]:
-        if ADOPT not in finding.remedies:
-            return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
-        if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
-            return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
-        if finding.kind in _NODE_KINDS:
-            return ADOPT, "a commit sets the node's keys to those in the file"
-        if _folded(finding.path) in self._twins:
-            return CANNOT, "another name differs from it only in case or form: rename one"
+    def _adopt(self, steps: Sequence[Step]) -> None:
+        engine = self._engine
+        staging = engine.staging()
+        with engine.reader.lock:
+            engine.reader.refresh()
+            base = engine.reader.head
+        draft = Draft(View(engine.reader), engine.levels)
+        facts: list[Fact] = []
+        changes: Changes = {}
         try:
-            check_blob_name(finding.path.rpartition("/")[2])
-        except InvalidLocationError as error:
-            return CANNOT, f"cannot be a blob: {error}"
-        return ADOPT, "a commit makes it a blob"
+            for step in steps:
+                try:
+                    facts.append(self._fact(step, draft, staging, changes))
+                except (CorruptionError, FileNotFoundError, ValueError) as error:
+                    self._result.failed[step.path] = str(error)
+        except BaseException:
+            staging.discard()
+            raise
+        if not facts:
+            staging.discard()
+            return
+        outcome = engine.committing.adopt(facts, changes, draft, base, staging, "repair: adopt edits by hand")
+        engine.committed(outcome.position)
+        engine.committer.flush()
+        self._result.lsn = None if outcome.position is None else outcome.position.lsn
 
-    def _recovered(self) -> list[Step]:
-        """Steps for edits that the recovery by this handle moved to the quarantine, if nothing was committed since."""
-        found = self._engine.recovered
-        if found is None or self._edits != ADOPT or found.head != self._head:
-            return []
-        steps = []
-        for kept in found.edited:
-            path = self._edited(kept)
-            if path is not None and self._selected(path, set()):
-                kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
-                why = f"was edited by hand; the recovery kept the edit as {kept}"
-                steps.append(Step(path, kind, why, ADOPT, "a commit adopts the edit", kept))
-        return steps
+    def _fact(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> Fact:
+        """The fact that adopts an edit; also records the change in `changes`, and what the commit relies on."""
+        source = step.source or step.path
+        if is_node(step):
+            return self._node(
+                node_of(step.path), folders.parse_node(source, self._storage.read(source)), draft, changes
+            )
+        segments = step.path.split("/")
+        path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
+        if not name:
+            raise CorruptionError(f"{step.path} is now a node")
+        draft.reads.name(path, name)
+        size, sha256, place = staging.add_existing(source, share=False)
+        changes.setdefault(join(path), {}).setdefault("put", []).append(name)
+        return BlobFact(path, name, size, sha256, place)
 
-    def _edited(self, kept: str) -> str | None:
-        """The path of the file that was kept under this name, if the log holds it."""
-        name = kept.removeprefix(layout.quarantine("edited", "")).partition("/")[2]
-        for path in (name, name.rpartition(".")[0]):
-            kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
-            if path and supplies(self._window, Finding(path, "", kind)) is not None:
-                return path
-        return None
+    def _node(self, path: Path, file: folders.NodeFile, draft: Draft, changes: Changes) -> NodeFact:
+        """A node with the keys in the file, and those of its listed children that exist: a list entry makes no node."""
+        check_size(file.keys)
+        keys, listed = self._engine.reader.ask(lambda _: (dict(draft.view.keys(path)), list(draft.view.children(path))))
+        draft.reads.all_keys(path)
+        draft.reads.names(path)
+        children = self._children(path, file.children)
+        change = changes.setdefault(join(path), {})
+        for word, names in (
+            ("set", list(file.keys)),
+            ("unset", [key for key in keys if key not in file.keys]),
+            ("new", [name for name in children if name not in listed]),
+            ("gone", [name for name in listed if name not in children]),
+        ):
+            if names:
+                change[word] = names
+        return NodeFact(path, file.keys, children)
+
+    def _children(self, path: Path, listed: Sequence[str]) -> tuple[str, ...]:
+        if len(path) >= len(self._engine.levels):
+            return ()
+        there = {}
+        for entry in self._storage.list(layout.folder(path)):
+            name = layout.metadata((*path, entry.name))
+            if entry.kind is wal.Kind.FOLDER and self._storage.entry(name) is not None:
+                there[entry.name] = folders.Attribute.decode(self._storage.attribute(name)) is not None
+        ours = [name for name, marked in sorted(there.items()) if marked and name not in listed]
+        return (*(name for name in listed if name in there), *ours)
 
 
-def is_node(step: Step | Finding) -> bool:
-    """Whether it concerns a metadata.json."""
-    return step.kind in _NODE_KINDS
-
-
-def node_of(path: str) -> Path:
-    """The node of a metadata.json."""
-    return tuple(path.split("/")[:-1])
-
-
-def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None:
-    """(node, blob name or '') if the records of the window hold its content; None if they do not."""
-    if is_node(finding):
-        path = node_of(finding.path)
+def _only(window: Effect, steps: Sequence[Step]) -> Effect:
+    """The part of a window's effect that concerns the steps; a missing node comes back with everything below it."""
+    chosen = Effect()
+    for step in steps:
+        path, name = supplies(window, step) or ((), "")
         effect, _ = window.find(path)
-        enough = effect is not None and (effect.whole or finding.kind == "node-wrong")
-        return (path, "") if enough else None
-    parts = finding.path.split("/")
-    for depth in range(len(parts)):
-        effect, _ = window.find(tuple(parts[:depth]))
         if effect is None:
-            return None
-        name = "/".join(parts[depth:])
-        if effect.blobs.get(name) is not None:
-            return tuple(parts[:depth]), name
-    return None
+            continue
+        if name:
+            fact = effect.blobs[name]
+            assert fact is not None  # noqa: S101  it is supplied
+            chosen.at(path).put_blob(fact)
+        elif step.kind == "node-missing" and path:
+            chosen.at(path[:-1]).below[path[-1]] = effect
+        else:
+            _copy_metadata(effect, chosen.at(path))
+    return chosen
 
 
-def _is_in(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or below it; '' is the root."""
-    return not folder or path == folder or path.startswith(folder + "/")
-
-
-def _folded(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition("/")
-    return folder, fold_name(name)
+def _copy_metadata(effect: Effect, chosen: Effect) -> None:
+    if effect.whole:
+        chosen.set_whole(effect.keys, tuple(effect.children))
+        return
+    chosen.set_keys(effect.keys)
+    chosen.unset_keys(effect.unset)
+    chosen.children.update(effect.children)

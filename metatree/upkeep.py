@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .check import Progress
     from .findings import Report
     from .gc import Collected
-    from .repair import Repaired
+    from .repair_plan import Repaired
 
 
 class Upkeep(Reading):
@@ -44,7 +44,7 @@ class Upkeep(Reading):
         no finding although there are findings, ConflictError (try again).
         """
         from .findings import ADOPT, REVERT
-        from .mending import repair
+        from .repair import repair
 
         if edits not in (None, ADOPT, REVERT):
             raise ValueError(f"edits is 'adopt', 'revert' or None, not {edits!r}")

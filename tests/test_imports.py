@@ -52,7 +52,7 @@ def test_opening_a_local_root_loads_nothing_that_a_bucket_or_an_operator_needs(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     root = str(tmp_path_factory.mktemp("tree") / "root")
-    others = ["wal.slot_log", "wal.storage.memory", "metatree.objects", "metatree.check", "metatree.repair"]
+    others = ["wal.slot_log", "wal.storage.memory", "metatree.objects", "metatree.check", "metatree.repair_plan"]
     statement = f"from metatree import Metatree\nwith Metatree({root!r}, ('model',)) as t: t.put('m', b'x', name='f')"
     imported_by(f"{statement}\nimport sys; assert not sys.modules.keys() & {others}")
 

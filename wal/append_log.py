@@ -81,7 +81,7 @@ class AppendLog:
             if durable is None:
                 return self.look()
         except OSError as error:
-            self._told(error)
+            self._translate(error)
         return durable if durable > self._floor else self._floor
 
     def known(self) -> LSN:
@@ -188,7 +188,7 @@ class AppendLog:
             with DeferredInterrupt():
                 return self._group.submit(prepare)
         except OSError as error:
-            self._told(error)
+            self._translate(error)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -196,9 +196,9 @@ class AppendLog:
         try:
             yield
         except OSError as error:
-            self._told(error)
+            self._translate(error)
 
-    def _told(self, error: OSError) -> NoReturn:
+    def _translate(self, error: OSError) -> NoReturn:
         """Raise `error`, or LogClosedError if `close` has closed the file under this thread."""
         if self._closed and error.errno == errno.EBADF:
             raise LogClosedError("the log was closed") from error
@@ -221,7 +221,7 @@ class AppendLog:
         try:
             return self.head_file.load_mark(index) if self.head_file is not None else 0
         except OSError as error:
-            self._told(error)
+            self._translate(error)
 
     def store_mark(self, index: int, value: int) -> None:
         """Set a consumer's mark. Not durable."""
@@ -233,7 +233,7 @@ class AppendLog:
         head_file = self._writable_head()
         if self._group.leading():
             raise RuntimeError("the right to apply was asked for inside a prepare: its order is apply before append")
-        return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage, self._told)
+        return Holding(self._apply_right, head_file, self._follow_trim, timeout, self.settings.storage, self._translate)
 
     def _follow_trim(self) -> None:
         """`_look_for_trim`, unless the head file shows no new redo mark."""

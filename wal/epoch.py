@@ -114,7 +114,7 @@ class Epochs:
     def renew(self) -> None:
         self._publish(held=True)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._publish(held=False)
 
     def storage(self) -> Storage:

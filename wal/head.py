@@ -82,7 +82,7 @@ class HeadFile:
         self._store(_HOLDER, 1)
         return before != 0
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Record that the right is free."""
         self._store(_HOLDER, 0)
 

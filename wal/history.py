@@ -33,10 +33,12 @@ class History:
     def headers(self, after: LSN, upto: LSN) -> Iterator[Batch]:
         """The batches (after, upto] without bodies; it begins at the oldest batch that is kept, if that is later.
 
-        Raises LogCorruptionError if batches are missing in between.
+        Raises LogCorruptionError if batches are missing in between, or nothing is left of the log.
         """
         segments = self._shelf.numbers()  # listed first: a segment that is freed now has its history file already
         numbers = sorted({*self.numbers(), *segments})
+        if not numbers:
+            raise LogCorruptionError("the log's segments are missing", file=self._shelf.names.segment(1))
         start = bisect_right(numbers, after + 1, key=self._first) - 1
         lsn, pruned, read = after, start < 0, 0
         for number in numbers[max(0, start) :]:

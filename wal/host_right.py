@@ -49,7 +49,7 @@ class Fencing(Protocol):
         """Renew the claim. Raises ChangedError, FileNotFoundError or NotADirectoryError if it was taken over."""
         ...
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the right. Raises as `renew` does."""
         ...
 
@@ -102,7 +102,7 @@ class HostTenure:
         self._over.set()
         with self._mutex:
             if self._lost is None:
-                self._attempt(self._fencing.give_back)
+                self._attempt(self._fencing.release)
             self._raise_if_lost()
 
     def _attempt(self, step: Callable[[], None]) -> None:

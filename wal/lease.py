@@ -70,7 +70,7 @@ class Lease:
     def renew(self) -> None:
         self._publish(held=True)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._publish(held=False)
         self._left = True
 

@@ -101,7 +101,7 @@ class Right:
 
 
 class LockTenure(NamedTuple):
-    """See `wal.log.Tenure`: a system lock is lost only with its process, or when its storage is closed."""
+    """See `wal.log.Tenure`: a system lock is lost only with its process."""
 
     died: bool
     storage: Storage
@@ -123,10 +123,10 @@ class Holding:
         begin: Callable[[], None],
         timeout: float | None,
         storage: Storage,
-        told: Callable[[OSError], NoReturn],
+        translate: Callable[[OSError], NoReturn],
     ) -> None:
-        """`told` raises an OSError, or what it means for the log."""
-        self._told = told
+        """`translate` raises an OSError, or what it means for the log."""
+        self._translate = translate
         self._storage = storage
         self._right = right
         self._head = head
@@ -143,15 +143,15 @@ class Holding:
                 self._right.__exit__(type(error), error, error.__traceback__)
                 raise
         except OSError as error:
-            self._told(error)
+            self._translate(error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._head.give_back()
+            self._head.release()
         except OSError as failure:
-            self._told(failure)
+            self._translate(failure)
         except LogClosedError:
             if error is None or isinstance(error, OSError):  # an error of the block matters more
                 raise

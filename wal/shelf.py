@@ -72,7 +72,7 @@ class Shelf:
         try:
             return held.file.pread(length, offset)
         finally:
-            self._give_back(held)
+            self._release(held)
 
     def reader(self, number: int) -> Callable[[int, int], bytes]:
         """`pread` of one segment."""
@@ -84,7 +84,7 @@ class Shelf:
         try:
             return held.file.size()
         finally:
-            self._give_back(held)
+            self._release(held)
 
     def datasync(self, number: int) -> None:
         """Make a segment durable."""
@@ -92,14 +92,14 @@ class Shelf:
         try:
             held.file.datasync()
         finally:
-            self._give_back(held)
+            self._release(held)
 
     def file(self, number: int) -> RandomFile:
         """The open file of the segment being appended to, which is never freed. For the holder of the append right."""
         held = self._open.get(number)
         if held is None:
             held = self._borrow(number)
-            self._give_back(held)
+            self._release(held)
         return held.file
 
     def blank(self, tail: Tail) -> bool:
@@ -143,7 +143,7 @@ class Shelf:
             held.users += 1
             return held
 
-    def _give_back(self, held: _Open) -> None:
+    def _release(self, held: _Open) -> None:
         with self._mutex:
             held.users -= 1
             if held.retired and not held.users:

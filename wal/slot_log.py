@@ -57,14 +57,15 @@ class SlotLog:
         self.chain = SlotChain(settings.storage, self.names, done)
         if claim is not None and claim.log == self.id:
             self._marks[:] = map(max, self._marks, claim.marks)
+        fencing = self._fencing(settings.clock.token(TOKEN_BYTES).hex())
         if not settings.read_only:
-            self.chain.require(0 if settings.done is None else self._marks[settings.done])
+            applied = 0 if settings.done is None else self._marks[settings.done]  # known from `claim`
+            if isinstance(fencing, Epochs):
+                applied = max(applied, self._applied(fencing))
+            self.chain.require(applied)  # a new batch must not take a lost one's place
             self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
-        fencing = self._fencing(settings.clock.token(TOKEN_BYTES).hex())
-        if not settings.read_only and isinstance(fencing, Epochs):  # a new batch must not take a lost one's place
-            self.chain.require(self._applied(fencing))
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 

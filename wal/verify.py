@@ -22,17 +22,21 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
         problems.append(str(error))
     if head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None:
         problems.append(f"the head file is missing, damaged or of another log (file {shelf.names.head})")
-    numbers = shelf.numbers()  # listed first: a segment that is freed now has its history file already
-    _history(history, _first(chain, numbers), problems)
+    numbers = shelf.numbers()
     if not numbers:
         problems.append(f"the log's segments are missing (folder {shelf.names.folder})")
     tail: Tail | None = None
+    gone: dict[int, FileNotFoundError] = {}
     for number in numbers:
         try:
             tail = _segment(chain, number, tail, head, whole)
+        except FileNotFoundError as error:
+            gone[number], tail = error, None
         except (WalError, OSError) as error:
             problems.append(str(error))
             tail = None
+    kept = _history(history, _first(chain, numbers), problems)  # listed last: what was freed meanwhile is in it
+    problems += [str(error) for number, error in gone.items() if number not in kept]
     if tail is not None and tail.lsn < head:
         problems.append(str(chain.short_of(head)) if not problems else "")
     return Verification(min(redo, head) + 1, head, len(numbers), tuple(problem for problem in problems if problem))
@@ -46,10 +50,12 @@ def _first(chain: Chain, numbers: list[int]) -> LSN | None:
         return None
 
 
-def _history(history: History, segments_from: LSN | None, problems: list[str]) -> None:
-    """Check that each history file is intact and follows the one before, and that the segments follow the last."""
+def _history(history: History, segments_from: LSN | None, problems: list[str]) -> list[int]:
+    """Check that each history file is intact and follows the one before, and that the segments follow the last; returns
+    the numbers of these files."""
     following: LSN | None = None
-    for number in history.numbers():
+    numbers = history.numbers()
+    for number in numbers:
         try:
             header, data, name = history.opened(number, whole=True)
             if following is not None and header.first != following:
@@ -65,6 +71,7 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
             problems.append(str(error))
     if following is not None and segments_from is not None and segments_from > following:
         problems.append(f"the headers after batch {following - 1} are missing, and no segment holds them any more")
+    return numbers
 
 
 def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:

@@ -9,7 +9,7 @@ import click
 
 from metatree import Finding, Repaired, Report, Step
 from metatree.findings import ADOPT, REVERT
-from metatree.repair import CANNOT, CHOOSE, DOING, LEAVE
+from metatree.repair_plan import CANNOT, CHOOSE, DOING, LEAVE
 
 from .check import code_of, line
 from .ending import Code, ending

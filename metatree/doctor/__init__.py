@@ -118,13 +118,13 @@ def _conditions(arena: races.Arena, run: Run) -> bool:
         trouble = error
     for condition, honoured in tried:
         seen = "refused as it must be" if honoured else "a request whose condition did not hold went through"
-        run(advice.condition(condition), partial(_told, honoured, seen))
+        run(advice.condition(condition), partial(_verdict, honoured, seen))
     if trouble is not None:
         run(advice.CONDITIONS, partial(_failed, trouble))
     return trouble is None and all(honoured for _, honoured in tried)
 
 
-def _told(holds: bool, seen: str) -> races.Verdict:
+def _verdict(holds: bool, seen: str) -> races.Verdict:
     return holds, seen
 
 

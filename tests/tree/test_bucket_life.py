@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -103,6 +104,34 @@ def test_a_name_that_went_is_no_directory_blob_before_its_objects_are_removed() 
         assert tree.list("m") == [] and not tree.exists("m/v1")
         tree.flush()
         assert "m/v1/b" not in bucket.objects
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["acknowledged", "reply lost"])
+def test_what_a_pass_has_put_goes_with_its_node_if_that_is_dropped_before_the_pass_plans_again(lost: bool) -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    other = Metatree(NamedObjects(bucket, "tree"), apply="background")
+    other._engine.committer.stop()  # it only commits
+    dropped: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        result = run()
+        if method == "publish" and arguments[0] == "m/v1/c" and not dropped:
+            dropped.append("m/v1")
+            with other.transaction():
+                other.delete("m/v1", recursive=True)
+                other.put("m/v1", b"last", name="b")
+            if lost:
+                raise OSError(errno.EIO, "no reply")
+        return result
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree, tree.transaction():
+        tree.delete("m/v1", recursive=True)
+        tree.put("m/v1", b"first", name="c")
+        tree.update("other", n=1)  # a handle that was just opened knows no version of it, so it plans again
+    assert dropped
+    assert sorted(name for name in bucket.objects if name.startswith("m/v1/")) == ["m/v1/b", "m/v1/metadata.json"]
+    other.close()
 
 
 # --- many nodes -----------------------------------------------------------------------------------------------------

@@ -134,6 +134,17 @@ IN_THE_TREE = (
             "[put-drops what it makes-True]",
         ),
     ),
+    Planted(
+        "a pass that plans again does not know what it has put itself",
+        "I3",
+        "metatree/objects.py",
+        "        self._found(work, name, version)\n",
+        "",
+        (
+            "tests/tree/test_bucket_life.py::"
+            "test_what_a_pass_has_put_goes_with_its_node_if_that_is_dropped_before_the_pass_plans_again[acknowledged]",
+        ),
+    ),
     # --- read ---------------------------------------------------------------------------------------------------------
     Planted(
         "a reader looks at the log first, and at the files after",

@@ -72,6 +72,32 @@ def test_a_lock_that_cannot_be_released_is_released_by_closing_it() -> None:
         assert lock.acquire(timeout=0)
 
 
+class Interrupted(Boundary):
+    """A signal handler does `act` when a lock is released."""
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk, counted=ALL_CALLS)
+        self.acts: list[Callable[[], None]] = []
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "funlock" and self.acts:
+            self.acts.pop()()
+        return run()
+
+
+def test_a_storage_that_its_own_thread_closes_while_it_releases_a_lock_releases_it_once() -> None:
+    disk = MemoryPosix()
+    posix = Interrupted(disk)
+    storage = MemoryStorage(posix)
+    lock = storage.lock("a")
+    assert lock.acquire(timeout=0)
+    posix.acts.append(storage.close)
+    lock.release()
+    assert not posix.acts and not disk._open
+    with closing(MemoryStorage(disk).lock("a")) as other:
+        assert other.acquire(timeout=0)
+
+
 class Waiting(Boundary):
     """Its holder gives the lock back as soon as somebody waits for it without a limit."""
 

@@ -145,6 +145,47 @@ def test_a_holder_beyond_the_limit_keeps_the_others_out_until_it_has_given_back(
     storage.close()
 
 
+def test_a_thread_beyond_the_limit_keeps_its_right_though_the_storage_is_closed_too() -> None:
+    disk = MemoryPosix()
+    _, storage, log = opened(disk)
+    inside, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with suppress(LogClosedError), log.right():
+            inside.set()
+            go.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait()
+    log.close()
+    storage.close()
+    others = MemoryStorage(disk)
+    other = open_log(others, lock_timeout=0.0)
+    try:
+        with pytest.raises(LockBusyError), other.right():
+            pass
+    finally:
+        go.set()
+        thread.join()
+    with other.right() as tenure:
+        assert tenure.died
+    other.close()
+    others.close()
+    assert not disk._open, "a descriptor is left open"
+
+
+def test_a_lock_of_a_thread_that_ended_is_released_with_its_storage() -> None:
+    disk = MemoryPosix()
+    storage = MemoryStorage(disk)
+    lock = storage.lock("lock")
+    thread = threading.Thread(target=lock.acquire)
+    thread.start()
+    thread.join()
+    storage.close()
+    assert MemoryStorage(disk).lock("lock").acquire(timeout=0)
+
+
 def test_an_error_of_the_holders_own_is_not_hidden_by_the_closing() -> None:
     _, storage, log = opened(MemoryPosix())
     with pytest.raises(ValueError, match="its own"), log.right():

@@ -173,6 +173,43 @@ def test_segments_that_are_freed_while_they_are_listed_are_not_missing() -> None
     log.close()
 
 
+@pytest.mark.parametrize("call", ["open_read", "pread", "listdir"])
+def test_segments_that_are_freed_while_they_are_verified_are_not_missing(call: str) -> None:
+    for at in range(1, 6):
+        disk = MemoryPosix()
+        log = made(disk)
+        posix = Meanwhile(disk)
+        with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+            posix.plan(call, NAMES.segment(at) if call != "listdir" else NAMES.folder, lambda: log.trim(11), after=True)  # noqa: B023
+            assert reader.verify().problems == ()
+            assert posix.happened
+        log.close()
+
+
+def test_a_segment_that_nobody_freed_is_missing_though_it_was_listed() -> None:
+    disk = MemoryPosix()
+    made(disk).close()
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        posix.plan("open_read", NAMES.segment(2), lambda: MemoryStorage(disk).erase(NAMES.segment(2)))
+        (problem,) = reader.verify().problems
+        assert "No such file" in problem and NAMES.segment(2) in problem
+
+
+def test_headers_of_a_log_whose_segments_and_history_are_gone_are_not_just_none() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    log.trim(11)
+    log.close()
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for name in files_of(MemoryStorage(disk)):
+            if name.endswith(".log") or name.startswith(NAMES.history_folder):
+                MemoryStorage(disk).erase(name)
+        with pytest.raises(LogCorruptionError, match="the log's segments are missing") as caught:
+            headers(reader)
+        assert caught.value.file == NAMES.segment(1)
+
+
 @pytest.mark.parametrize("call", ["open_read", "pread"])
 def test_two_that_trim_free_the_same_segments(call: str) -> None:
     """Each finds some of them gone, at whatever step."""

@@ -37,6 +37,7 @@ class FileLock:
         self._thread = threading.Lock()
         self._fd = -1
         self._held = False
+        self._holder: threading.Thread | None = None  # the last one
         self._pid = os.getpid()
         _locks.add(self)
 
@@ -47,6 +48,7 @@ class FileLock:
         if not self._thread.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             return False
         try:
+            self._holder = threading.current_thread()
             self._held = self._wait(shared, deadline)
         finally:
             if not self._held:
@@ -67,9 +69,14 @@ class FileLock:
             self._close_fd()
             raise
         finally:
-            if self._held:  # otherwise the storage was closed, which has released it
+            if self._held:  # otherwise a signal handler of this thread has closed the storage
                 self._held = False
                 self._thread.release()
+
+    def is_at_work(self) -> bool:
+        """Whether another thread holds it, and lives to release it."""
+        holder = self._holder
+        return self._held and holder is not None and holder is not threading.current_thread() and holder.is_alive()
 
     def holder(self) -> str:
         """Who holds it, for an error message. May be outdated when it is read."""

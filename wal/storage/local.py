@@ -281,5 +281,6 @@ class LocalStorage:
         if self._passage is not None:
             return
         for handle in list(self._handles):
-            handle.close()
+            if not (isinstance(handle, FileLock) and handle.is_at_work()):  # else that thread would go on without it
+                handle.close()
         self._rooted.close()

@@ -155,11 +155,11 @@ def translate(failure: S3Error, what: str, place: str) -> OSError:
     if reply.status == NOT_FOUND:
         return FileNotFoundError(errno.ENOENT, f"{what}: no such object", place)
     if reply.status in _PERMISSION or reply.code in _PERMISSION_CODES or names & _CREDENTIAL_NAMES:
-        return PermissionError(errno.EACCES, f"{what}: {_told(reply) or 'no usable credentials were found'}", place)
+        return PermissionError(errno.EACCES, f"{what}: {_answer(reply) or 'no usable credentials were found'}", place)
     if reply.busy or reply.status == _CONFLICT:
-        return OSError(errno.EBUSY, f"{what}: {_told(reply)}", place)
+        return OSError(errno.EBUSY, f"{what}: {_answer(reply)}", place)
     if reply.status:
-        return OSError(errno.EIO, f"{what}: {_told(reply)}", place)
+        return OSError(errno.EIO, f"{what}: {_answer(reply)}", place)
     unknown = "no answer from the server"
     if what not in _QUESTIONS:
         unknown += "; whether the request took effect is unknown"
@@ -170,7 +170,7 @@ def translate(failure: S3Error, what: str, place: str) -> OSError:
     return OSError(errno.EIO, f"{what}: {type(failure.original).__name__}", place)
 
 
-def _told(reply: Reply) -> str:
+def _answer(reply: Reply) -> str:
     if not reply.status:
         return ""
     return f"the server answered {reply.status} {reply.code if not reply.code.isdigit() else ''}".rstrip()

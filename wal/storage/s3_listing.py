@@ -30,7 +30,7 @@ class S3Listing:
         self._place = client.place
 
     @contextmanager
-    def _told(self, what: str, name: str) -> Iterator[None]:
+    def _translated(self, what: str, name: str) -> Iterator[None]:
         try:
             yield
         except S3Error as failure:
@@ -40,7 +40,7 @@ class S3Listing:
         """See `Storage.list`."""
         prefix = self._place.below(folder)
         entries: dict[str, Entry] = {}
-        with self._told("list", folder):
+        with self._translated("list", folder):
             for page in self._client.pages(prefix, delimiter="/"):
                 # Folders first, so that a file replaces a folder of the same name: it is what `read` finds.
                 for below in page.get("CommonPrefixes", ()):
@@ -59,7 +59,7 @@ class S3Listing:
 
     def first(self, folder: str) -> Listed | None:
         """The first object below the folder; None if there is none."""
-        with self._told("list", folder):
+        with self._translated("list", folder):
             return next(self._below(self._place.below(folder), limit=2), None)  # one may be a marker
 
     def _below(self, prefix: str, *, limit: int = _PAGE) -> Iterator[Listed]:
@@ -72,10 +72,10 @@ class S3Listing:
     def versions(self, name: str) -> dict[str, str]:
         """See `Storage.versions`."""
         if not name:
-            with self._told("list", name):
+            with self._translated("list", name):
                 return {found.name: found.version for found in self._below(self._place.below(""))}
         key, below = self._place.key(name), self._place.below(name)
-        with self._told("list", name):
+        with self._translated("list", name):
             # One page holds the file and everything below it, unless too many other keys share the prefix.
             page = next(self._client.pages(key))
             if page.get("IsTruncated"):
@@ -91,7 +91,7 @@ class S3Listing:
     def erase(self, name: str) -> None:
         """See `Storage.erase`. Also deletes keys that are not valid names here, which nothing else would remove."""
         prefix, before = self._place.below(name), None
-        with self._told("erase", name):
+        with self._translated("erase", name):
             self._client.order("delete_object", Key=self._place.key(name))
             while keys := [key["Key"] for key in next(self._client.pages(prefix)).get("Contents", ())]:
                 if keys == before:

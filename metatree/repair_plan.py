@@ -1,0 +1,220 @@
+"""The plan of a repair: an action for each deviation that `check` finds. repair.py carries it out.
+
+Nothing is guessed. What the log holds since the redo mark is rebuilt from it. An edit by hand is adopted by a commit or
+reverted, as the caller chooses, and left alone if the caller does not choose. What cannot be supplied is reported. A
+file that the engine did not put there is not an edit: a revert leaves it alone unless its path is given. Nothing is
+deleted: what has to make room goes to the quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import layout
+from .errors import InvalidLocationError
+from .findings import ADOPT, ASIDE, REBUILD, REVERT, Finding, Report, Weight
+from .fold import Effect
+from .location import Path, check_blob_name, fold_name
+from .window import fold_log
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+CHOOSE, CANNOT, LEAVE, RECOVER = "choose", "cannot", "leave", "recover"
+DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
+_NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
+_FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One deviation, and the action for it."""
+
+    path: str  # of the file or folder, below the root
+    kind: str  # see findings.KINDS
+    reason: str
+    action: str  # adopt, revert, rebuild, set aside, recover: carried out; choose, cannot, leave: left as it is
+    detail: str = ""  # what the action does here, or why there is none
+    source: str = ""  # where the edited file is now, if a recovery moved it into the quarantine
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair found, and what it did or would do."""
+
+    head: int = 0  # the log's, when the plan was made
+    done: bool = False  # False: a plan only
+    steps: list[Step] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)  # names in the quarantine of what was set aside or replaced
+    failed: dict[str, str] = field(default_factory=dict)  # path -> why its step failed
+    lsn: int | None = None  # of the commit that adopts edits
+    remains: Report | None = None  # what `check` finds afterwards
+
+    @property
+    def clean(self) -> bool:
+        """Whether there was nothing to repair or, once it is carried out, nothing is left to repair."""
+        return not self.failed and (self.remains.clean if self.remains is not None else not self.steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the names are stable."""
+        steps = [asdict(step) for step in self.steps]
+        found = {"clean": self.clean, "done": self.done, "head": self.head, "steps": steps, "kept": self.kept}
+        remains = None if self.remains is None else self.remains.as_dict()
+        return {**found, "failed": self.failed, "lsn": self.lsn, "remains": remains}
+
+
+class Planner:
+    """Makes the plan for one tree."""
+
+    def __init__(self, engine: Engine, report: Report, edits: str | None, paths: Sequence[str]) -> None:
+        """`edits`: adopt, revert or None. `paths`: if any, only findings at or below these; '' is the root."""
+        self._engine = engine
+        self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
+        self._deep = report.deep
+        self._edits = edits
+        self._paths = [path.strip("/") for path in paths]
+        redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
+        self._window = fold_log(engine.log, redo, self._head)
+        self._recovering = any(each.kind == "not-recovered" for each in self._findings)
+        self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
+
+    def steps(self) -> list[Step]:
+        """A step for each finding, in order."""
+        steps = self._recovered()
+        known = {step.path for step in steps}
+        return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
+
+    def require_found(self, steps: Sequence[Step]) -> None:
+        """Raises InvalidLocationError for a path without findings, unless there are no findings at all, or the recovery
+        by this handle may have repaired what was there."""
+        recovered = self._engine.recovered
+        if not self._findings or not (recovered is None or recovered.clean):
+            return
+        for path in self._paths:
+            if not any(_is_in(step.path, path) for step in steps):
+                count = len(self._findings)
+                others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
+                deep = "" if self._deep else "; whether a blob's content changed is checked with deep only"
+                raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
+
+    def _selected(self, path: str, known: set[str]) -> bool:
+        if path in known:
+            return False
+        return not self._paths or any(_is_in(path, each) for each in self._paths)
+
+    def _step(self, finding: Finding) -> Step:
+        action, detail = self._decide(finding)
+        return Step(finding.path, finding.kind, finding.reason, action, detail)
+
+    def _decide(self, finding: Finding) -> tuple[str, str]:
+        remedies = finding.remedies
+        if RECOVER in remedies:
+            return RECOVER, "opening the tree for writing replays them"
+        if finding.weight is Weight.CANNOT_READ:
+            return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
+        if finding.kind == "cannot-write":
+            return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
+        if REBUILD in remedies:
+            if supplies(self._window, finding) is not None:
+                return REBUILD, "the log since the last checkpoint holds it"
+            return CANNOT, "the log holds no content of it since the last checkpoint: restore it from a backup"
+        if ASIDE in remedies:
+            return ASIDE, f"goes to {layout.QUARANTINE}"
+        if REVERT not in remedies:
+            return CANNOT, "it can only be repaired by hand"
+        reverting, adopting = self._reverting(finding), self._adopting(finding)
+        if self._edits == ADOPT:
+            return adopting
+        if self._edits == REVERT or (self._recovering and supplies(self._window, finding) is not None):
+            return reverting
+        ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
+        return CHOOSE, "; ".join(ways)
+
+    def _reverting(self, finding: Finding) -> tuple[str, str]:
+        if supplies(self._window, finding) is not None:
+            return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
+        if finding.kind not in _FOREIGN_KINDS:
+            return CANNOT, (
+                "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
+            )
+        if finding.path in self._paths:
+            return ASIDE, f"goes to {layout.QUARANTINE}"
+        return LEAVE, "left alone, unless --path names it"
+
+    def _adopting(self, finding: Finding) -> tuple[str, str]:
+        if ADOPT not in finding.remedies:
+            return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
+        if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
+            return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
+        if finding.kind in _NODE_KINDS:
+            return ADOPT, "a commit sets the node's keys to those in the file"
+        if _folded(finding.path) in self._twins:
+            return CANNOT, "another name differs from it only in case or form: rename one"
+        try:
+            check_blob_name(finding.path.rpartition("/")[2])
+        except InvalidLocationError as error:
+            return CANNOT, f"cannot be a blob: {error}"
+        return ADOPT, "a commit makes it a blob"
+
+    def _recovered(self) -> list[Step]:
+        """Steps for edits that the recovery by this handle moved to the quarantine, if nothing was committed since."""
+        found = self._engine.recovered
+        if found is None or self._edits != ADOPT or found.head != self._head:
+            return []
+        steps = []
+        for kept in found.edited:
+            path = self._edited(kept)
+            if path is not None and self._selected(path, set()):
+                kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
+                why = f"was edited by hand; the recovery kept the edit as {kept}"
+                steps.append(Step(path, kind, why, ADOPT, "a commit adopts the edit", kept))
+        return steps
+
+    def _edited(self, kept: str) -> str | None:
+        """The path of the file that was kept under this name, if the log holds it."""
+        name = kept.removeprefix(layout.quarantine("edited", "")).partition("/")[2]
+        for path in (name, name.rpartition(".")[0]):
+            kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
+            if path and supplies(self._window, Finding(path, "", kind)) is not None:
+                return path
+        return None
+
+
+def is_node(step: Step | Finding) -> bool:
+    """Whether it concerns a metadata.json."""
+    return step.kind in _NODE_KINDS
+
+
+def node_of(path: str) -> Path:
+    """The node of a metadata.json."""
+    return tuple(path.split("/")[:-1])
+
+
+def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None:
+    """(node, blob name or '') if the records of the window hold its content; None if they do not."""
+    if is_node(finding):
+        path = node_of(finding.path)
+        effect, _ = window.find(path)
+        enough = effect is not None and (effect.whole or finding.kind == "node-wrong")
+        return (path, "") if enough else None
+    parts = finding.path.split("/")
+    for depth in range(len(parts)):
+        effect, _ = window.find(tuple(parts[:depth]))
+        if effect is None:
+            return None
+        name = "/".join(parts[depth:])
+        if effect.blobs.get(name) is not None:
+            return tuple(parts[:depth]), name
+    return None
+
+
+def _is_in(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or below it; '' is the root."""
+    return not folder or path == folder or path.startswith(folder + "/")
+
+
+def _folded(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, fold_name(name)
