@@ -17,8 +17,8 @@ import wal
 from . import folders
 from .errors import InvalidLocationError, UnavailableError
 from .facts import Fact, Header
-from .location import Path, Segment
-from .nodes import Found
+from .location import Path
+from .nodes import Found, Where
 from .reads import ReadSet
 from .window import Window
 
@@ -60,6 +60,11 @@ class Asking:
     def url(self) -> str:
         """The URL of the tree, for messages."""
         return self._storage.url
+
+    @property
+    def window(self) -> Window:
+        """The end of the log, as this reader has read it. For `Engine.warm`."""
+        return self._window
 
     @property
     def head(self) -> int:
@@ -111,18 +116,13 @@ class Asking:
                     self._reads = None
         raise UnavailableError("the tree changes faster than it can be read; try again")
 
-    def warm(self, segments: tuple[Segment, ...]) -> Found | None:
+    def hold(self, where: Where) -> Found | None:
         """The node at a location, if every node that leads to it is held in memory at the log's present head. None:
         call `ask`, which also raises the error if there is one."""
         window = self._window
         try:
-            if self._log.head() != window.head:
-                return None
-            found = window.nodes.resolved.get(segments)
-            if found is not None:
-                return found
-            with self.lock:  # read the head again, after the files from which these nodes come
-                return window.nodes.resolve(segments) if self._log.head() == window.head else None
+            with self.lock:  # the head is read after the files from which these nodes come
+                return window.nodes.resolve(where) if self._log.head() == window.head else None
         except (wal.WalError, OSError, InvalidLocationError):
             return None
 

@@ -24,8 +24,8 @@ from .errors import (
     TransactionError,
     UnavailableError,
 )
-from .location import Path, Segment
-from .nodes import Found
+from .location import Path
+from .nodes import Found, Where
 from .opening import Opening
 from .reader import Reader
 from .staging import Staging
@@ -90,6 +90,7 @@ class Engine:
         # where hosts share the storage, published files are durable: every process can trust the applied mark
         trust = not self.read_only or self.shared
         self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=trust, shared=self.shared)
+        self._window = self.reader.window
         self.committer = Committer(
             self.storage,
             self.log,
@@ -121,11 +122,19 @@ class Engine:
             return active.run(question)
         return self.reader.ask(lambda reads: question(Draft(View(self.reader), self.levels, reads)))
 
-    def warm(self, segments: tuple[Segment, ...]) -> Found | None:
+    def warm(self, where: Where) -> Found | None:
         """The node at a location, if it is held in memory at the log's present head; None: use `read`."""
-        if self.shared or self._closed or self._pid != os.getpid() or self.active.get() is not None:
+        if self.active.get() is not None:
             return None
-        return self.reader.warm(segments)
+        window = self._window
+        head = window.head  # first: an entry is removed before the window leaves the state that it describes
+        found = window.nodes.resolved.get(where)
+        if found is None:
+            return None if self.shared or self._closed or self._pid != os.getpid() else self.reader.hold(where)
+        try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
+            return found if self.log.shown() == head else None
+        except (wal.WalError, OSError):
+            return None
 
     def examine(self, question: Callable[[Draft], object]) -> None:
         """Ask `question` only for the errors it may raise, before work that the commit validates again."""

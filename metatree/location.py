@@ -145,7 +145,7 @@ def parse(location: Location, keys: Sequence[str]) -> tuple[Segment, ...]:
     out when it is resolved.
     """
     if isinstance(location, str):
-        return _parse_string(location)
+        return parse_string(location)
     if isinstance(location, tuple):
         segments = _parse_parts(location)
     elif isinstance(location, Mapping):
@@ -163,7 +163,8 @@ def _checked(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _parse_string(location: str) -> tuple[Segment, ...]:
+def parse_string(location: str) -> tuple[Segment, ...]:
+    """`parse` for a string, whose meaning does not depend on the tree's levels."""
     if location == "":
         return ()
     if location[0] == "/" or location[-1] == "/" or "//" in location:

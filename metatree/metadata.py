@@ -9,8 +9,6 @@ from typing import Any
 from .location import Path
 from .reads import Watch
 
-_MUTABLE = dict, list
-
 
 class Metadata(Mapping[str, Any]):
     """The keys of a node at one moment. Lists and dicts in it are copies: changing them changes nothing."""
@@ -22,7 +20,8 @@ class Metadata(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = self._keys[key]
-        return deepcopy(value) if isinstance(value, _MUTABLE) else value
+        kind = type(value)
+        return deepcopy(value) if kind is dict or kind is list else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

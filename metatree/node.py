@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    from .reading import Reading
     from .tree import Metatree
 
 
@@ -15,8 +16,8 @@ class Node:
 
     __slots__ = ("_path", "_tree")
 
-    def __init__(self, tree: Metatree, path: tuple[str, ...]) -> None:
-        self._tree = tree
+    def __init__(self, tree: Reading, path: tuple[str, ...]) -> None:
+        self._tree: Metatree = tree  # type: ignore[assignment]  # all are made as `Metatree`
         self._path = path
 
     @property
@@ -42,7 +43,8 @@ class Node:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The node's keys at this moment, as a read-only mapping. Raises NodeNotFoundError."""
-        return self._tree._metadata(self._path)
+        found = self._tree._engine.warm(self._path)
+        return self._tree._metadata(self._path) if found is None else found[1]
 
     @property
     def children(self) -> list[str]:

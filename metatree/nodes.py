@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
-from .location import Path, Reference, Segment, fold_name, substitute
+from .location import Path, Reference, Segment, fold_name, parse_string, substitute
+from .metadata import Metadata
 
 CACHE_BYTES = 64 << 20  # of parsed nodes, as estimated from their text
 MAX_RESOLVED = 1024  # locations
 
-Found = tuple[Path, dict[str, Any]]  # a node: its path, its keys
+Where = str | tuple[Segment, ...]  # a location, parsed or not
+Found = tuple[Path, Metadata]  # a node: its path, its keys
 
 
 class NodeState:
@@ -63,13 +65,13 @@ class NodeCache:
         self._weight = 0
         # Resolved locations, cleared before any change here. May be read without the lock: an entry describes one
         # state, and is removed before the cache leaves that state.
-        self.resolved: dict[tuple[Segment, ...], Found] = {}
+        self.resolved: dict[Where, Found] = {}
 
-    def resolve(self, segments: tuple[Segment, ...]) -> Found | None:
+    def resolve(self, where: Where) -> Found | None:
         """The kept node at a location; None if it, or one that a reference needs, is not kept. Raises
-        InvalidLocationError for the value of a reference."""
+        InvalidLocationError for the location, or the value of a reference."""
         path: Path = ()
-        for segment in segments:
+        for segment in parse_string(where) if isinstance(where, str) else where:
             if isinstance(segment, Reference):
                 node = self.get(path)
                 if node is None:
@@ -81,8 +83,8 @@ class NodeCache:
             return None
         if len(self.resolved) >= MAX_RESOLVED:
             self.resolved.clear()
-        self.resolved[segments] = path, node.keys
-        return path, node.keys
+        found = self.resolved[where] = path, Metadata(node.keys)
+        return found
 
     def get(self, path: Path) -> NodeState | None:
         """The node, if it is kept."""

@@ -44,20 +44,23 @@ class Reading:
     @property
     def location(self) -> str:
         """The path or URL of the node at the cursor: the one that this thread or task found last."""
-        return self._handle(self._engine.cursor.get()).location
+        return Node(self, self._engine.cursor.get()).location
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The keys of the node at the cursor, as a read-only mapping."""
-        return self._metadata(self._engine.cursor.get())
+        return Node(self, self._engine.cursor.get()).metadata
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def find(self, location: Location) -> Node:
         """The node at a location; also moves the cursor of this thread or task there. Raises NodeNotFoundError."""
-        path = self._resolve(location)
-        self._engine.cursor.set(path)
-        return self._handle(path)
+        engine = self._engine
+        found = engine.warm(location if type(location) is str else self._parse(location))
+        path = self._resolve(location) if found is None else found[0]
+        if engine.cursor.get() is not path:  # setting one slows down the next look at any ContextVar
+            engine.cursor.set(path)
+        return Node(self, path)
 
     def exists(self, location: Location) -> bool:
         """Whether there is a node or a blob at a location."""
@@ -117,7 +120,7 @@ class Reading:
                 known = self._children_of([path, *reversed(pending[len(pending) - ahead :])])
             names = known[path]
             if names is not None:
-                yield self._handle(path)
+                yield Node(self, path)
                 pending.extend((*path, name) for name in reversed(names))
 
     def _children_of(self, paths: Sequence[Path]) -> dict[Path, Names | None]:
@@ -191,21 +194,14 @@ class Reading:
             return self._engine.change(change, self._engine.staging())
 
     def _resolve(self, where: Location) -> Path:
-        engine = self._engine
-        segments = parse(where, engine.levels)
-        warm = engine.warm(segments)
-        return self._read(lambda draft: draft.resolve_node(segments)) if warm is None else warm[0]
+        segments = self._parse(where)
+        return self._read(lambda draft: draft.resolve_node(segments))
 
     def _node_at(self, path: Path) -> Node:
-        return self._handle(self._resolve(path))
+        found = self._engine.warm(self._parse(path))
+        return Node(self, self._resolve(path) if found is None else found[0])
 
     def _metadata(self, path: Path) -> Mapping[str, Any]:
-        warm = self._engine.warm(path)
-        if warm is not None:
-            return Metadata(warm[1])
-        return self._ask_metadata(path)
-
-    def _ask_metadata(self, path: Path) -> Mapping[str, Any]:
         active = self._engine.active.get()
 
         def question(draft: Draft) -> Mapping[str, Any]:
@@ -224,9 +220,6 @@ class Reading:
         with translated():
             self._engine.let_read()
         return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
-
-    def _handle(self, path: Path) -> Node:
-        return Node(self, path)  # type: ignore[arg-type]  # `Metatree` is what all are made as
 
     def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
         from . import downloads

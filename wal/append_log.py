@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from wal.chain import Chain
 from wal.checkpoint import Checkpoint
-from wal.errors import LogClosedError, UnsupportedError
+from wal.errors import CANNOT_SYNC, LogClosedError, UnsupportedError
 from wal.group import Group
 from wal.head import HeadFile
 from wal.history import History
@@ -25,9 +25,6 @@ from wal.settings import Settings
 from wal.shelf import Shelf
 from wal.storage.base import Lock
 from wal.writer import Writer
-
-# what systems answer to a datasync of a file that is open for reading only, or on a read-only mount
-_CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
 class AppendLog:
@@ -45,7 +42,6 @@ class AppendLog:
 
     def _attach(self) -> None:
         settings = self.settings
-        self._floor = 0  # read-only handle: the last batch found, and made durable, beyond the head word
         self.shelf = Shelf(settings.storage, self.names, writable=not settings.read_only)
         self.chain = Chain(self.shelf, self.log_id)
         self.history = History(self.shelf, self.log_id)
@@ -74,19 +70,13 @@ class AppendLog:
 
     def head(self, *, fresh: bool = False) -> LSN:
         """The last committed LSN, 0 for an empty log. One `pread`; always `fresh`."""
-        if self._closed:
-            raise LogClosedError("the log was closed")
         try:
-            durable = self.head_file.durable() if self.head_file is not None else None
-            if durable is None:
-                return self.look()
+            shown = self.shown()
+            return self.look() if shown is None else shown
         except OSError as error:
             self._translate(error)
-        return durable if durable > self._floor else self._floor
 
-    def known(self) -> LSN:
-        """The same as `head`, which is cheap here."""
-        return self.head()
+    known = head  # which is cheap here
 
     def attended(self) -> bool | None:
         """Whether a writer has the log open. Takes an opener's turn: an opener that found `alive` locked by this check
@@ -113,10 +103,12 @@ class AppendLog:
         self._tail_report = found
         return found
 
-    def attach(self, head: HeadFile) -> None:
-        """Set the head file: called by `enter` before anything else."""
+    def attach(self, head: HeadFile | None) -> None:
+        """Set the head file, None if there is none: called by `enter` before anything else."""
         self.head_file = head
-        self.writer.attach(head)
+        self.shown: Callable[[], LSN | None] = _nothing if head is None else head.durable  # see WriteAheadLog
+        if head is not None and not self.settings.read_only:
+            self.writer.attach(head)
 
     def look(self, durable: LSN | None = None) -> LSN:
         """The last intact frame, made durable before it is returned (unless it is known to be `durable`)."""
@@ -127,9 +119,10 @@ class AppendLog:
             try:
                 self.shelf.datasync(chain.index.place(lsn)[0])
             except OSError as error:
-                if error.errno not in _CANNOT_SYNC:
+                if error.errno not in CANNOT_SYNC:
                     raise
-        self._floor = max(self._floor, lsn)
+        if self.head_file is not None:
+            self.head_file.raise_floor(lsn)
         return lsn
 
     def trimmed(self, *, fresh: bool = False) -> LSN:
@@ -292,6 +285,10 @@ class AppendLog:
             self.head_file.close()
         if self.alive is not None:
             self.alive.close()
+
+
+def _nothing() -> None:
+    """Shown by a log without a head file."""
 
 
 def make_right(settings: Settings, name: str, what: str) -> Right:

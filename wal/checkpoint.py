@@ -23,16 +23,15 @@ class Checkpoint(NamedTuple):
 
     def encode(self) -> bytes:
         """The file's content: one line of JSON, with the CRC of the same line without the `crc` field."""
-        fields = {"format": FORMAT, **self._asdict()}
-        return _dump({**fields, "crc": f"{crc32(_dump(fields)):08x}"})
+        return _sealed({"format": FORMAT, **self._asdict()})
 
     @classmethod
     def decode(cls, data: bytes, file: str) -> Checkpoint:
         """The checkpoint in the content of `file`. Raises LogCorruptionError, LogFormatError."""
         try:
             fields = json.loads(data)
-            crc = fields.pop("crc")
-            right = crc == f"{crc32(_dump(fields)):08x}" and _dump({**fields, "crc": crc}) == data
+            del fields["crc"]
+            right = _sealed(fields) == data
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise LogCorruptionError("the checkpoint cannot be parsed", file=file) from error
         if not right:
@@ -62,5 +61,9 @@ def read_checkpoint(storage: Storage, names: Names) -> Checkpoint:
     return Checkpoint.decode(data, names.checkpoint)
 
 
-def _dump(fields: dict[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _sealed(fields: dict[str, object]) -> bytes:
+    line = _dump(fields).encode() + b"\n"
+    return b'%b,"crc":"%08x"}\n' % (line[:-2], crc32(line))

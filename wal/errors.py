@@ -16,6 +16,11 @@ Errors of the operating system itself (`OSError`) pass through unchanged.
 
 from __future__ import annotations
 
+import errno
+
+# what systems answer to a flush of a file that is open for reading only, or on a read-only mount
+CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
+
 
 class WalError(Exception):
     """Base of all errors of this package."""

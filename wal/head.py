@@ -23,6 +23,7 @@ _TRIES = 3
 _DURABLE, _INTENT, _HOLDER, _FIRST_MARK = range(4)
 _TRIMMED = _FIRST_MARK + MARKS
 _WORD_AT = tuple(HEAD_FIELDS.size + index * WORD.size for index in range(_TRIMMED + 1))
+_WORD_SIZE, _DURABLE_AT = WORD.size, _WORD_AT[_DURABLE]  # of the look that every read of a tree takes
 
 
 def new_head(log_id: bytes, durable: LSN = 0, holder: int = 0, trimmed: LSN = 0) -> bytes:
@@ -39,7 +40,8 @@ class HeadFile:
         self._file = file
         self._pread: Callable[[int, int], bytes] = file.pread
         self._pwrite: Callable[[bytes, int], None] = file.pwrite
-        self._seen: tuple[bytes, LSN | None] = b"", None  # the last durable word that was read, and its value
+        self._seen: tuple[bytes, LSN] = bytes(_WORD_SIZE + 1), 0  # the last durable word that was read, and its value
+        self._floor = 0  # see `raise_floor`
 
     def belongs_to(self, log_id: bytes) -> bool:
         """Whether the file has the header of this log's head; if not, none of its words is valid."""
@@ -47,15 +49,19 @@ class HeadFile:
 
     def durable(self) -> LSN | None:
         """The last batch that was flushed; None if unknown. Written under the append right only."""
-        data = self._pread(WORD.size, _WORD_AT[_DURABLE])
+        data = self._pread(_WORD_SIZE, _DURABLE_AT)
         word, lsn = self._seen
-        if data == word:
-            return lsn
-        lsn = _value(data)
-        if lsn is None:
-            return self._load(_DURABLE)  # it may have been read during a write: try again
-        self._seen = data, lsn
-        return lsn
+        if data != word:
+            found = _value(data)
+            if found is None:
+                found = self._load(_DURABLE)  # it may have been read during a write: try again
+                return None if found is None else max(found, self._floor)
+            self._seen, lsn = (data, found), found
+        return lsn if lsn > self._floor else self._floor
+
+    def raise_floor(self, lsn: LSN) -> None:
+        """This handle has found batch `lsn` beyond the word and made it durable: what `durable` returns is no less."""
+        self._floor = max(self._floor, lsn)
 
     def state(self) -> tuple[LSN, LSN] | None:
         """(durable, intent), equal unless an append is in progress or was interrupted; None if unknown."""

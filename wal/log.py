@@ -124,6 +124,11 @@ class WriteAheadLog(Protocol):
         that call's `head` at no cost. `fresh`: ask now, whatever staleness is allowed."""
         ...
 
+    def shown(self) -> LSN | None:
+        """The last committed LSN, if one look at a file shows it; None: ask `head`. Makes no request and takes no lock,
+        so it is also allowed in a forked child before `reset_after_fork`. May raise what `head` raises."""
+        ...
+
     def attended(self) -> bool | None:
         """Whether a writer on this machine has the log open; None if the storage or this user cannot tell."""
         ...

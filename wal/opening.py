@@ -9,6 +9,7 @@ opener's turn for a moment, if it may.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wal.append_log import AppendLog, make_right
@@ -22,7 +23,7 @@ from wal.names import Names, segment_numbers
 from wal.process import whoami
 from wal.segment import SegmentHeader, first_log_crc, new_segment
 from wal.settings import TTL, Settings
-from wal.storage.base import Lock, Storage
+from wal.storage.base import Kind, Lock, Storage
 
 if TYPE_CHECKING:
     from wal.slot_log import SlotLog
@@ -105,6 +106,11 @@ def _find(settings: Settings) -> bytes | None:
     segments are lost only if they are missing again although nothing was committed or freed since.
     """
     storage, names = settings.storage, Names(settings.folder)
+    with suppress(FileNotFoundError):  # the usual case needs no listing
+        checkpoint = Checkpoint.decode(storage.read(names.checkpoint).data, names.checkpoint)
+        segment = storage.entry(names.segment(checkpoint.segment or 1))
+        if segment is not None and segment.kind is Kind.FILE:
+            return bytes.fromhex(checkpoint.log)
     before: tuple[LSN, LSN] | None = None
     while True:
         try:
@@ -169,7 +175,7 @@ def _enter_reader(log: AppendLog) -> TailReport:
     if head is not None and not head.belongs_to(log.log_id):
         head.close()
         head = None
-    log.head_file = head
+    log.attach(head)
     durable = head.durable() if head is not None else None
     log.chain.locate()
     log.look(durable)
@@ -211,9 +217,11 @@ def _come_alive(log: AppendLog, alive: Lock) -> None:
 def _enter_first(log: AppendLog) -> TailReport:
     storage, name = log.settings.storage, log.names.head
     with log.append_right:
-        if storage.entry(name) is None:  # no living process can have the lost one open
+        try:
+            head = HeadFile(storage.open_file(name, writable=True))
+        except FileNotFoundError:  # no living process can have the lost one open
             storage.publish(name, new_head(log.log_id), b"", durable=True)
-        head = HeadFile(storage.open_file(name, writable=True))
+            head = HeadFile(storage.open_file(name, writable=True))
         log.attach(head)
         log.chain.locate()
         durable = head.durable() if head.belongs_to(log.log_id) else None

@@ -6,14 +6,13 @@ link of the one before, which reveals that two logs were mixed or that a slot wa
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wal.checkpoint import Checkpoint
-from wal.errors import LogCorruptionError, LogMissingError, UnsupportedError
+from wal.errors import CANNOT_SYNC, LogCorruptionError, LogMissingError, UnsupportedError
 from wal.log import LSN, Batch, Record
 from wal.names import Names, segment_numbers, slot_numbers
 from wal.parallel import spread
@@ -23,8 +22,6 @@ from wal.storage.base import Storage
 
 CACHE_BYTES = 8 << 20  # of the slots read most recently
 READERS = 8  # slots requested at once
-# what systems answer to a flush on a read-only mount
-_CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +166,7 @@ class SlotChain:
         try:
             self.storage.sync_folder(self.names.folder)
         except OSError as error:
-            if error.errno not in _CANNOT_SYNC:
+            if error.errno not in CANNOT_SYNC:
                 raise
 
     def take(self, slot: Slot) -> None:

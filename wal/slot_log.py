@@ -118,6 +118,9 @@ class SlotLog:
             self._looked = now
         return self.chain.head
 
+    def shown(self) -> None:
+        """None: the end of the log is not in a file."""
+
     def known(self) -> LSN:
         """The last committed LSN that this handle has seen."""
         if self._closed:

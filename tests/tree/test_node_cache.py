@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path as FilePath
 from types import FrameType
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from metatree import fold, nodes
+from metatree import Metatree, fold, nodes
 from metatree.errors import InvalidLocationError
 from metatree.facts import Fact, KeysFact, NodeFact, NodeGone
 from metatree.fold import Effect
-from metatree.location import Path, Reference, Segment, fold_name, substitute
-from metatree.nodes import CACHE_BYTES, MAX_RESOLVED, Found, NodeCache, NodeState
+from metatree.location import Path, Reference, fold_name, parse_string, substitute
+from metatree.metadata import Metadata
+from metatree.nodes import CACHE_BYTES, MAX_RESOLVED, Found, NodeCache, NodeState, Where
 from metatree.window import Window
 from tests.tree.compared import Name
 
@@ -128,7 +130,9 @@ def test_a_child_that_came_while_an_interrupt_did_is_known_in_full_when_its_reco
 
 # --- where locations lead -------------------------------------------------------------------------------------------
 
-LOCATIONS: list[tuple[Segment, ...]] = [
+LOCATIONS: list[Where] = [
+    "a/<to>",
+    "b/x",
     *PATHS,
     (Reference("to"), "x"),
     ("a", Reference("to")),
@@ -136,9 +140,9 @@ LOCATIONS: list[tuple[Segment, ...]] = [
 ]
 
 
-def leads_to(cache: NodeCache, segments: tuple[Segment, ...]) -> Found | None:
+def leads_to(cache: NodeCache, where: Where) -> Found | None:
     path: Path = ()
-    for segment in segments:
+    for segment in parse_string(where) if isinstance(where, str) else where:
         if isinstance(segment, Reference):
             above = cache.get(path)
             if above is None:
@@ -146,7 +150,7 @@ def leads_to(cache: NodeCache, segments: tuple[Segment, ...]) -> Found | None:
             segment = substitute(segment, above.keys, path)
         path = (*path, segment)
     node = cache.get(path)
-    return None if node is None else (path, node.keys)
+    return None if node is None else (path, Metadata(node.keys))
 
 
 def any_fact(draw: random.Random) -> Fact:
@@ -221,3 +225,35 @@ def test_a_window_that_begins_anew_forgets_where_locations_led_before_its_head_m
     finally:
         sys.settrace(None)
     assert {(0, True), (7, False)} <= seen and (7, True) not in seen
+
+
+def test_a_commit_between_the_look_into_memory_and_the_look_at_the_log_is_seen(fast_path: FilePath) -> None:
+    """What was taken from memory before it counts only if the log has not grown since."""
+    with Metatree(fast_path / "tree", ("model", "version")) as tree, Metatree(fast_path / "tree") as other:
+        for version in ("v1", "v2"):
+            other.put(f"m/{version}", b"", name="b")
+        other.update("m", active="v1")
+        for _ in range(3):
+            assert tree.find("m/<active>").name == "v1"
+
+        class Meanwhile(dict[Where, Found]):
+            def get(self, where: Where, default: Any = None) -> Any:
+                found = super().get(where, default)
+                other.update("m", active="v2")
+                tree._engine.reader.refresh()  # as another thread of this handle may
+                return found
+
+        cache = tree._engine.reader.window.nodes
+        cache.resolved = Meanwhile(cache.resolved)
+        assert "m/<active>" in cache.resolved
+        assert tree.find("m/<active>").name == "v2"
+
+
+def test_what_was_resolved_by_a_string_is_no_location_of_nested_tuples(fast_path: FilePath) -> None:
+    with Metatree(fast_path / "tree", ("model", "version")) as tree:
+        tree.put("m/v1", b"", name="b")
+        tree.update("m", active="v1")
+        for _ in range(3):
+            assert tree.find("m/<active>").name == tree.find(("m", "<active>")).name == "v1"
+        with pytest.raises(InvalidLocationError):
+            tree.find(("m", ("active",)))  # type: ignore[arg-type]

@@ -132,8 +132,8 @@ class FileLock:
             self._close_fd()
 
     def _is_current(self) -> bool:
-        path = self._rooted.path(self._name)
-        ours, there = self._posix.fstat(self._fd), self._rooted.look(path)
+        # The folders above need no check: whatever they are, this is the file that was locked, or it is not.
+        ours, there = self._posix.fstat(self._fd), self._rooted.look(self._rooted.join(self._name))
         return there is not None and (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
     def _open(self) -> int:
@@ -147,7 +147,7 @@ class FileLock:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             # Open for writing, as NFS maps flock to a lock on bytes that needs it.
             return self._posix.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | NO_BLOCK)
-        return self._rooted.open_file(self._name, os.O_RDWR)
+        return self._rooted.open_path(path, status, os.O_RDWR)[0]
 
     def _close_fd(self) -> None:
         self._handles.discard(self)

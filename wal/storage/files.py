@@ -118,6 +118,7 @@ class LocalRandomFile:
 
     def __init__(self, posix: Posix, fd: int, handles: Handles) -> None:
         self._posix = posix
+        self._pread = posix.pread
         self._fd = fd
         self._handles = handles
         handles.add(self)
@@ -128,7 +129,7 @@ class LocalRandomFile:
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
-        data = self._posix.pread(self._fd, length, offset)
+        data = self._pread(self._fd, length, offset)
         return data if len(data) == length else read_range(self._posix, self._fd, length, offset)
 
     def pwrite(self, data: bytes, offset: int) -> None:

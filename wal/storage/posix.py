@@ -37,8 +37,8 @@ class Posix:
     def close(self, fd: int) -> None:
         os.close(fd)
 
-    def pread(self, fd: int, length: int, offset: int) -> bytes:
-        return os.pread(fd, length, offset)
+    if hasattr(os, "pread"):  # not on Windows
+        pread = staticmethod(os.pread)  # the function itself: a method around it would be called twice for each find
 
     def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
         """Read into `buffer` from `offset`; returns the number of bytes, 0 at the end of the file."""

@@ -77,7 +77,7 @@ class Rooted:
             raise unsafe(path, "a link or special file stands here; it is not replaced")
 
     def join(self, name: str) -> str:
-        """The path of `name` without checks, for messages."""
+        """The path of `name` without checks: for messages, and for comparing what is there."""
         return f"{self.root}/{name}"
 
     def make_parents(self, name: str) -> tuple[str, bool]:
@@ -135,7 +135,11 @@ class Rooted:
     def open_status(self, name: str, flags: int) -> tuple[int, os.stat_result]:
         """Like `open_file`, with the status of the file."""
         path = self.path(name)
-        self.check_file(path, self.posix.lstat(path))
+        return self.open_path(path, self.posix.lstat(path), flags)
+
+    def open_path(self, path: str, status: os.stat_result, flags: int) -> tuple[int, os.stat_result]:
+        """`open_status` for a path that was checked and looked at."""
+        self.check_file(path, status)
         try:
             fd = self.posix.open(path, flags | NO_FOLLOW | NO_BLOCK)
         except OSError as error:
