@@ -16,6 +16,10 @@ Errors of the operating system itself (`OSError`) pass through unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
+
 
 class WalError(Exception):
     """Base of all errors of this package."""
@@ -71,3 +75,21 @@ class LogClosedError(WalError):
 
 class UnsupportedError(WalError):
     """The storage lacks a required guarantee."""
+
+
+class Telling:
+    """Context manager that hands each OSError to `told`, which raises it, or what it means for the log."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Callable[[OSError], NoReturn]) -> None:
+        self._told = told
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            self._told(error)
