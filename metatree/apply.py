@@ -87,21 +87,28 @@ class _Application:
             if self._born_whole(path, effect):
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
-            retyped = {name.partition("/")[0] for name, fact in effect.blobs.items() if fact is not None}
-            asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
-            self._drop_all(path, [name for name in gone if name in retyped])  # a blob takes the name: first (E3)
-            kept = {name for name, below in effect.below.items() if below.exists is not False}
-            missing = {name for name in effect.below if name in kept and not self._child((*path, name), effect)}
+            put = [fact for fact in effect.blobs.values() if fact is not None]
+            asides: dict[str, str | None] = {}
+            if len(put) < len(effect.blobs):
+                asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
+            if gone:  # a blob takes the name: first (E3)
+                retyped = {fact.name.partition("/")[0] for fact in put}
+                self._drop_all(path, [name for name in gone if name in retyped])
+                gone = [name for name in gone if name not in retyped]
+            there = {
+                name: self._child((*path, name), effect)
+                for name, below in effect.below.items()
+                if below.exists is not False
+            }
             for name, aside in asides.items():  # nodes with a blob's former name, perhaps made in an earlier pass
-                if aside is not None and name in kept and name not in missing:
+                if aside is not None and there.get(name):
                     self._restore_foreign(aside, layout.blob(path, name), effect.below[name], self._since)
-            for fact in effect.blobs.values():
-                if fact is not None:
-                    self._publish_blob(fact)
-            if missing:
+            for fact in put:
+                self._publish_blob(fact)
+            if not all(there.values()):
                 return  # a child must not be listed before it exists; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
-            self._drop_all(path, [name for name in gone if name not in retyped])  # after it left `children`
+            self._drop_all(path, gone)  # after they left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = error
 

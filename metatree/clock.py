@@ -6,7 +6,6 @@ No guarantee depends on the clock: times are for people, ids only have to differ
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 
 import wal
@@ -17,7 +16,7 @@ class Clock(wal.Clock):
 
     def now(self) -> str:
         """UTC, ISO 8601 with microseconds, for log headers."""
-        return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
+        return datetime.now(UTC).isoformat(timespec="microseconds")
 
     def txid(self, base: int) -> str:
         """A new transaction id. It begins with the LSN known when it was made: a search for its record begins there."""

@@ -54,7 +54,7 @@ class Committing:
         value: list[T] = []
 
         def make(view: View) -> tuple[Sequence[Fact], Changes]:
-            draft = Draft(view, self._levels)
+            draft = Draft(view, self._levels, None)
             value[:] = [change(draft)]
             return derive(draft.delta, view)
 

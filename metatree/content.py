@@ -27,8 +27,9 @@ NewBlob = tuple[str, int, str, Source]  # name, size in bytes, sha256, where its
 def source_name(source: Any, name: str | None) -> str:
     """The name of the new blob. Raises InvalidLocationError for bytes or a file object without `name`, TypeError for
     anything that is not a source."""
-    path = isinstance(source, (str, os.PathLike))
-    if not (path or isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")):
+    data = isinstance(source, (bytes, bytearray, memoryview))
+    path = not data and isinstance(source, (str, os.PathLike))
+    if not (data or path or hasattr(source, "read")):
         raise TypeError(f"a source is a path, a URL, bytes or a binary file object, not {type(source).__name__}")
     if name is not None:
         return check_name(name)

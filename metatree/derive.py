@@ -7,6 +7,8 @@ large one, the changed keys and children are logged. A change without an effect 
 
 from __future__ import annotations
 
+from typing import Any
+
 from .draft import same_value
 from .facts import BlobGone, Changes, ChildFact, Fact, KeysFact, NodeFact, NodeGone
 from .fold import Effect
@@ -23,8 +25,11 @@ def derive(delta: Effect, view: View) -> tuple[list[Fact], Changes]:
     Raises CorruptionError for a node whose file was edited by hand, InvalidMetadataError for one that grew too large.
     """
     derivation = _Derivation(view)
-    derivation.node((), delta, there=True)
+    derivation.node((), delta, view.metadata(()))
     return derivation.facts, derivation.changes
+
+
+_Old = tuple[dict[str, Any], int, bool]  # of a node that exists in the view: see `View.metadata`
 
 
 class _Derivation:
@@ -33,17 +38,17 @@ class _Derivation:
         self.facts: list[Fact] = []
         self.changes: Changes = {}
 
-    def node(self, path: Path, delta: Effect, *, there: bool) -> None:
-        """`there`: the node exists in the view, and no ancestor was dropped."""
-        if delta.reset and there:
-            self.facts.append(NodeGone(path))
-        stays = there and not delta.reset
-        if delta.exists is False or not (stays or delta.exists):
+    def node(self, path: Path, delta: Effect, old: _Old | None) -> None:
+        """`old`: of the node, if it exists in the view and neither it nor an ancestor was dropped."""
+        if delta.exists is False or (old is None and not delta.exists):
             return
         change: dict[str, list[str]] = {}
-        created, dropped = self._children(path, delta, change, stays=stays)
-        self._blobs(path, delta, change, stays=stays)
-        self._metadata(path, delta, change, created, dropped, stays=stays)
+        created, dropped = self._children(path, delta, change, stays=old is not None) if delta.below else ([], [])
+        self._blobs(path, delta, change, stays=old is not None)
+        if old is None:
+            self._new(path, delta, change, created)
+        elif delta.keys or delta.unset or created or dropped:
+            self._metadata(path, delta, change, created, dropped, old)
         if change:
             self.changes[join(path)] = change
 
@@ -64,20 +69,32 @@ class _Derivation:
         """Derive the nodes below; returns (names added to this node's children, names removed)."""
         created, dropped = [], []
         for name, below in delta.below.items():
-            was = stays and (self._view.stands if below.reset else self._view.exists)((*path, name))
-            self.node((*path, name), below, there=was)
-            is_now = was if below.exists is None else below.exists
-            if was and below.reset:
-                dropped.append(name)
-            if is_now and (below.reset or not was):
+            child = (*path, name)
+            old = None
+            if below.reset:
+                if stays and self._view.stands(child):
+                    self.facts.append(NodeGone(child))
+                    dropped.append(name)
+            elif stays:
+                old = self._view.metadata(child)
+            self.node(child, below, old)
+            if below.exists and old is None:
                 created.append(name)
         if dropped:
             change["gone"] = dropped
         if created:
-            order = {name: place for place, name in enumerate(delta.children)}
-            created.sort(key=lambda name: order.get(name, -1))
+            if len(created) > 1:
+                order = {name: place for place, name in enumerate(delta.children)}
+                created.sort(key=lambda name: order.get(name, -1))
             change["new"] = created
         return created, dropped
+
+    def _new(self, path: Path, delta: Effect, change: dict[str, list[str]], created: list[str]) -> None:
+        if delta.keys:
+            change["set"] = list(delta.keys)
+            if _weight(delta.keys) > SMALL:
+                check_size(delta.keys)
+        self.facts.append(NodeFact(path, delta.keys, tuple(created)))
 
     def _metadata(
         self,
@@ -86,28 +103,28 @@ class _Derivation:
         change: dict[str, list[str]],
         created: list[str],
         dropped: list[str],
-        *,
-        stays: bool,
+        old: _Old,
     ) -> None:
-        old = self._view.keys(path) if stays else {}
-        values = {k: v for k, v in delta.keys.items() if k not in old or not same_value(old[k], v)}
-        unset = [key for key in delta.unset if key in old]
+        keys, weight, edited = old
+        values = {k: v for k, v in delta.keys.items() if k not in keys or not same_value(keys[k], v)}
+        unset = [key for key in delta.unset if key in keys]
+        if not (values or unset or created or dropped):
+            return
+        if edited:
+            self._view.require_unedited(path)
         if values:
             change["set"] = list(values)
+            weight += _weight(values)
         if unset:
             change["unset"] = unset
-        if stays and not (values or unset or created or dropped):
-            return
-        if stays:
-            self._view.require_unedited(path)
-        keys = {**{k: v for k, v in old.items() if k not in delta.unset}, **values}
-        weight = (self._view.weight(path) if stays else 0) + sum(len(str(value)) for value in values.values())
-        if values and weight > SMALL:
+            keys = {name: value for name, value in keys.items() if name not in delta.unset}
+        keys = {**keys, **values} if values else keys
+        if weight > SMALL and values:
             check_size(keys)
-        if stays and weight > SMALL:
+        if weight > SMALL:
             self._changed(path, values, unset, created, dropped)
             return
-        children = self._view.children(path) if stays else {}
+        children = self._view.children(path)
         if dropped:
             children = {name: True for name in children if name not in dropped}
         self.facts.append(NodeFact(path, keys, (*children, *created)))
@@ -119,3 +136,7 @@ class _Derivation:
             self.facts.append(KeysFact(path, values, tuple(unset)))
         self.facts.extend(ChildFact(path, name, False) for name in dropped)
         self.facts.extend(ChildFact(path, name, True) for name in created)
+
+
+def _weight(values: dict[str, Any]) -> int:
+    return sum([len(str(value)) for value in values.values()])

@@ -20,8 +20,8 @@ from .errors import (
 )
 from .facts import BlobFact, Source
 from .fold import Effect
-from .location import Path, Reference, Segment, check_length, check_name, check_path, join, substitute
-from .reads import ReadSet
+from .location import WHOLLY, Path, Reference, Segment, check_length, check_name, check_path, join, substitute
+from .reads import UNREAD, ReadSet
 from .values import check_values
 from .view import View
 
@@ -29,13 +29,15 @@ from .view import View
 class Draft:
     """Reads and changes of one transaction."""
 
-    def __init__(self, below: View, levels: Sequence[str], reads: ReadSet | None = None) -> None:
-        """`below`: the state under the changes. `reads`: None if that state is fixed."""
+    def __init__(self, below: View, levels: Sequence[str], reads: ReadSet | None) -> None:
+        """`below`: the state under the changes. `reads`: None if that state is fixed, and the draft is for one verb
+        only, which needs to see no changes but its own."""
         self.delta = Effect()
         self.below = below
-        self.view = View(below.reader, (*below.layers, self.delta))
-        self.reads = reads if reads is not None else ReadSet()
+        self.view = below if reads is None else View(below.reader, (*below.layers, self.delta))
+        self.reads = UNREAD if reads is None else reads
         self._levels = levels
+        self._void: set[Path] = set()  # nodes that do not exist in the state below, where no folder lies either
 
     # --- resolving ----------------------------------------------------------------------------------------------------
 
@@ -53,7 +55,7 @@ class Draft:
         path: Path = ()
         for segment in segments:
             path = (*path, segment if isinstance(segment, str) else self._value(segment, path))
-        return check_path(path)
+        return path if len(path) <= WHOLLY and path == segments else check_path(path)
 
     def resolve_node(self, segments: Sequence[Segment]) -> Path:
         """The path of a node that exists. Raises NodeNotFoundError."""
@@ -117,22 +119,26 @@ class Draft:
 
         Raises BlobExistsError, NodeExistsError, InvalidLocationError; then nothing was changed.
         """
-        for name, *_ in blobs:
-            check_length((*path, *name.split("/")))
+        tops: dict[str, bool] = {}
+        for name, _, _, _ in blobs:
+            check_length((*path, name))
+            tops[name.partition("/")[0]] = True
         there = self._check_creatable(path)
-        tops = dict.fromkeys(name.partition("/")[0] for name, *_ in blobs)
-        replaced = [top for top in tops if self._check_blob(path, top, force=force, new=there < len(path))]
+        replaced = [top for top in tops if self._check_blob(path, top, force=force, there=there)]
         effect = self._ensure(path, there)
         for top in replaced:
             effect.drop_blob(top)
         for name, size, sha256, source in blobs:
             effect.put_blob(BlobFact(path, name, size, sha256, source))
 
-    def _check_blob(self, path: Path, top: str, *, force: bool, new: bool) -> bool:
+    def _check_blob(self, path: Path, top: str, *, force: bool, there: int) -> bool:
         """Whether an existing blob must be dropped before `top` is put. Raises BlobExistsError, NodeExistsError.
 
-        `new`: the node does not exist yet, so only a foreign file can be in the way."""
+        Only the first `there` nodes of the path exist. In a new node only a foreign file can be in the way."""
         self.reads.name(path, top)
+        new = there < len(path)
+        if new and self._is_void(path, there):
+            return False
         if not new:
             twin = self.view.twin(path, top)
             if twin is not None and twin != top:
@@ -141,11 +147,21 @@ class Draft:
                 )
             if self.view.exists((*path, top)):
                 raise NodeExistsError(f"{join((*path, top))!r} is a node; a blob cannot have its name")
-        if not self.view.has_blob(path, top):
+        if not self.view.has_blob(path, top, new=new):
             return False
         if not force:
             raise BlobExistsError(f"{join((*path, top))!r} exists; use force=True to replace it")
         return True
+
+    def _is_void(self, path: Path, there: int) -> bool:
+        """Whether a node above the last of the path is known to be new, with no folder in its place."""
+        for depth in range(1, there + 1):
+            if path[:depth] in self._void:
+                return True
+        if there + 1 < len(path) and self.view.reader.is_void(path[: there + 1]):
+            self._void.add(path[: there + 1])
+            return True
+        return False
 
     def ensure(self, path: Path) -> None:
         """Create a node and what is missing above it. Raises NodeExistsError, InvalidLocationError."""

@@ -196,7 +196,7 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.staging
-        make_txid = lambda: self.clock.txid(self.log.known())  # noqa: E731
+        make_txid = lambda: self.clock.txid(self.reader.head)  # noqa: E731
         return Staging(self.storage, make_txid, self.committing.require_not_aborted)
 
     def let_read(self) -> None:

@@ -140,7 +140,7 @@ def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
     rows: list[list[Any]] = []
     for fact in facts:
         rows.append(_row(fact, offset))
-        if isinstance(fact, BlobFact) and isinstance(fact.source, Inline):
+        if type(fact) is BlobFact and type(fact.source) is Inline:
             inline.append(fact.source.data)
             offset += len(fact.source.data)
     text = jsontext.dump(rows)
@@ -157,9 +157,14 @@ def encode_header(header: Header) -> bytes:
         "at": header.at,
         "who": header.who,
     }
-    for name in ("message", "key", "staged", "aborts"):
-        if getattr(header, name):
-            value[name] = getattr(header, name)
+    if header.message:
+        value["message"] = header.message
+    if header.key:
+        value["key"] = header.key
+    if header.staged:
+        value["staged"] = True
+    if header.aborts:
+        value["aborts"] = header.aborts
     value["changes"] = header.changes
     return jsontext.dump(value)
 
@@ -169,14 +174,6 @@ def _row(fact: Fact, offset: int) -> list[Any]:
     match fact:
         case NodeFact():
             return ["node", path, fact.keys, fact.children]
-        case NodeGone():
-            return ["gone", path]
-        case KeysFact():
-            return ["keys", path, fact.set, fact.unset]
-        case ChildFact():
-            return ["child", path, fact.name, fact.created]
-        case BlobGone():
-            return ["unblob", path, fact.name]
         case BlobFact():
             row: list[Any] = ["blob", path, fact.name, fact.size, fact.sha256]
             match fact.source:
@@ -186,6 +183,14 @@ def _row(fact: Fact, offset: int) -> list[Any]:
                     return [*row, "staged", file]
                 case Slice(file, at):
                     return [*row, "pack", file, at]
+        case NodeGone():
+            return ["gone", path]
+        case KeysFact():
+            return ["keys", path, fact.set, fact.unset]
+        case ChildFact():
+            return ["child", path, fact.name, fact.created]
+        case BlobGone():
+            return ["unblob", path, fact.name]
 
 
 def decode_header(data: bytes) -> Header:

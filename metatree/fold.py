@@ -130,7 +130,8 @@ class Effect:
 
     def add_child(self, name: str) -> None:
         """A child was created: it becomes the last."""
-        self._note(name, name)
+        if self._names is not None:
+            self._note(name, name)
         self.children.pop(name, None)
         self.children[name] = True  # last, so that `set_whole` adds it after an interrupt
 
@@ -160,8 +161,9 @@ class Effect:
         self._inner = self._inner or self._deep
         self.blobs.pop(fact.name, None)
         self.blobs[fact.name] = fact
-        top = fact.name.partition("/")[0]
-        self._note(top, top)
+        if self._names is not None:
+            top = fact.name.partition("/")[0]
+            self._note(top, top)
 
     def drop_blob(self, name: str) -> None:
         """A blob was dropped, or a directory blob with its files."""
@@ -186,13 +188,13 @@ class Effect:
         match fact:
             case NodeFact():
                 effect.set_whole(fact.keys, fact.children)
+            case BlobFact():
+                effect.put_blob(fact)
             case KeysFact():
                 effect.set_keys(fact.set)
                 effect.unset_keys(fact.unset)
             case ChildFact():
                 (effect.add_child if fact.created else effect.drop_child)(fact.name)
-            case BlobFact():
-                effect.put_blob(fact)
             case BlobGone():
                 effect.drop_blob(fact.name)
 

@@ -121,6 +121,9 @@ def check_blob_name(name: str) -> str:
     return name
 
 
+WHOLLY = 2  # segments at the beginning of a location that `parse` has checked as `check_path` does
+
+
 @lru_cache(maxsize=1024)  # one call asks for the same path more than once
 def check_path(path: Path) -> Path:
     """`path` if every segment is valid and the whole is not too long. Raises InvalidLocationError."""
@@ -172,11 +175,12 @@ def parse_string(location: str) -> tuple[Segment, ...]:
         names = "/".join(name for name in location.split("/") if name)
         hint = f"write {names!r}" if names else "the root is ''"
         raise InvalidLocationError(f"{location!r} {where}: a location is names below the root, so {hint}")
-    return _checked(_parse_parts(location.split("/")))
+    segments = _parse_parts(location.split("/"))
+    return segments if len(location) <= MAX_PATH // 4 else _checked(segments)
 
 
 def _parse_parts(parts: Sequence[object]) -> tuple[Segment, ...]:
-    return tuple(_parse_segment(part) if place < 2 else _parse_inner(part) for place, part in enumerate(parts))
+    return tuple([_parse_segment(part) if place < WHOLLY else _parse_inner(part) for place, part in enumerate(parts)])
 
 
 def _parse_inner(part: object) -> Segment:
@@ -184,7 +188,7 @@ def _parse_inner(part: object) -> Segment:
 
 
 def _parse_segment(part: object) -> Segment:
-    if isinstance(part, str) and len(part) > 2 and part[0] == "<" and part[-1] == ">":
+    if isinstance(part, str) and part[:1] == "<" and part[-1] == ">" and len(part) > 2:
         return Reference(part[1:-1])
     return check_name(part)
 

@@ -88,10 +88,10 @@ class NodeCache:
 
     def get(self, path: Path) -> NodeState | None:
         """The node, if it is kept."""
-        node = self._nodes.get(path)
-        if node is not None:
-            self._nodes.move_to_end(path)
-        return node
+        if path not in self._nodes:
+            return None
+        self._nodes.move_to_end(path)
+        return self._nodes[path]
 
     def keep(self, path: Path, node: NodeState) -> None:
         """Keep a node."""
@@ -118,12 +118,16 @@ class NodeCache:
                 return
             del self._below[path]
 
-    def forward(self, fact: Fact) -> None:
-        """Update the kept nodes to the state after `fact`."""
+    def forward(self, facts: Iterable[Fact]) -> None:
+        """Update the kept nodes to the state after these facts."""
         self.resolved.clear()
-        if not self._nodes and not self._eager:  # as while an opener follows the log
-            return
-        node = self._nodes.get(fact.path)
+        if self._nodes or self._eager:  # otherwise nothing is kept, as while an opener follows the log
+            for fact in facts:
+                node = self._nodes.get(fact.path)
+                if node is not None or self._eager or isinstance(fact, NodeGone):
+                    self._forward(fact, node)
+
+    def _forward(self, fact: Fact, node: NodeState | None) -> None:
         match fact:
             case NodeGone():
                 self._gone(fact.path)
@@ -165,8 +169,9 @@ class NodeCache:
         if tuple(old.children) == fact.children[: len(old.children)]:  # usually one more
             for name in fact.children[len(old.children) :]:
                 self._come(name, old)
-            self._grow(old, _weight(fact.keys) - _weight(old.keys))
-            old.keys = fact.keys
+            if fact.keys is not old.keys:
+                self._grow(old, _weight(fact.keys) - _weight(old.keys))
+                old.keys = fact.keys
             return
         node = NodeState.of(fact.keys, fact.children)
         if old.blobs is not None:

@@ -93,10 +93,7 @@ class Reader(Asking):
         """Whether a blob (a file, or a directory blob) of this name exists at the head."""
         node = self.node(path)
         if node is None:
-            if not self._storage.capabilities.folders:
-                return False  # saves two requests; a foreign object is found, and kept, when ours is published
-            self._unsettled = True
-            return folders.is_foreign_file(self._storage, layout.blob(path, name))
+            return self.has_foreign(path, name)
         known = self._knows_blob(path, name)
         if known is not None:
             return known
@@ -105,6 +102,20 @@ class Reader(Asking):
         self._unsettled = True
         entry = self._storage.entry(layout.blob(path, name))
         return entry is not None and entry.kind is not wal.Kind.OTHER
+
+    def has_foreign(self, path: Path, name: str) -> bool:
+        """Whether a file of this name lies where a node does not exist yet."""
+        if not self._storage.capabilities.folders:
+            return False  # saves two requests; a foreign object is found, and kept, when ours is published
+        self._unsettled = True
+        return folders.is_foreign_file(self._storage, layout.blob(path, name))
+
+    def is_void(self, path: Path) -> bool:
+        """Whether nothing lies in the place of a node that does not exist."""
+        if not self._storage.capabilities.folders:
+            return True  # as for `has_foreign`
+        self._unsettled = True
+        return self._storage.entry(layout.folder(path)) is None
 
     def _knows_blob(self, path: Path, name: str) -> bool | None:
         """Whether a blob exists according to the window; None if the window does not tell."""

@@ -37,11 +37,13 @@ class ReadSet:
 
     def name(self, path: Path, name: str) -> None:
         """Whether a child or blob of this name exists, and the blob's content."""
-        folded = fold_name(name.partition("/")[0])
+        folded = fold_name(name.partition("/")[0] if "/" in name else name)
         known = self._names.setdefault(path, folded)
+        if known == folded:
+            return
         if isinstance(known, set):
             known.add(folded)
-        elif known != folded:
+        else:
             self._names[path] = {known, folded}
 
     def creatable(self, path: Path, name: str) -> None:
@@ -110,6 +112,30 @@ class ReadSet:
                         return f"{_show(read[:depth])}, which was deleted"
         return None
 
+
+class _Unread(ReadSet):
+    """For a state that is fixed: what is read there need not be validated, so nothing is recorded."""
+
+    def key(self, path: Path, key: str) -> None:
+        pass
+
+    def all_keys(self, path: Path) -> None:
+        pass
+
+    def names(self, path: Path) -> None:
+        pass
+
+    def name(self, path: Path, name: str) -> None:
+        pass
+
+    def creatable(self, path: Path, name: str) -> None:
+        pass
+
+    def tree(self, path: Path) -> None:
+        pass
+
+
+UNREAD = _Unread()
 
 Watch = Callable[[Callable[[ReadSet], None]], None]  # called for each later read, with how to record it
 

@@ -19,6 +19,7 @@ from .facts import BlobFact, Changes, Fact, NodeFact
 from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
 from .location import Path, join
+from .reads import ReadSet
 from .repair_plan import DOING, Planner, Repaired, Step, is_node, node_of, supplies
 from .staging import Staging
 from .values import check_size
@@ -99,7 +100,7 @@ class _Repair:
         with engine.reader.lock:
             engine.reader.refresh()
             base = engine.reader.head
-        draft = Draft(View(engine.reader), engine.levels)
+        draft = Draft(View(engine.reader), engine.levels, ReadSet())
         facts: list[Fact] = []
         changes: Changes = {}
         try:

@@ -47,13 +47,14 @@ class Staging:
         self._missing = missing
         self._txid: str | None = None
         self._inline = 0
-        self._inline_limit = INLINE_RECORD if storage.capabilities.folders else INLINE_OBJECT
+        capabilities = storage.capabilities
+        self._inline_limit = INLINE_RECORD if capabilities.folders else INLINE_OBJECT
         self._count = 0
         self._pack: wal.StagedFile | None = None
         self._pack_size = 0  # bytes written to the pack
         self._unwritten = bytearray()  # content to be written to the pack next
         self._packs = 0  # number of finished packs
-        self._is_local = storage.capabilities.append_log  # a file can be read while it is being written
+        self._is_local = capabilities.append_log  # a file can be read while it is being written
         self._pid = os.getpid()
         self.used = False  # there are staged files
 
@@ -88,12 +89,13 @@ class Staging:
 
     def add_small(self, data: bytes) -> Content:
         """Stage content that is in memory."""
-        if len(data) > INLINE_BLOB:
+        size = len(data)
+        if size > INLINE_BLOB:
             return self._add_large(data, None)
         sha256 = digest(data)
-        if self._inline + len(data) <= self._inline_limit:
-            self._inline += len(data)
-            return len(data), sha256, Inline(data)
+        if self._inline + size <= self._inline_limit:
+            self._inline += size
+            return size, sha256, Inline(data)
         if self._pack is None:
             self.used = True
             with self._there(), wal.DeferredInterrupt():
@@ -102,7 +104,7 @@ class Staging:
         self._unwritten += data
         if len(self._unwritten) >= GATHERED:
             self._write_out()
-        return len(data), sha256, Slice(layout.pack(self.txid, self._packs), offset)
+        return size, sha256, Slice(layout.pack(self.txid, self._packs), offset)
 
     def _write_out(self) -> None:
         """Write the gathered content to the pack. After an error it is written again, at the same place."""
@@ -126,9 +128,9 @@ class Staging:
 
     def seal(self) -> None:
         """Make everything that is staged durable; to be called before the commit."""
-        with self._there():
-            self._finish_pack()
-            if self.used:
+        if self.used:
+            with self._there():
+                self._finish_pack()
                 self._storage.sync_folder(layout.staged_folder(self.txid))
 
     def let_read(self) -> None:

@@ -102,16 +102,21 @@ class View:
         node = self.reader.node(path)
         return None if node is None else self.reader.names(path, node).get(folded)
 
-    def weight(self, path: Path) -> int:
-        """The approximate size of the node's metadata.json in bytes."""
+    def metadata(self, path: Path) -> tuple[dict[str, Any], int, bool] | None:
+        """(the node's keys, the approximate bytes of its metadata.json, whether that was changed by hand); None if
+        there is no node. The caller must not change the keys."""
+        if self.layers and not self.exists(path):
+            return None
         node = self.reader.node(path)
-        weight = 0 if node is None else node.weight
+        if not self.layers:
+            return None if node is None else (node.keys, node.weight, node.edited)
+        weight, edited = (0, False) if node is None else (node.weight, node.edited)
         for layer in self.layers:
             effect, _ = layer.find(path)
             if effect is not None:
                 weight += sum(map(len, effect.children)) + 8 * len(effect.children)
                 weight += sum(len(key) + len(str(value)) + 8 for key, value in effect.keys.items())
-        return weight
+        return self.keys(path), weight, edited
 
     def require_unedited(self, path: Path) -> None:
         """Raises CorruptionError if the node's file was changed by hand."""
@@ -134,8 +139,8 @@ class View:
                 return None, True
         return self.reader.blob(path, name)
 
-    def has_blob(self, path: Path, name: str) -> bool:
-        """Whether a blob, or a directory blob, of this name exists."""
+    def has_blob(self, path: Path, name: str, *, new: bool = False) -> bool:
+        """Whether a blob, or a directory blob, of this name exists. `new`: the node is known not to exist yet."""
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
             if effect is not None:
@@ -146,7 +151,7 @@ class View:
                     return False
             if covered:
                 return False
-        return self.reader.has_blob(path, name)
+        return self.reader.has_foreign(path, name) if new else self.reader.has_blob(path, name)
 
     def blobs(self, path: Path) -> list[str]:
         """The names of the node's top-level blobs, sorted."""

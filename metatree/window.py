@@ -6,7 +6,7 @@ It covers the records from `floor` to `head`. Every record that is read updates 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import wal
@@ -32,9 +32,10 @@ class Window:
         self._trust_applied = trust_applied
         self.floor = 0  # the window begins after this LSN ...
         self.head = 0  # ... and ends with this one
-        self.effect = Effect()  # of (floor, head]
         self.nodes = NodeCache(eager=self._eager)  # at the head
-        self._facts: deque[tuple[int, tuple[Fact, ...]]] = deque()  # (LSN, facts) of each record
+        self._facts: deque[tuple[int, Sequence[Fact]]] = deque()  # (LSN, facts) of each record
+        self._effect = Effect()  # of (floor, head], once these are folded into it:
+        self._unfolded: deque[Sequence[Fact]] = deque()
         self._long = LONG
         self._recent: deque[tuple[wal.Position, bytes]] = deque()  # encoded headers, parsed when needed
         self._recent_bytes = 0
@@ -55,11 +56,24 @@ class Window:
         """Begin after `lsn`: earlier records are in the files, and cached nodes may be older."""
         self.nodes = NodeCache(eager=self._eager)  # before the head, for threads without the lock
         self.floor = self.head = lsn
-        self.effect = Effect()
-        self._facts.clear()
+        self._forget_facts()
         self._long = LONG
         self._recent.clear()
         self._recent_bytes = 0
+
+    def _forget_facts(self) -> None:
+        self._facts.clear()
+        self._unfolded.clear()
+        self._effect = Effect()
+
+    @property
+    def effect(self) -> Effect:
+        """The net effect of (floor, head]. Folded only when it is asked for, which a writer seldom does: its own
+        records are applied, and leave the window, before it reads a file that they touch."""
+        while self._unfolded:
+            fold(self._unfolded[0], self._effect)
+            self._unfolded.popleft()  # after the folding, which an interrupt may cut short: it may be repeated
+        return self._effect
 
     def mark(self) -> int:
         """The LSN up to which the files certainly show the log; to be read before any of them."""
@@ -76,7 +90,7 @@ class Window:
         if self._log.trimmed() > self.head:
             self._skip(self._log.trimmed())
         for batch in self._log.read(self.head, head):
-            if any(record.body is None for record in batch.records):
+            if None in [record.body for record in batch.records]:
                 self._jump(batch)
             else:
                 self._take(batch)
@@ -85,18 +99,17 @@ class Window:
 
     def _take(self, batch: wal.Batch) -> None:
         for index, record in enumerate(batch.records):
-            facts = tuple(facts_of(record))
+            facts = facts_of(record)
             self._note(wal.Position(batch.lsn, index), record.header)
             self._facts.append((batch.lsn, facts))
-            fold(facts, self.effect)
-            for fact in facts:
-                self.nodes.forward(fact)
+            self._unfolded.append(facts)
+            self.nodes.forward(facts)
 
     def _jump(self, batch: wal.Batch) -> None:
         """A trimmed record: its changes are in the files, and cached nodes may be older."""
         self.floor = batch.lsn
-        self._facts.clear()
-        self.effect, self.nodes = Effect(), NodeCache(eager=self._eager)
+        self._forget_facts()
+        self.nodes = NodeCache(eager=self._eager)
         for index, record in enumerate(batch.records):
             check_format(record.header)
             self._note(wal.Position(batch.lsn, index), record.header)
@@ -124,7 +137,7 @@ class Window:
         self.floor = max(self.floor, min(mark, self.head))
         while self._facts and self._facts[0][0] <= mark:
             self._facts.popleft()
-        self.effect = fold(fact for _, facts in self._facts for fact in facts)
+        self._unfolded, self._effect = deque([facts for _, facts in self._facts]), Effect()
         self._long = max(LONG, 2 * len(self._facts))
 
     # --- what it holds -----------------------------------------------------------------------------------------------

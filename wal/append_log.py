@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from typing import NoReturn
 
 from wal.chain import Chain
 from wal.checkpoint import Checkpoint
-from wal.errors import CANNOT_SYNC, LogClosedError, UnsupportedError
+from wal.errors import CANNOT_SYNC, LogClosedError, Translating, UnsupportedError
 from wal.group import Group
 from wal.head import HeadFile
 from wal.history import History
@@ -38,6 +38,7 @@ class AppendLog:
         self.alive: Lock | None = None  # held shared by every writer while it lives
         self._enter = enter
         self._closed = False
+        self._at_work = Translating(self._translate)  # around uses of files that `close` may close in another thread
         self._attach()
 
     def _attach(self) -> None:
@@ -128,7 +129,7 @@ class AppendLog:
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """See WriteAheadLog; `fresh`: read the checkpoint."""
         if fresh:
-            with self._at_work():
+            with self._at_work:
                 self._look_for_trim()
         return self.chain.checkpoint.redo
 
@@ -142,7 +143,7 @@ class AppendLog:
         """The batches after `after`, in order, to `upto` or the head as it is now. See WriteAheadLog."""
         head = self.head() if upto is None else upto
         if after < head:
-            with self._at_work():
+            with self._at_work:
                 self.chain.reach(head)
         return self._read(after, head)
 
@@ -150,7 +151,7 @@ class AppendLog:
         while lsn < head:
             if self._closed:
                 raise LogClosedError("the log was closed")
-            with self._at_work():
+            with self._at_work:
                 batches = self.chain.batches(lsn + 1, head)
             if batches is None:
                 upto = min(head, self.chain.index.base)
@@ -165,7 +166,7 @@ class AppendLog:
         from wal.verify import verify_log  # imported here: rarely used
 
         head = self.head()
-        with self._at_work():
+        with self._at_work:
             if self.settings.read_only:
                 return verify_log(self.chain, self.history, self.head_file, head, whole=False)
             with self.append_right:
@@ -180,14 +181,6 @@ class AppendLog:
         try:
             with DeferredInterrupt():
                 return self._group.submit(prepare)
-        except OSError as error:
-            self._translate(error)
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Context manager around uses of files that `close` may close in another thread."""
-        try:
-            yield
         except OSError as error:
             self._translate(error)
 
@@ -218,7 +211,7 @@ class AppendLog:
 
     def store_mark(self, index: int, value: int) -> None:
         """Set a consumer's mark. Not durable."""
-        with self._at_work():
+        with self._at_work:
             self._writable_head().store_mark(index, value)
 
     def right(self, timeout: float | None = None) -> AbstractContextManager[Tenure]:
@@ -243,7 +236,7 @@ class AppendLog:
     def trim(self, upto: LSN) -> None:
         """Raise the redo mark durably, then free what can be freed. If it is not higher, only free."""
         self._writable_head()
-        with self._at_work(), self.append_right:
+        with self._at_work, self.append_right:
             self.writer.catch_up()
             if not 0 <= upto <= self.chain.tail.lsn:
                 raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.tail.lsn}")
@@ -252,7 +245,7 @@ class AppendLog:
                 checkpoint = Checkpoint(self.id, upto, *self.chain.index.place(upto))
                 self.writer.store_checkpoint(checkpoint)
             self.chain.moved(checkpoint)
-        with self._at_work():
+        with self._at_work:
             self.history.free(checkpoint.redo)
 
     # --- life -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ Errors of the operating system itself (`OSError`) pass through unchanged.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
 
 # what systems answer to a flush of a file that is open for reading only, or on a read-only mount
 CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
@@ -76,3 +79,21 @@ class LogClosedError(WalError):
 
 class UnsupportedError(WalError):
     """The storage lacks a required guarantee."""
+
+
+class Translating:
+    """Context manager that hands each OSError to `translate`, which raises it, or what it means for the log."""
+
+    __slots__ = ("_translate",)
+
+    def __init__(self, translate: Callable[[OSError], NoReturn]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            self._translate(error)

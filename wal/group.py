@@ -7,7 +7,7 @@ ends, so nobody waits for a leader that is gone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 from wal.interrupts import is_deferred, safe_point
@@ -46,12 +46,9 @@ class Queue(Protocol):
         """Remove and return the first entries; the leader settles them or puts them back."""
         ...
 
-    def put_back(self, entries: Iterable[Entry]) -> None:
-        """Return entries to the front of the queue."""
-        ...
-
-    def wake(self, entries: Iterable[Entry]) -> None:
-        """Wake the callers of these settled entries; the append right is free again."""
+    def give_back(self, entries: Sequence[Entry]) -> None:
+        """End a batch, with the append right free again: wake the callers of the settled entries, and return the
+        others (deferred, or the leader was interrupted) to the front of the queue."""
         ...
 
 
@@ -76,16 +73,17 @@ class Group:
 
     def submit(self, prepare: Prepare) -> Position | None:
         """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
-        if self.leading():
-            raise RuntimeError("append was called inside a prepare")
         entry = Entry(prepare)
+        if self._leader == entry.thread:
+            raise RuntimeError("append was called inside a prepare")
         try:
             with self._mutex:
-                entry.gate.acquire()
-                self._queue.append(entry)
                 if self._leader is None:
                     entry.leads = True
                     self._leader = entry.thread
+                else:
+                    entry.gate.acquire()
+                self._queue.append(entry)
             if not entry.leads:
                 self._wait(entry)
             if entry.leads:
@@ -106,18 +104,16 @@ class Group:
             del self._queue[:limit]  # at the end and in one step, so that an exception before it loses no entry
             return entries
 
-    def put_back(self, entries: Iterable[Entry]) -> None:
+    def give_back(self, entries: Sequence[Entry]) -> None:
         """Called by the leader; see `Queue`."""
-        with self._mutex:
-            back = list(entries)
-            for entry in back:
-                entry.taken = False
-            self._queue[:0] = back
-
-    def wake(self, entries: Iterable[Entry]) -> None:
-        """Called by the leader; see `Queue`."""
+        back = [entry for entry in entries if not entry.done]
+        if back:
+            with self._mutex:
+                for entry in back:
+                    entry.taken = False
+                self._queue[:0] = back
         for entry in entries:
-            if not entry.leads:
+            if entry.done and not entry.leads:
                 entry.gate.release()
 
     def _lead(self, entry: Entry) -> None:

@@ -30,7 +30,7 @@ class _MainThread:
     """The state of deferral. Only the main thread changes it, since Python delivers signals only there."""
 
     main = threading.main_thread().ident  # changes in a child that another thread forked
-    ident = 0  # the thread that opened the outermost block
+    ident: int | None = 0  # the thread that opened the outermost block
     depth = 0  # number of open DeferredInterrupt blocks
     swapped = False  # our handler is installed
     noted = False  # an interrupt is waiting
@@ -51,7 +51,7 @@ class DeferredInterrupt:
         if self._ours:
             if _MainThread.depth == 0 and _raw.getsignal(_SIGINT) is _default:
                 _MainThread.done = ""
-                _MainThread.ident = threading.get_ident()
+                _MainThread.ident = _MainThread.main
                 _raw.signal(_SIGINT, _note)
                 _MainThread.swapped = True
             _MainThread.depth += 1

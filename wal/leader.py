@@ -29,7 +29,8 @@ class Leader:
         """Called by the leader: one batch, from taking the append right to waking the callers."""
         entries: list[Entry] = []
         try:
-            with self._right:
+            self._right.acquire()  # `append` has deferred interrupts
+            try:
                 self._writer.catch_up()
                 entries = queue.take(_BATCH_RECORDS)
                 accepted, refused = ask(entries, self._chain.tail.lsn)
@@ -37,14 +38,15 @@ class Leader:
                     tell(f"batch {self._commit(accepted)} was committed before the interrupt")
                 for entry, refusal in refused:
                     entry.settle(error=refusal)
+            finally:
+                self._right.release()
         except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
             entries = entries or queue.take(_BATCH_RECORDS)
             # the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
-            queue.put_back(entry for entry in entries if not entry.done)  # deferred, or the leader was interrupted
-            queue.wake(entry for entry in entries if entry.done)
+            queue.give_back(entries)
 
     def _commit(self, accepted: list[Entry]) -> LSN:
         lsn = self._writer.write([entry.record for entry in accepted if entry.record is not None])

@@ -70,8 +70,7 @@ class SlotLeader:
             # it is the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
-            queue.put_back(entry for entry in entries if not entry.done)
-            queue.wake(entry for entry in entries if entry.done)
+            queue.give_back(entries)
 
     def _counts(self, accepted: Sequence[Entry], end: End) -> bool:
         """Commit the accepted records if the answers given on `end` still count; False: all entries are asked again."""

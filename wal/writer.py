@@ -21,6 +21,7 @@ from wal.frame import encode_batch, encode_seal, find_later
 from wal.head import HeadFile
 from wal.log import LSN, Batch, Record, TailReport
 from wal.segment import SegmentHeader, Tail, extend, new_segment, unpadded
+from wal.storage.base import RandomFile
 
 
 class Writer:
@@ -178,9 +179,10 @@ class Writer:
                 with suppress(OSError):  # a leftover announcement only makes the next holder check the tail
                     self._head.announce(lsn - 1)
             raise
-        self._pwrite(tail, frame)
+        file = self._shelf.file(tail.number)
+        self._pwrite(file, tail, frame)
         try:
-            self._shelf.file(tail.number).datasync()
+            file.datasync()
             chain.add(Tail(tail.number, tail.offset + len(frame), crc, lsn), len(frame), Batch(lsn, tuple(records)))
             self._head.publish(lsn)
         except BaseException as error:
@@ -188,21 +190,20 @@ class Writer:
             raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
         return lsn
 
-    def _pwrite(self, tail: Tail, frame: bytes) -> None:
+    def _pwrite(self, file: RandomFile, tail: Tail, frame: bytes) -> None:
         """Write a frame, or leave no trace of it. A frame that is complete although its write failed (the missing part
         being zeros) stays: a reader that opened in between may have flushed and served it (E18)."""
         try:
-            self._shelf.file(tail.number).pwrite(frame, tail.offset)
+            file.pwrite(frame, tail.offset)
         except BaseException as error:
-            if self._took_back(tail, frame, error):
+            if self._took_back(file, tail, frame, error):
                 raise
             if not isinstance(error, OSError):
                 self.poisoned = f"the write of batch {tail.lsn + 1} was interrupted ({error!r})"
                 raise InDoubtError(f"{self.poisoned}: it may or may not be in the log; open the log again") from error
 
-    def _took_back(self, tail: Tail, frame: bytes, error: BaseException) -> bool:
+    def _took_back(self, file: RandomFile, tail: Tail, frame: bytes, error: BaseException) -> bool:
         """After `error` in its write: remove the frame; False if it is complete and stays. Raises InDoubtError."""
-        file = self._shelf.file(tail.number)
         try:
             if file.pread(len(frame), tail.offset) == frame:
                 return False
@@ -226,8 +227,9 @@ class Writer:
         self._shelf.retire(number)
         storage.publish(names.segment(number), new_segment(header, self._segment_size), b"", durable=True)
         self._sure(lambda: storage.sync_folder(names.folder))
-        self._pwrite(tail, seal)
-        self._sure(self._shelf.file(tail.number).datasync)
+        file = self._shelf.file(tail.number)
+        self._pwrite(file, tail, seal)
+        self._sure(file.datasync)
         self._chain.enter(header.tail(), tail)
         return header.tail()
 

@@ -285,6 +285,33 @@ def test_a_foreign_file_where_a_node_is_created_is_not_replaced(make_tree: Calla
     assert (own / "b").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("beside", ["in the folder of a new node", "nowhere"])
+def test_a_transaction_finds_the_foreign_files_below_a_node_that_it_creates(
+    beside: str, make_tree: Callable[..., Metatree]
+) -> None:
+    tree = make_tree()
+    own = Path(tree.root, "m", "w")
+    if beside != "nowhere":
+        own.mkdir(parents=True)
+        (own / "b").write_bytes(b"mine")
+    with tree.transaction():
+        tree.put("m/v", b"1", name="b")  # creates both nodes
+        tree.put("m/v", b"1", name="c")
+        if beside != "nowhere":
+            with pytest.raises(BlobExistsError):
+                tree.put("m/w", b"2", name="b")
+        else:
+            tree.put("m/w", b"2", name="b")
+        with pytest.raises(BlobExistsError):
+            tree.put("m/v", b"2", name="b")
+        tree.delete("m", recursive=True)
+        tree.put("m/v", b"3", name="b")
+        tree.put("m/x", b"4", name="b")
+    tree.flush()
+    assert (own / "b").is_file() == (beside != "nowhere") and tree.children("m") == ["v", "x"]
+    assert Path(tree.root, "m", "v", "b").read_bytes() == b"3" and Path(tree.root, "m", "x", "b").read_bytes() == b"4"
+
+
 # --- listings beside somebody who applies -----------------------------------------------------------------------------
 
 

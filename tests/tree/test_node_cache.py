@@ -46,7 +46,7 @@ def test_what_is_kept_is_what_was_kept_but_for_what_was_dropped_at_it_or_above()
             cache.keep(path, node())
             model.add(path)
         else:
-            cache.forward(NodeGone(path))
+            cache.forward([NodeGone(path)])
             model -= {other for other in model if other[: len(path)] == path}
         assert kept(cache) == model
 
@@ -55,7 +55,7 @@ def test_a_node_goes_whose_parents_are_not_kept() -> None:
     cache = NodeCache()
     cache.keep(("a", "x", "1"), node())
     cache.keep(("b", "x", "1"), node())
-    cache.forward(NodeGone(("a",)))
+    cache.forward([NodeGone(("a",))])
     assert kept(cache) == {("b", "x", "1")}
 
 
@@ -67,16 +67,16 @@ def test_a_node_that_was_evicted_does_not_take_the_way_to_others_along() -> None
     large.weight = CACHE_BYTES - cache.get(("a", "x", "1")).weight  # type: ignore[union-attr]
     cache.keep(("b",), large)
     assert kept(cache) == {("a", "x", "1"), ("b",)}
-    cache.forward(NodeGone(("a", "x")))
+    cache.forward([NodeGone(("a", "x"))])
     assert kept(cache) == {("b",)}
 
 
 def test_nothing_is_left_when_all_went() -> None:
     cache = NodeCache()
     for path in PATHS[1:]:
-        cache.forward(NodeFact(path, {"n": 1}, ()))
+        cache.forward([NodeFact(path, {"n": 1}, ())])
     for name in "ab":
-        cache.forward(NodeGone((name,)))
+        cache.forward([NodeGone((name,))])
     assert kept(cache) == set() and cache._below == {} and cache._weight == 0
 
 
@@ -85,7 +85,7 @@ def test_a_drop_looks_at_no_other_node() -> None:
     for number in range(1000):
         cache.keep((Name(f"m{number}"), Name("v")), node())
     Name.compared = 0
-    cache.forward(NodeGone((Name("m7"),)))
+    cache.forward([NodeGone((Name("m7"),))])
     assert Name.compared < 50
 
 
@@ -114,13 +114,13 @@ def test_a_child_that_came_while_an_interrupt_did_is_known_in_full_when_its_reco
     effect.at(("m",)).name_taken("a")  # from now on names are kept
     sys.settrace(Interrupting(at))
     try:
-        cache.forward(fact)
+        cache.forward([fact])
         effect.apply(fact)
     except KeyboardInterrupt:
         pass
     finally:
         sys.settrace(None)
-    cache.forward(fact)
+    cache.forward([fact])
     effect.apply(fact)
     node = cache.get(("m",))
     assert node is not None and (node.blobs, node.names) == (set(), {"a": "a", fold_name("B"): "B"})
@@ -168,7 +168,7 @@ def test_where_a_location_leads_is_forgotten_when_anything_is_changed() -> None:
         if kind < 0.1:
             cache.keep(draw.choice(PATHS), NodeState.of({"to": draw.choice("abxyz12")}, ()))
         elif kind < 0.12:
-            cache.forward(any_fact(draw))
+            cache.forward([any_fact(draw)])
         elif kind < 0.6:
             try:
                 cache.resolve(segments)
@@ -185,7 +185,7 @@ def test_where_a_location_leads_is_forgotten_with_each_fact(fact: Fact) -> None:
     cache = NodeCache()
     cache.keep(("m",), NodeState.of({"a": 0}, ()))
     assert cache.resolve(("m",)) == (("m",), {"a": 0}) == cache.resolved[("m",)]
-    cache.forward(fact)
+    cache.forward([fact])
     assert cache.resolved == {}
 
 

@@ -388,7 +388,7 @@ def test_whatever_the_rows_are_they_are_refused_or_they_can_be_folded_and_stay_i
     cache = NodeCache()
     cache.keep(("m",), NodeState.of({"b": 1}, ["v1"]))
     for fact in facts:
-        cache.forward(fact)
+        cache.forward([fact])
     assert encode(HEADER, facts).body is not None
 
 

@@ -15,7 +15,7 @@ IN_THE_LOG = (
         "a batch is acknowledged without a flush of the log",
         "I1",
         "wal/writer.py",
-        "            self._shelf.file(tail.number).datasync()\n            chain.add(",
+        "            file.datasync()\n            chain.add(",
         "            chain.add(",
         (f"{TAIL}test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it",),
         first=True,
@@ -24,9 +24,9 @@ IN_THE_LOG = (
         "a failed flush of the log is tried again, and its success believed",
         "I1",
         "wal/writer.py",
-        "            self._shelf.file(tail.number).datasync()\n            chain.add(",
-        "            try:\n                self._shelf.file(tail.number).datasync()\n            except OSError:\n"
-        "                self._shelf.file(tail.number).datasync()\n            chain.add(",
+        "            file.datasync()\n            chain.add(",
+        "            try:\n                file.datasync()\n            except OSError:\n"
+        "                file.datasync()\n            chain.add(",
         (f"{TAIL}test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it",),
         first=True,
     ),
@@ -34,8 +34,8 @@ IN_THE_LOG = (
         "the head word is published before the flush",
         "I1",
         "wal/writer.py",
-        "        self._pwrite(tail, frame)\n        try:\n",
-        "        self._pwrite(tail, frame)\n        self._head.publish(lsn)\n        try:\n",
+        "        self._pwrite(file, tail, frame)\n        try:\n",
+        "        self._pwrite(file, tail, frame)\n        self._head.publish(lsn)\n        try:\n",
         (f"{TAIL}test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it",),
     ),
     Planted(
@@ -74,8 +74,8 @@ IN_THE_LOG = (
         "the folder of a new segment is not flushed",
         "I1",
         "wal/writer.py",
-        "        self._sure(lambda: storage.sync_folder(names.folder))\n        self._pwrite(tail, seal)",
-        "        self._pwrite(tail, seal)",
+        "        self._sure(lambda: storage.sync_folder(names.folder))\n        file = ",
+        "        file = ",
         (f"{LOG_FLUSHES}test_a_rotation_makes_the_successor_and_its_name_durable_then_the_seal_then_goes_on",),
     ),
     Planted(
@@ -83,7 +83,7 @@ IN_THE_LOG = (
         "I2",
         "wal/writer.py",
         "        self._shelf.retire(number)\n        storage.publish(names.segment(number)",
-        "        self._pwrite(tail, seal)\n        self._shelf.retire(number)\n"
+        "        self._pwrite(self._shelf.file(tail.number), tail, seal)\n        self._shelf.retire(number)\n"
         "        storage.publish(names.segment(number)",
         (f"{LOG_FLUSHES}test_a_rotation_makes_the_successor_and_its_name_durable_then_the_seal_then_goes_on",),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
@@ -122,6 +123,30 @@ def test_who_waits_without_a_limit_sleeps_in_the_system_until_the_holder_gives_i
         assert lock.acquire(timeout=None)
         assert released == ["once"]
         assert not other.acquire(timeout=0)
+
+
+class Asked(Clock):
+    """Tells when somebody begins to wait."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def monotonic(self) -> float:
+        self.begun.set()
+        return super().monotonic()
+
+
+def test_a_thread_that_waits_for_a_lock_of_another_gets_it_when_that_gives_it_back() -> None:
+    clock, got = Asked(), list[bool]()
+    with closing(MemoryStorage(clock=clock).lock("a")) as lock:
+        assert lock.acquire(timeout=60) and not clock.begun.is_set(), "it was free: nobody asks for the time"
+        thread = threading.Thread(target=lambda: got.append(lock.acquire(timeout=60)))
+        thread.start()
+        clock.begun.wait()
+        lock.release()
+        thread.join()
+        assert got == [True]
+        lock.release()
 
 
 class Poor(Boundary):

@@ -44,12 +44,15 @@ class FileLock:
     def acquire(self, *, shared: bool = False, timeout: float | None = None) -> bool:
         """Take the lock, waiting up to `timeout` seconds (None: for ever, 0: not at all); False if not free in time."""
         self._disown_if_forked()
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        if not self._thread.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            return False
+        left = timeout
+        if not self._thread.acquire(blocking=False):
+            begun = self._clock.monotonic()
+            if not self._thread.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+                return False
+            left = None if timeout is None else begun + timeout - self._clock.monotonic()
         try:
             self._holder = threading.current_thread()
-            self._held = self._wait(shared, deadline)
+            self._held = self._take(shared, block=False) or self._wait(shared, left)
         finally:
             if not self._held:
                 self._thread.release()
@@ -99,12 +102,10 @@ class FileLock:
         self.release()
         self._close_fd()
 
-    def _wait(self, shared: bool, deadline: float | None) -> bool:
-        if self._take(shared, block=False):
-            return True
-        if deadline is None:
+    def _wait(self, shared: bool, timeout: float | None) -> bool:
+        if timeout is None:
             return self._take(shared, block=True)
-        pause = _FIRST_PAUSE
+        deadline, pause = self._clock.monotonic() + timeout, _FIRST_PAUSE
         while (left := deadline - self._clock.monotonic()) > 0:
             jitter = 0.5 + self._clock.token(1)[0] / 512  # so that waiters that started together do not stay in step
             self._clock.sleep(min(pause * jitter, left))
