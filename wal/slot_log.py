@@ -59,9 +59,8 @@ class SlotLog:
             self._marks[:] = map(max, self._marks, claim.marks)
         fencing = self._fencing(settings.clock.token(TOKEN_BYTES).hex())
         if not settings.read_only:
-            applied = 0 if settings.done is None else self._marks[settings.done]  # known from `claim`
-            if isinstance(fencing, Epochs):
-                applied = max(applied, self._applied(fencing))
+            known = 0 if settings.done is None else self._marks[settings.done]  # from `claim`
+            applied = max(known, self._applied(fencing)) if isinstance(fencing, Epochs) else known
             self.chain.require(applied)  # a new batch must not take a lost one's place
             self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
