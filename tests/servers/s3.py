@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -20,7 +21,17 @@ def cannot_start(what: str, error: Exception) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def read_once() -> Iterator[None]:
+    """What botocore reads from its own package for each client, and then keeps for each, is read once for all."""
+    import botocore.session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory, read_once: None) -> Iterator[Server]:
     """A real S3 server, whose conditions are atomic."""
     folder: Path = tmp_path_factory.mktemp("seaweedfs")
     context = serving(folder)
@@ -33,7 +44,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Server]:
+def moto(read_once: None) -> Iterator[Server]:
     """Answers nearest to those of AWS; keeps everything in this process, and is not atomic."""
     try:
         from moto.server import ThreadedMotoServer

@@ -33,6 +33,7 @@ class S3Suite(ObjectStorageSuite):
         yield storage
         storage.close()
         self._raw.close()
+        del self._raw  # 2 MB, and pytest keeps the instance of every test
 
     def opened_again(self, storage: Storage) -> Storage:
         return open_storage(storage.url, self._server.options)
