@@ -31,11 +31,13 @@ KEY = "metatree"
 SECRET = "metatree-secret"  # noqa: S105 - it protects nothing
 BUCKET = "metatree"
 _START = 60.0  # seconds until it must answer; it takes two
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ATTEMPTS = 3  # another program may take a port between the look and the start
 
 # Started in between, so that the server goes when its parent is gone, however that died: the pipe then ends.
 _WATCH = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started it had some blocked
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 try:
     sys.stdin.read()
@@ -101,12 +103,12 @@ class Seaweed:
     def start(self) -> None:
         """Start it and wait until it serves. Raises ServerError."""
         for left in range(_ATTEMPTS - 1, -1, -1):
-            self._process = _start(self._folder, self._port)
             try:
-                _wait(self._process, self.server, self._folder)
+                process = self._launch()
+                _wait(process, self.server, self._folder)
                 return
             except ServerError:
-                taken = self._process.poll() is not None  # it ended by itself
+                taken = process.poll() is not None  # it ended by itself
                 self.kill()
                 if not left or not taken:
                     raise
@@ -114,6 +116,15 @@ class Seaweed:
                 self.kill()
                 raise
             self._port = _free_ports()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """A signal waits until the process is known here: it would be left behind by one that interrupts `Popen`."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process = _start(self._folder, self._port)
+            return self._process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -223,7 +234,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # a second one, and `timeout` sends two, would cut the clearing up short
     raise KeyboardInterrupt
 
@@ -232,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Start a real S3 server on 127.0.0.1 (SeaweedFS).")
     parser.add_argument("folder", nargs="?", type=Path, help="where the data lies; default: a temporary folder")
     given = parser.parse_args(arguments)
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _SIGNALS:
         signal.signal(each, _interrupt)
     with ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serve-s3-")))

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import serve_s3
 from serve_s3 import Server
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "serve_s3.py"
@@ -36,7 +38,7 @@ def test_it_says_where_it_is_and_is_gone_when_it_is_stopped_or_killed(
     client.put_object(Bucket=server.bucket, Key="x", Body=b"x")
     client.close()
     os.kill(tool.pid, ending)
-    assert tool.wait(30) == (0 if ending is signal.SIGTERM else -signal.SIGKILL)
+    assert tool.wait() == (0 if ending is signal.SIGTERM else -signal.SIGKILL)
     tool.stdout.close()
     # the watcher ends it, a moment after its parent
     while is_open(server.endpoint):
@@ -80,3 +82,24 @@ def test_a_signal_to_its_whole_group_leaves_no_server_and_no_folder(
     tool.stdout.close()
     assert servers_below(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_at_the_very_start_leaves_no_server(
+    seaweedfs: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            signal.raise_signal(signal.SIGTERM)
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve_s3.subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            serve_s3.Seaweed(tmp_path).start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert servers_below(tmp_path) == []
