@@ -6,6 +6,7 @@ and `cat`. All of them must find the state before the operation or the one after
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -250,19 +251,21 @@ def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either(na
     last of them as many moments are drawn as are still asked for."""
     again = f"METATREE_PAIRS_SEED={PAIRS_SEED} make test PYTEST_ARGS='{__file__} -k \"second_crash and {name}\"'"
     run = BENCH.run(OPERATIONS[name], warm=True)
-    choose, wanted = random.Random(f"{PAIRS_SEED} {name}"), layer.size(PAIRS, PAIRS_AT_NIGHT)
-    firsts = choose.sample(run.images, len(run.images))
-    pairs, recoveries = 0, Recoveries()
-    while firsts and pairs < wanted:
-        first = firsts.pop()
+    choose, recoveries, pairs = random.Random(f"{PAIRS_SEED} {name}"), Recoveries(), 0
+    aims = {"floor": PAIRS, "night": PAIRS_AT_NIGHT}
+
+    def more() -> bool:
+        return layer.more("double crash", pairs, **aims, among=len(OPERATIONS))
+
+    for first in itertools.takewhile(lambda _: more(), choose.sample(run.images, len(run.images))):
         seen = read_only(first.disk, [run.before, run.after])
         camera = Camera(first.disk)
         camera.start()
         open_steadily(camera, "whoever comes next").close()
         seconds = camera.finish()
-        for second in choose.sample(seconds, min(len(seconds), wanted - pairs)):
+        for second in itertools.takewhile(lambda _: more(), choose.sample(seconds, len(seconds))):
             with noting(f"{name!r}, {first.moment}, then {second.moment}; again: {again}"):
                 recoveries.recovered(second.disk, [seen])
             pairs += 1
-    layer.report("double crash", pairs, floor=PAIRS, night=PAIRS_AT_NIGHT, unit="pairs", note=f"seed {PAIRS_SEED}")
+    layer.report("double crash", pairs, **aims, unit="pairs", note=f"seed {PAIRS_SEED}")
     layer.report("double crash", recoveries.distinct, floor=1, night=0, unit="distinct disks recovered")
