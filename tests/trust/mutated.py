@@ -38,7 +38,11 @@ TESTS = {
         *(str(path) for path in sorted(WAL.glob("test_l*.py")) if not path.stem.endswith(SLOW)),
         *(f"{WAL}/test_{name}.py" for name in ("parallel", "process", "storage_memory", "storage_posix")),
     ],
-    "metatree": [*(f"{TREE}/test_{name}.py" for name in OF_THE_TREE.split()), "--storage=memory"],
+    "metatree": [
+        *(f"{TREE}/test_{name}.py" for name in OF_THE_TREE.split()),
+        "--storage=memory",
+        "-k=not second_crash",
+    ],
 }
 # a signal, so that what a hanging test made is removed
 OPTIONS = "-x -q -p pytest_timeout -p no:cacheprovider -p no:tests.order --timeout=40 -o timeout_method=signal"
