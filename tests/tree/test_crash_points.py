@@ -242,6 +242,14 @@ def test_a_folder_is_a_tree_only_when_its_creation_was_complete() -> None:
     assert verdicts == sorted(verdicts) and verdicts[-1], "once a tree, always a tree"
 
 
+def test_recovery_counts_what_it_removed() -> None:
+    counts = set()
+    for image in BENCH.run(OPERATIONS["delete of a node"], warm=False).images:
+        with open_tree(image.disk) as tree:
+            counts.add(tree.recover().removed)
+    assert counts == {0, 1}
+
+
 # --- two crashes ------------------------------------------------------------------------------------------------------
 
 

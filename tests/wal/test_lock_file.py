@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
@@ -96,6 +97,19 @@ def test_who_waits_without_a_limit_sleeps_in_the_system_until_the_holder_gives_i
         assert lock.acquire(timeout=None)
         assert released == ["once"]
         assert not other.acquire(timeout=0)
+
+
+def test_a_thread_that_waits_without_a_limit_for_another_that_shares_the_lock_gets_it_when_it_is_given_back() -> None:
+    with closing(MemoryStorage().lock("a")) as lock:
+        assert lock.acquire(timeout=0)
+        got: list[bool] = []
+        waiter = threading.Thread(target=lambda: got.append(lock.acquire(timeout=None)))
+        waiter.start()
+        waiter.join(0.1)
+        assert not got, "it is held"
+        lock.release()
+        waiter.join()
+        assert got == [True]
 
 
 class Poor(Boundary):
