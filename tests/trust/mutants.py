@@ -146,7 +146,7 @@ class _Finder:
             case ast.Constant(int() as value):
                 yield *self._span(node), str(value + 1)
                 yield *self._span(node), str(value - 1)
-            case ast.Return(value) if value is not None and not _is_none(value):
+            case ast.Return(value) if value is not None and not _is_falsy(value):
                 yield *self._span(value), "None"
             case ast.Expr(ast.Call() | ast.Await()):
                 yield *self._span(node), "pass"
@@ -189,6 +189,10 @@ def _joined(lines: bytes) -> str:
 
 def _is_none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _is_falsy(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and not node.value
 
 
 def _is_for_types(node: ast.AST) -> bool:

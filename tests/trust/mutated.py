@@ -29,7 +29,7 @@ from tests.trust.planting import ALONE, OURS, copy_product
 SLOW = ("schedules", "tenures", "servers")
 OF_THE_TREE = """
 committer recover_command transactions api_changing api_put rewrites large_nodes replay_cases bucket_life
-order_of_flushes bucket_crashes crash_points
+order_of_flushes bucket_crashes crash_points hand_edits many_drops
 """
 WAL, TREE = ROOT / "tests" / "wal", ROOT / "tests" / "tree"
 # The fast files of `make coverage`, in which every branch has a test about it, and those that crash at each call.

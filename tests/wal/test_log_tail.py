@@ -100,6 +100,8 @@ def test_E4b_a_torn_tail_is_kept_in_quarantine_zeroed_and_reported() -> None:
     report = log.tail_report
     assert (report.quarantined, report.adopted, len(report.quarantine)) == (100, 0, 1)
     assert files_of(MemoryStorage(disk))[report.quarantine[0]] == frame[:100]
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False))
+    assert head.state() == (3, 3), "settled: nobody has to look behind the last frame again"
     assert log.verify().problems == ()
     assert add(log, b"next").lsn == 4
     log.close()
