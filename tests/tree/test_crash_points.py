@@ -16,7 +16,9 @@ from typing import Literal
 
 import pytest
 
+import wal
 from metatree import Metatree
+from metatree.recovery import plan
 from tests.figures import Layer
 from tests.tree.model import (
     LEVELS,
@@ -240,6 +242,39 @@ def test_a_folder_is_a_tree_only_when_its_creation_was_complete() -> None:
                 Metatree(MemoryStorage(left_over))
         verdicts.append(whole)
     assert verdicts == sorted(verdicts) and verdicts[-1], "once a tree, always a tree"
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    {
+        "put into a new version": (2, 1, 0),
+        "update": (1, 0, 0),
+        "unset": (1, 0, 0),
+        "delete of a model": (1, 0, 1),
+        "delete of a blob": (0, 0, 1),
+        "move of a model": (5, 4, 1),
+        "transaction of 20": (10, 10, 3),
+    }.items(),
+)
+def test_the_plan_of_a_recovery_counts_nodes_blobs_and_removals(name: str, counts: tuple[int, int, int]) -> None:
+    storage = MemoryStorage(clone(BENCH.run(OPERATIONS[name], warm=False).images[-1].disk))
+    log = wal.open_log(storage, read_only=True)
+    planned = plan(storage, log, shared=False)
+    assert (planned.nodes, planned.blobs, planned.removed) == counts
+    log.close()
+
+
+@pytest.mark.parametrize("change", [lambda tree: tree.update("m", n=2), lambda tree: tree.unset("m", "text")])
+def test_the_plan_counts_a_large_node_of_which_only_keys_are_in_the_log(change: Callable[[Metatree], object]) -> None:
+    disk = BENCH.disk()
+    with open_tree(disk) as tree:
+        tree.update("m", text="t" * 20_000, more="t" * 20_000)
+        tree.checkpoint()
+        change(tree)
+        storage = MemoryStorage(clone(disk))
+    log = wal.open_log(storage, read_only=True)
+    assert plan(storage, log, shared=False).nodes == 1
+    log.close()
 
 
 def test_recovery_counts_what_it_removed() -> None:

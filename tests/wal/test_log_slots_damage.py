@@ -400,7 +400,7 @@ def test_a_slot_that_another_writer_took_is_read_once_more() -> None:
     log.close()
 
 
-def test_requests_for_the_right_are_those_it_needs() -> None:
+def test_no_more_is_asked_for_than_is_needed() -> None:
     """Who opens without a mark for what is done needs no claim, and who gave the right back last need not read it."""
     bucket, asked = Bucket(), list[tuple[str, str]]()
 
@@ -411,6 +411,8 @@ def test_requests_for_the_right_are_those_it_needs() -> None:
     made(bucket, 1).close()
     with closing(opened(bucket, watched(MemoryObjects(bucket), around))) as log:
         assert not any(name == NAMES.apply for _, name in asked)
+        asked.clear()
+        assert log.trimmed() == 0 and not asked, "what is known already"
         with log.right():
             pass
         asked.clear()
