@@ -277,6 +277,13 @@ def test_the_plan_counts_a_large_node_of_which_only_keys_are_in_the_log(change: 
     log.close()
 
 
+@pytest.mark.parametrize("name", ["force-put", "force-put of a staged blob", "put into a new version"])
+def test_recovery_takes_nothing_that_the_engine_wrote_for_an_edit(name: str) -> None:
+    for image in BENCH.run(OPERATIONS[name], warm=False).images:
+        with open_tree(image.disk) as tree:
+            assert tree.recover().edited == [], image.moment
+
+
 def test_recovery_counts_what_it_removed() -> None:
     counts = set()
     for image in BENCH.run(OPERATIONS["delete of a node"], warm=False).images:
