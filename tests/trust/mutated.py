@@ -29,8 +29,8 @@ from tests.trust.planting import ALONE, OURS, copy_product
 SLOW = ("schedules", "tenures", "servers")
 OF_THE_TREE = """
 committer recover_command transactions api_changing api_put rewrites large_nodes replay_cases bucket_life
-order_of_flushes bucket_crashes crash_points hand_edits many_drops
-threads_and_forks
+order_of_flushes bucket_crashes crash_points hand_edits many_drops stale_children threads_and_forks overtaken lost_marks
+aborts isolation
 """
 WAL, TREE = ROOT / "tests" / "wal", ROOT / "tests" / "tree"
 # The fast files of `make coverage`, in which every branch has a test about it, and those that crash at each call.
@@ -46,7 +46,7 @@ TESTS = {
     ],
 }
 # a signal, so that what a hanging test made is removed
-OPTIONS = "-x -q -p pytest_timeout -p no:cacheprovider -p no:tests.order --timeout=40 -o timeout_method=signal"
+OPTIONS = "-x -q -p pytest_timeout -p no:cacheprovider -p no:tests.order --timeout=60 -o timeout_method=signal"
 LONGER = 3  # times as long as without a mutant: it does not end
 
 
