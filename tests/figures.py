@@ -1,13 +1,15 @@
 """What the layers of trust did, in figures: a table at the end of a run, with the floor that each had to reach.
 
 A test that belongs to a layer takes the fixture `layer` and reports what it did; that marks it `trust` as well: so
-`pytest -m trust` runs the layers alone. `METATREE_TORTURE=MINUTES` (`make torture TIME=MINUTES`) makes them larger:
-what is bounded by time shares the minutes, what is bounded by a count takes the size for a night. The floors stay.
+`pytest -m trust` runs the layers alone, each up to its floor. `METATREE_TORTURE=MINUTES` (`make torture TIME=MINUTES`)
+makes them larger: beyond its floor each goes on until its share of the minutes is spent, or a night's work is done. So
+all of them together take about the minutes that were given, or as long as the floors take if that is longer.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import NoReturn
@@ -16,6 +18,32 @@ import pytest
 
 MINUTES = float(os.environ.get("METATREE_TORTURE", "0"))
 TORTURE = MINUTES > 0
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+# What each layer takes of the minutes times the workers: what a night (480 minutes, two workers) needs for its aim, at
+# the rates of an ordinary machine. What is left is for the layers whose size is fixed.
+SHARES = {
+    "allocations that fail": 0.015,
+    "damaged bytes": 0.06,
+    "double crash": 0.01,
+    "double crash of a log": 0.001,
+    "errors in memory": 0.01,
+    "fuzzed decoders": 0.085,
+    "histories of processes, hdfs": 0.015,
+    "histories of processes, local": 0.06,
+    "histories of processes, mount": 0.015,
+    "histories of processes, seaweedfs": 0.015,
+    "kill -9": 0.04,
+    "machine of a tree and a dictionary": 0.06,
+    "mutants": 0.13,
+    "power cuts": 0.09,
+    "power cuts under real filesystems": 0.07,
+    "real processes, error at the N-th system call": 0.04,
+    "real processes, kill at the N-th system call": 0.005,
+    "schedules of a log of slots": 0.1,
+    "schedules of committers, epochs": 0.04,
+    "schedules of committers, lease": 0.02,
+    "storms on HDFS": 0.01,
+}
 PATIENCE = 1200  # seconds that a long test, or one that asks a server, may take on a busy machine
 SERVERS = {"moto", "seaweedfs", "hdfs"}  # fixtures, and the parameters that lead to them
 _PROPERTY = "figure of a layer"
@@ -40,15 +68,16 @@ class Layer:
     torture = TORTURE
 
     def __init__(self, properties: list[tuple[str, object]]) -> None:
-        self._properties = properties
+        self._properties, self._began = properties, time.monotonic()
 
-    def seconds(self, share: float) -> float:
-        """How long to go on after the floor: `share` (0 to 1) of the minutes given; 0 in an ordinary run."""
-        return MINUTES * 60 * share
+    def more(self, layer: str, done: int, *, floor: int, night: int, among: int = 1) -> bool:
+        """Whether to go on: up to the floor, and then until the time is spent or the aim of a night is reached."""
+        return done < floor or (done < night and self.seconds(layer, among) > 0)
 
-    def size(self, usual: int, night: int) -> int:
-        """One of two sizes."""
-        return night if TORTURE else usual
+    def seconds(self, layer: str, among: int = 1) -> float:
+        """How much is left of this test's time, if so many tests share that of the layer; 0 in an ordinary run."""
+        share = min(1.0, SHARES[layer] * WORKERS / among)  # a test runs on one worker: never longer than all may take
+        return max(0.0, MINUTES * 60 * share - (time.monotonic() - self._began)) if TORTURE else 0.0
 
     def report(self, layer: str, done: int, *, floor: int, night: int, unit: str, note: str = "") -> None:
         """What was done. Fails below the floor: a layer that did less has shown nothing."""

@@ -126,7 +126,7 @@ class HostRight:
         timeout: float,
         clock: Clock,
         ttl: float,
-        follow: Callable[[], object],
+        follow: Callable[[], None],
     ) -> None:
         """`follow` is called after the right was taken from another holder, which can publish nothing more, and follows
         the log to its head. What that holder has published comes from records that exist by now; applying the log

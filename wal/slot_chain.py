@@ -112,15 +112,15 @@ class SlotChain:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def follow(self, first: Slot | None = None) -> bool:
-        """Read all new slots; returns whether there were any. `first`: slot head + 1, if the caller has it.
+    def follow(self, first: Slot | None = None) -> None:
+        """Read all new slots. `first`: slot head + 1, if the caller has it.
 
         Threads that call at the same time share one read of the log's end, if it began after they called.
         """
-        asked, before = self._looks, self.head
+        asked = self._looks
         with self._mutex:
             if self._looks > asked and first is None:
-                return self.head > before
+                return
             self._looks += 1
             found: list[Slot] = []
             lsn, link, trimmed = self.end.lsn, self.end.link, self.trimmed
@@ -137,7 +137,6 @@ class SlotChain:
                 self.make_sure()
                 self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
-            return self.head > before
 
     def require(self, lsn: LSN) -> None:
         """For a handle that will append: slot `lsn`, which was applied, must exist. Raises LogCorruptionError."""

@@ -95,8 +95,9 @@ def assert_clean(root: Path | str) -> None:
 
 @pytest.fixture
 def fast_path() -> Iterator[Path]:
-    """An empty folder in memory where the machine has one: for tests that make many trees."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    """An empty folder in memory where the machine has one, unless TMPDIR names another place: for tests that make many
+    trees."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) and "TMPDIR" not in os.environ else None
     folder = Path(tempfile.mkdtemp(prefix="metatree-test-", dir=base))
     yield folder
     shutil.rmtree(folder)

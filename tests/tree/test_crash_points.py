@@ -6,6 +6,7 @@ and `cat`. All of them must find the state before the operation or the one after
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -15,7 +16,9 @@ from typing import Literal
 
 import pytest
 
+import wal
 from metatree import Metatree
+from metatree.recovery import plan
 from tests.figures import Layer
 from tests.tree.model import (
     LEVELS,
@@ -241,6 +244,54 @@ def test_a_folder_is_a_tree_only_when_its_creation_was_complete() -> None:
     assert verdicts == sorted(verdicts) and verdicts[-1], "once a tree, always a tree"
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    {
+        "put into a new version": (2, 1, 0),
+        "update": (1, 0, 0),
+        "unset": (1, 0, 0),
+        "delete of a model": (1, 0, 1),
+        "delete of a blob": (0, 0, 1),
+        "move of a model": (5, 4, 1),
+        "transaction of 20": (10, 10, 3),
+    }.items(),
+)
+def test_the_plan_of_a_recovery_counts_nodes_blobs_and_removals(name: str, counts: tuple[int, int, int]) -> None:
+    storage = MemoryStorage(clone(BENCH.run(OPERATIONS[name], warm=False).images[-1].disk))
+    log = wal.open_log(storage, read_only=True)
+    planned = plan(storage, log, shared=False)
+    assert (planned.nodes, planned.blobs, planned.removed) == counts
+    log.close()
+
+
+@pytest.mark.parametrize("change", [lambda tree: tree.update("m", n=2), lambda tree: tree.unset("m", "text")])
+def test_the_plan_counts_a_large_node_of_which_only_keys_are_in_the_log(change: Callable[[Metatree], object]) -> None:
+    disk = BENCH.disk()
+    with open_tree(disk) as tree:
+        tree.update("m", text="t" * 20_000, more="t" * 20_000)
+        tree.checkpoint()
+        change(tree)
+        storage = MemoryStorage(clone(disk))
+    log = wal.open_log(storage, read_only=True)
+    assert plan(storage, log, shared=False).nodes == 1
+    log.close()
+
+
+@pytest.mark.parametrize("name", ["force-put", "force-put of a staged blob", "put into a new version"])
+def test_recovery_takes_nothing_that_the_engine_wrote_for_an_edit(name: str) -> None:
+    for image in BENCH.run(OPERATIONS[name], warm=False).images:
+        with open_tree(image.disk) as tree:
+            assert tree.recover().edited == [], image.moment
+
+
+def test_recovery_counts_what_it_removed() -> None:
+    counts = set()
+    for image in BENCH.run(OPERATIONS["delete of a node"], warm=False).images:
+        with open_tree(image.disk) as tree:
+            counts.add(tree.recover().removed)
+    assert counts == {0, 1}
+
+
 # --- two crashes ------------------------------------------------------------------------------------------------------
 
 
@@ -250,19 +301,21 @@ def test_a_second_crash_inside_the_recovery_of_the_first_loses_nothing_either(na
     last of them as many moments are drawn as are still asked for."""
     again = f"METATREE_PAIRS_SEED={PAIRS_SEED} make test PYTEST_ARGS='{__file__} -k \"second_crash and {name}\"'"
     run = BENCH.run(OPERATIONS[name], warm=True)
-    choose, wanted = random.Random(f"{PAIRS_SEED} {name}"), layer.size(PAIRS, PAIRS_AT_NIGHT)
-    firsts = choose.sample(run.images, len(run.images))
-    pairs, recoveries = 0, Recoveries()
-    while firsts and pairs < wanted:
-        first = firsts.pop()
+    choose, recoveries, pairs = random.Random(f"{PAIRS_SEED} {name}"), Recoveries(), 0
+    aims = {"floor": PAIRS, "night": PAIRS_AT_NIGHT}
+
+    def more() -> bool:
+        return layer.more("double crash", pairs, **aims, among=len(OPERATIONS))
+
+    for first in itertools.takewhile(lambda _: more(), choose.sample(run.images, len(run.images))):
         seen = read_only(first.disk, [run.before, run.after])
         camera = Camera(first.disk)
         camera.start()
         open_steadily(camera, "whoever comes next").close()
         seconds = camera.finish()
-        for second in choose.sample(seconds, min(len(seconds), wanted - pairs)):
+        for second in itertools.takewhile(lambda _: more(), choose.sample(seconds, len(seconds))):
             with noting(f"{name!r}, {first.moment}, then {second.moment}; again: {again}"):
                 recoveries.recovered(second.disk, [seen])
             pairs += 1
-    layer.report("double crash", pairs, floor=PAIRS, night=PAIRS_AT_NIGHT, unit="pairs", note=f"seed {PAIRS_SEED}")
+    layer.report("double crash", pairs, **aims, unit="pairs", note=f"seed {PAIRS_SEED}")
     layer.report("double crash", recoveries.distinct, floor=1, night=0, unit="distinct disks recovered")

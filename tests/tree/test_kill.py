@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def torture(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_a_thousand_kills_of_writers_lose_nothing_and_leave_nothing_half_done(
     layer: Layer, fast_path: Path, writers: int
 ) -> None:
-    end, kills, in_flight, seeds = time.monotonic() + layer.seconds(0.02), 0, 0, []
-    while not kills or time.monotonic() < end:
+    kills, in_flight, seeds, aims = 0, 0, [], {"floor": KILLS, "night": 4_000}
+    while layer.more("kill -9", kills, **aims, among=5):
         root = fast_path / f"tree{kills}"
         done = torture(root, "--kills", str(KILLS), "--writers", str(writers), "--check-every", "100", "--json")
         assert done.returncode == 0, done.stderr[-6000:]
@@ -46,7 +45,7 @@ def test_a_thousand_kills_of_writers_lose_nothing_and_leave_nothing_half_done(
         seeds.append(summary["seed"])
     assert in_flight >= 0.8 * kills, "too many of the kills hit idle writers"
     note = f"{100 * in_flight // kills} % of {writers} writers in flight, seed {seeds[0]}"
-    layer.report("kill -9", kills, floor=KILLS, night=4_000, unit="kills", note=note)
+    layer.report("kill -9", kills, **aims, unit="kills", note=note)
 
 
 # --- that it would be noticed ---------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ SEED = os.environ.get("METATREE_MODEL_SEED", f"{random.randrange(1 << 32):08x}")
 PARTS = 5  # so that several workers share them
 STEPS = 500 * 200  # of all parts, in an ordinary run
 STEPS_AT_NIGHT = 2_000 * 500
+ROUND = 5_000  # steps after which the time is looked at
 
 
 class Lives(RuleBasedStateMachine):
@@ -254,13 +255,15 @@ class Lives(RuleBasedStateMachine):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: int) -> None:
-    wanted, life = layer.size(STEPS, STEPS_AT_NIGHT) // PARTS, layer.size(200, 500)
+    name, life = "machine of a tree and a dictionary", 500 if layer.torture else 200
+    aims = {"floor": STEPS // PARTS, "night": STEPS_AT_NIGHT // PARTS}
     machine, rounds = type("Lives", (Lives,), {"steps": 0}), 0
-    while machine.steps < wanted:  # again, because Hypothesis ends a life early for which it has drawn too much
+    while layer.more(name, machine.steps, **aims, among=PARTS):
+        # Hypothesis ends a life early for which it has drawn too much
         run_state_machine_as_test(
             seed(f"{SEED} {part} {rounds}")(machine),
             settings=settings(
-                max_examples=-(-(wanted - machine.steps) // life),
+                max_examples=-(-max(aims["floor"] - machine.steps, ROUND) // life),
                 stateful_step_count=life,
                 deadline=None,
                 print_blob=True,
@@ -268,11 +271,4 @@ def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: 
             ),
         )
         rounds += 1
-    layer.report(
-        "machine of a tree and a dictionary",
-        machine.steps,
-        floor=STEPS // PARTS,
-        night=STEPS_AT_NIGHT // PARTS,
-        unit=f"steps, lives of up to {life}",
-        note=f"METATREE_MODEL_SEED={SEED}",
-    )
+    layer.report(name, machine.steps, **aims, unit=f"steps, lives of up to {life}", note=f"METATREE_MODEL_SEED={SEED}")

@@ -134,8 +134,18 @@ def written(name: str, data: bytes) -> int:
     return min(len(data), len(data.rstrip(b"\0")) + 8)
 
 
-def places(size: int, count: int, chooser: random.Random) -> list[int]:
-    """All places if there are no more than `count`, else so many of them, both ends included."""
-    if size <= count:
-        return list(range(size))
-    return sorted({0, size - 1, *chooser.sample(range(size), count - 2)})
+def in_turn(sizes: dict[str, int], chooser: random.Random) -> Iterator[tuple[str, str, int]]:
+    """Every change at every place of every file: file, change, place. Each file and change in turn, so that small files
+    come to as many as large ones; of each first both ends, then the other places in an order that is drawn."""
+    waiting = {(name, change): _places(size, chooser) for name, size in sizes.items() if size for change in CHANGES}
+    while waiting:
+        for (name, change), places in list(waiting.items()):
+            yield name, change, places.pop()
+            if not places:
+                del waiting[name, change]
+
+
+def _places(size: int, chooser: random.Random) -> list[int]:
+    """The last one comes first."""
+    ends = [0] if size == 1 else [size - 1, 0]
+    return [*chooser.sample(range(1, size - 1), max(0, size - 2)), *ends]

@@ -75,7 +75,7 @@ class Life:
     """One process on one disk, from a state in which everything is sure."""
 
     disk: PowerPosix
-    seed: int
+    seed: str
     products: int  # combinations of the objects' choices that are drawn at each cut
     bound: int  # new states that are looked at after one cut; if there are more, a sample
     recover: Callable[..., State] = recovered

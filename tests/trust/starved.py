@@ -1,10 +1,10 @@
 """Lets one allocation fail in a process that uses a tree: Python's own hook, `_testcapi.set_nomemory`.
 
-    python -B -m tests.trust.starved NAME [--only N] [--points P] [--seed S]
+    python -B -m tests.trust.starved NAME [--only N] [--points P] [--most M --seconds T] [--seed S]
 
-Without `--only` so many points, drawn from all. Prints one line of JSON. The child is forked when the program is warm,
-so that N counts what the tree allocates and not how Python starts. Python itself may die of it: that is counted apart,
-and to the tree it is a kill.
+Without `--only` P points, drawn from all, and up to M within the time. Prints one line of JSON. The child is forked
+when the program is warm, so that N counts what the tree allocates and not how Python starts. Python itself may die of
+it: that is counted apart, and to the tree it is a kill.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -172,16 +173,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=STARVED)
     parser.add_argument("--only", type=int)
     parser.add_argument("--points", type=int, default=100)
+    parser.add_argument("--most", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--seed", default=os.urandom(4).hex())
     given = parser.parse_args(argv)
-    summary = Summary(given.name, given.seed)
+    summary, end = Summary(given.name, given.seed), time.monotonic() + given.seconds
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="metatree-starved-", dir=base) as folder:
         watch = Watch(given.name, folder)
         summary.allocations = watch.allocations()
         every = range(1, summary.allocations + 1)
-        chosen = random.Random(given.seed).sample(every, min(given.points, len(every)))
+        chosen = random.Random(given.seed).sample(every, min(max(given.points, given.most), len(every)))
         for at in [given.only] if given.only else chosen:
+            if summary.points >= given.points and time.monotonic() >= end:
+                break
             watch.strike(at, summary)
     print(json.dumps(asdict(summary)))
     return 1 if summary.findings else 0

@@ -72,13 +72,14 @@ def test_a_leader_without_memory_loses_nobody_who_waits(layer: Layer) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-4000:]
 
 
-@pytest.mark.parametrize(
-    "operation", ["put", "staged put", "update", "delete", "transaction", "find", "checkpoint", "open"]
-)
+OPERATIONS = ("put", "staged put", "update", "delete", "transaction", "find", "checkpoint", "open")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_failed_allocation_is_told_or_the_result_is_right(operation: str, layer: Layer) -> None:
     needs_the_hook(layer)
-    points = layer.size(POINTS, POINTS_AT_NIGHT)
-    done = run("-m", "tests.trust.starved", operation, "--points", str(points), "--seed", SEED)
+    sizes = ["--points", POINTS, "--most", POINTS_AT_NIGHT, "--seconds", layer.seconds(NAME, len(OPERATIONS))]
+    done = run("-m", "tests.trust.starved", operation, *map(str, sizes), "--seed", SEED)
     assert done.stdout, done.stderr[-4000:]
     summary = json.loads(done.stdout)
     assert not summary["findings"], "\n\n".join(summary["findings"][:5])

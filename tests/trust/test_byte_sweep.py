@@ -17,11 +17,12 @@ import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, MetatreeError
 from tests.figures import Layer
 from tests.tree.model import State, dump
-from tests.trust.damage import CHANGES, Original, places, written
+from tests.trust.damage import CHANGES, Original, in_turn, written
 
 SEED = int(os.environ.get("METATREE_DAMAGE_SEED", "0")) or random.randrange(1, 2**31)
 KINDS = [(kind, closed) for kind in ("append", "slots", "objects") for closed in (True, False)]
-CASES = 1_700  # of each kind in an ordinary run; a night takes every bit
+NAME = "damaged bytes"
+CASES, NIGHT = 1_700, 100_000  # of each kind
 
 
 def verdict(original: Original, name: str, broken: bytes | None) -> str:
@@ -83,17 +84,16 @@ def test_no_damaged_byte_is_a_silent_change_or_a_raw_error(kind: str, closed: bo
         if broken != original.files[name]:
             counts[_tried(original, name, broken, f"{change} at {at}, seed {SEED}")] += 1
 
-    filled = [name for name, size in sizes.items() if size]
-    for name, size in sizes.items():
+    for name in sizes:
         counts[_tried(original, name, None, "file gone")] += 1
-        for change in CHANGES:
-            for at in places(size, layer.size(CASES // (len(CHANGES) * len(filled)), 2_000), chooser):
-                hurt(name, change, at)
-    while counts.total() < CASES:  # some changes change nothing, and small files have few places
-        name = chooser.choice(filled)
-        hurt(name, chooser.choice(list(CHANGES)), chooser.randrange(sizes[name]))
+    every = sum(sizes.values()) * len(CHANGES)
+    aims = {"floor": min(CASES, every // 2), "night": min(NIGHT, every)}  # some changes change nothing
+    for name, change, at in in_turn(sizes, chooser):
+        if not layer.more(NAME, counts.total(), **aims, among=len(KINDS)):
+            break
+        hurt(name, change, at)
     note = f"{kind}: {', '.join(f'{count} {result}' for result, count in sorted(counts.items()))}"
-    layer.report("damaged bytes", counts.total(), floor=CASES, night=8 * 5_000, unit="cases", note=note)
+    layer.report(NAME, counts.total(), **aims, unit="cases", note=note)
 
 
 def _tried(original: Original, name: str, broken: bytes | None, case: str) -> str:

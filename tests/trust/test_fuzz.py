@@ -43,8 +43,8 @@ INPUTS = {  # in an ordinary run: decoders that refuse fast get many, so that al
 }
 GROUPS = (("attribute", "header", "facts", "checkpoint", "location", "segment", "jsonl"),
           ("claim", "config", "slot", "frame", "metadata", "head", "csv"))  # fmt: skip
+NAME = "fuzzed decoders"
 NIGHT = 500_000_000
-SHARE = 0.1  # of the time of a night
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize("group", [0, 1])
 def test_no_input_makes_a_decoder_fail_hang_or_take_memory(group: int, layer: Layer, folder: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
-        layer.not_run("fuzzed decoders", "atheris is not installed: it has no wheel for this Python or system")
+        layer.not_run(NAME, "atheris is not installed: it has no wheel for this Python or system")
     names = GROUPS[group]
     floor = sum(INPUTS[name] for name in names)
     done = _fuzz(folder, 0, [f"{name}={INPUTS[name]}" for name in names])
-    if more := layer.seconds(SHARE / len(DECODERS)):
-        done += _fuzz(folder, max(1, int(more)), [f"{name}=-1" for name in names])
-    layer.report("fuzzed decoders", done, floor=floor, night=NIGHT // 2, unit="inputs", note=f"seed {SEED}")
+    if more := int(layer.seconds(NAME, len(GROUPS)) / len(names)):
+        done += _fuzz(folder, more, [f"{name}=-1" for name in names])
+    layer.report(NAME, done, floor=floor, night=NIGHT // 2, unit="inputs", note=f"seed {SEED}")
 
 
 def _fuzz(folder: Path, seconds: int, tasks: list[str]) -> int:

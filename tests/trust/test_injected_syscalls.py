@@ -1,8 +1,7 @@
 """The system kills a real process, or fails it, at its N-th call of a kind: the unmodified program, under `strace`.
 
 What the boundary class of the storage does not see is struck as well: locks, opening, Python's own calls. An ordinary
-run tries a seeded part of all points, a night all kills and as many errors as it has time for. `METATREE_INJECTED_SEED`
-repeats a run.
+run tries a seeded part of all points, a night as many as it has time for. `METATREE_INJECTED_SEED` repeats a run.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from tests.trust.lives import EMPTY, LIVES, Notes, live, make_start, states, wro
 
 SEED = os.environ.get("METATREE_INJECTED_SEED", f"{random.randrange(1 << 32):08x}")
 PROJECT = Path(__file__).resolve().parents[2]
-KILLS, ERRORS = 0.4, 0.03  # of all points, in an ordinary run
+PARTS = {"kill": 0.4, "error": 0.03}  # of all points, in an ordinary run
 FLOORS = {"kill": 30, "error": 25}  # of each life
 NIGHT = {"kill": 1_300, "error": 12_000}  # all of them, or nearly
 
 
-def inject(layer: Layer, life: str, mode: str, part: float, seconds: float) -> None:
+def inject(layer: Layer, life: str, mode: str) -> None:
     name = f"real processes, {mode} at the N-th system call"
     need(layer, name, {"strace": "strace"})
     trial = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True)
     if trial.returncode:
         layer.not_run(name, f"strace may not trace here: {trial.stderr.strip()}")
     command = [sys.executable, "-B", "-m", "tests.trust.injected", life, "--mode", mode, "--seed", SEED]
-    command += ["--part", str(part), "--seconds", str(seconds)]
+    command += ["--part", str(PARTS[mode]), "--seconds", str(layer.seconds(name, len(LIVES)))]
     done = subprocess.run(
         command, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
     )
@@ -54,12 +53,12 @@ def inject(layer: Layer, life: str, mode: str, part: float, seconds: float) -> N
 
 @pytest.mark.parametrize("life", LIVES)
 def test_a_process_killed_at_its_nth_system_call_loses_nothing_acknowledged(layer: Layer, life: str) -> None:
-    inject(layer, life, "kill", 1.0 if layer.torture else KILLS, 0)
+    inject(layer, life, "kill")
 
 
 @pytest.mark.parametrize("life", LIVES)
 def test_a_system_call_that_fails_is_told_or_the_result_is_right(layer: Layer, life: str) -> None:
-    inject(layer, life, "error", ERRORS, layer.seconds(0.0125))
+    inject(layer, life, "error")
 
 
 # --- that it would be noticed -----------------------------------------------------------------------------------------

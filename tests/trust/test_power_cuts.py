@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -23,56 +22,73 @@ from tests.trust.power import Life, acts, created, existing, open_tree
 from wal.testing import PowerPosix
 
 SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
+NAME = "power cuts"
 NIGHT = 500_000  # distinct states, of all tests together
-TESTS = 2 * len(OPERATIONS) + 20
+TESTS = 2 * len(OPERATIONS) + 13  # that go on beyond their floor
+PRODUCTS = 6  # combinations that are drawn at each cut
+FRUITLESS = 5  # lives in a row that show no new state: there are hardly any more
 # Distinct states that each test asks for, of its kind; together more than the 20,000 that are asked of a run.
 IN_AN_OPERATION, IN_A_ROW, OF_WRITERS, IN_RECOVERY = 30, 1_490, 500, 3_000
 
 Act = Callable[[Metatree], object]
 
 
-def a_life(layer: Layer, disk: PowerPosix, bound: int, **more: object) -> Life:
-    return Life(disk, SEED, layer.size(6, 60), layer.size(bound, 20 * bound), **more)  # type: ignore[arg-type]
+def lives(layer: Layer, floor: int, bound: int, disks: Iterable[PowerPosix] | None = None) -> Iterator[Life]:
+    """One life after another, each on the next disk, as long as more states are asked for and some are found that none
+    of them had; what they did is reported at the end."""
+    known: dict[bytes, bytes] = {}
+    cuts = number = fruitless = 0
+    for number, disk in enumerate(iter(PowerPosix, None) if disks is None else disks):
+        if fruitless == FRUITLESS or not more(layer, len(known), floor):
+            break
+        before = len(known)
+        life = Life(disk, f"{SEED}, life {number}", PRODUCTS, bound, known=known)
+        yield life
+        cuts += life.cuts
+        fruitless = 0 if len(known) > before else fruitless + 1
+    report(layer, len(known), cuts, floor=floor, night=NIGHT // TESTS)
 
 
-def live(life: Life, tree: Metatree, *several: Act, enough: Callable[[], bool] = lambda: False) -> None:
-    """From here on with the power cut again and again, to the end or until it is `enough`."""
+def more(layer: Layer, states: int, floor: int) -> bool:
+    return layer.more(NAME, states, floor=floor, night=NIGHT // TESTS, among=TESTS)
+
+
+def live(life: Life, tree: Metatree, *several: Act, more: Callable[[int], bool] = lambda _: True) -> None:
+    """From here on with the power cut again and again, to the end or as long as there are to be `more` states."""
     life.allow(dump(tree))
     life.start()
     try:
-        acts(life, tree, itertools.takewhile(lambda _: not enough(), several))
+        acts(life, tree, itertools.takewhile(lambda _: more(len(life.known)), several))
     finally:
         life.stop()
 
 
-def report(layer: Layer, floor: int, *lives: Life) -> None:
-    states = sum(len(life.known) for life in lives)
-    layer.report("power cuts", states, floor=floor, night=NIGHT // TESTS, unit="distinct states", note=f"seed {SEED}")
-    layer.report("power cuts", sum(life.cuts for life in lives), floor=len(lives), night=0, unit="cuts")
+def report(layer: Layer, states: int, cuts: int, *, floor: int, night: int) -> None:
+    layer.report(NAME, states, floor=floor, night=night, unit="distinct states", note=f"seed {SEED}")
+    layer.report(NAME, cuts, floor=1, night=0, unit="cuts")
 
 
 @pytest.mark.parametrize("apply", ["sync", "background"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_power_cut_in_an_operation_leaves_the_state_before_or_after(layer: Layer, name: str, apply: str) -> None:
     operation = OPERATIONS[name]
-    life = a_life(layer, PowerPosix(), 10)
-    with open_tree(life.disk) as tree:
-        populate(tree)
-    with open_tree(life.disk, apply=apply) as tree:
-        if operation.before is not None:
-            operation.before(tree)
-        live(life, tree, operation.act, Metatree.flush if name != "close" else Metatree.close)
-    report(layer, IN_AN_OPERATION, life)
+    for life in lives(layer, IN_AN_OPERATION, 10):
+        with open_tree(life.disk) as tree:
+            populate(tree)
+        with open_tree(life.disk, apply=apply) as tree:
+            if operation.before is not None:
+                operation.before(tree)
+            live(life, tree, operation.act, Metatree.flush if name != "close" else Metatree.close)
 
 
 def test_a_power_cut_while_a_tree_is_created_leaves_nothing_or_the_tree(layer: Layer) -> None:
     disk = PowerPosix()
     disk.mkdir(ROOT)
-    life = a_life(layer, disk, 60, recover=created)
+    life = Life(disk, str(SEED), PRODUCTS, 60, recover=created)
     life.allow({"": ({}, (), {})})
     life.start()
     tree = open_tree(disk)
-    report(layer, 10, life)
+    report(layer, len(life.known), life.cuts, floor=10, night=10)
     life.known.clear()
     life.recover = existing  # from here on, since it was acknowledged
     life.returned()
@@ -124,38 +140,29 @@ def tried(change: Act) -> Act:
 @pytest.mark.parametrize("number", range(5))
 def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Layer, number: int, apply: str) -> None:
     """Commit after commit, with checkpoints and full segments between them, nothing made sure by hand."""
-    end = time.monotonic() + layer.seconds(0.01)
-    lives: list[Life] = []
-
-    def enough() -> bool:
-        return sum(len(life.known) for life in lives) >= IN_A_ROW and time.monotonic() >= end
-
-    while not enough():  # a row that deletes much is poor
-        row = changes(random.Random(f"{SEED} {number} {len(lives)}"))
-        lives.append(life := a_life(layer, PowerPosix(), 5))
+    for life in lives(layer, IN_A_ROW, 5):
+        row = changes(random.Random(f"{life.seed} {number}"))
         with open_tree(life.disk, apply=apply) as tree:
-            live(life, tree, *(tried(next(row)) for _ in range(20)), enough=enough)
-    report(layer, IN_A_ROW, *lives)
+            live(life, tree, *(tried(next(row)) for _ in range(20)), more=lambda seen: more(layer, seen, IN_A_ROW))
 
 
 def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
-    life = a_life(layer, PowerPosix(), 20)
-    with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
-        populate(one)
-        in_turn: list[tuple[Metatree, Act]] = [
-            (two, lambda tree: tree.update("m", by="two")),
-            (one, lambda tree: tree.put("m/v8", BIG, name="x")),
-            (two, lambda tree: tree.delete("m/v1", recursive=True)),
-            (one, lambda tree: tree.put("m/v1", b"", name="x")),
-            (one, Metatree.checkpoint),
-            (two, lambda tree: tree.update("m", by="two again")),
-        ]
-        life.allow(dump(one))
-        life.start()
-        for tree, act in in_turn:
-            acts(life, tree, [act])
-        life.stop()
-    report(layer, OF_WRITERS, life)
+    for life in lives(layer, OF_WRITERS, 20):
+        with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
+            populate(one)
+            in_turn: list[tuple[Metatree, Act]] = [
+                (two, lambda tree: tree.update("m", by="two")),
+                (one, lambda tree: tree.put("m/v8", BIG, name="x")),
+                (two, lambda tree: tree.delete("m/v1", recursive=True)),
+                (one, lambda tree: tree.put("m/v1", b"", name="x")),
+                (one, Metatree.checkpoint),
+                (two, lambda tree: tree.update("m", by="two again")),
+            ]
+            life.allow(dump(one))
+            life.start()
+            for tree, act in in_turn:
+                acts(life, tree, [act])
+            life.stop()
 
 
 WRITERS = ("m", "m/v1", "other/v1")
@@ -163,7 +170,11 @@ WRITERS = ("m", "m/v1", "other/v1")
 
 def test_writers_at_once_and_a_power_cut_at_any_moment(layer: Layer) -> None:
     """Two threads of one handle and another handle, at once: each counts in a node of its own."""
-    life = a_life(layer, PowerPosix(), 8)
+    for life in lives(layer, OF_WRITERS, 8):
+        count_at_once(life)
+
+
+def count_at_once(life: Life) -> None:
     with open_tree(life.disk) as one, open_tree(life.disk, apply="background") as two:
         populate(one)
         for writer in WRITERS:
@@ -177,7 +188,7 @@ def test_writers_at_once_and_a_power_cut_at_any_moment(layer: Layer) -> None:
                 life.allow(*(counted(base, chosen) for chosen in itertools.product(*told.values())))
 
         def count(tree: Metatree, writer: str) -> None:
-            for number in range(1, layer.size(6, 60)):
+            for number in range(1, 6):
                 tell(writer, number - 1, number)
                 tree.update(writer, count=number)
                 tell(writer, number)
@@ -190,7 +201,6 @@ def test_writers_at_once_and_a_power_cut_at_any_moment(layer: Layer) -> None:
         life.stop()
         for writer in several:
             writer.result()
-    report(layer, OF_WRITERS, life)
 
 
 def counted(base: State, numbers: tuple[int, ...]) -> State:
@@ -203,7 +213,7 @@ def counted(base: State, numbers: tuple[int, ...]) -> State:
 
 def test_a_power_cut_in_the_recovery_after_a_power_cut_loses_nothing_either(layer: Layer) -> None:
     choose = random.Random(SEED)
-    first = a_life(layer, PowerPosix(), 3)
+    first = Life(PowerPosix(), str(SEED), PRODUCTS, 3)
     left: list[PowerPosix] = []
     first.recover = lambda disk, *, closely: left.append(PowerPosix(disk)) or {}  # type: ignore[func-returns-value]
     with open_tree(first.disk) as tree:
@@ -213,17 +223,12 @@ def test_a_power_cut_in_the_recovery_after_a_power_cut_loses_nothing_either(laye
         for name in ("transaction of 20", "checkpoint", "put of a staged blob", "delete of a model"):
             OPERATIONS[name].act(tree)
         first.stop()
-    lives: list[Life] = []
-    for disk in choose.sample(left, min(len(left), layer.size(len(left), 2_000))):
-        if not layer.torture and sum(len(life.known) for life in lives) >= IN_RECOVERY:
-            break
-        lives.append(life := a_life(layer, disk, 6))
-        with open_tree(disk, read_only=True) as reader:
+    for life in lives(layer, IN_RECOVERY, 6, choose.sample(left, len(left))):
+        with open_tree(life.disk, read_only=True) as reader:
             life.allow(dump(reader))
         life.start()
-        open_tree(disk).close()
+        open_tree(life.disk).close()
         life.stop()
-    report(layer, IN_RECOVERY, *lives)
 
 
 # --- that it would be noticed -----------------------------------------------------------------------------------------
@@ -276,7 +281,7 @@ FORGOTTEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_a_sync_that_is_forgotten_is_noticed(what: str) -> None:
     forgotten, kind, names = FORGOTTEN[what]
-    life = Life(Forgetful(forgotten, kind), SEED, 6, 20)
+    life = Life(Forgetful(forgotten, kind), str(SEED), PRODUCTS, 20)
     tree = open_tree(life.disk)
     if names:
         populate(tree)

@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,8 +149,8 @@ def possible(layer: Layer, kind: str, folder: Path) -> None:
 @pytest.mark.parametrize("kind", disks.MAKE)
 def test_what_was_acknowledged_is_there_after_a_power_cut(layer: Layer, fast_path: Path, kind: str) -> None:
     possible(layer, kind, fast_path)
-    end, done, trees, lives = time.monotonic() + layer.seconds(0.06), 0, 0, 0
-    while done < CUTS[kind] or time.monotonic() < end:
+    done, trees, lives, aims = 0, 0, 0, {"floor": CUTS[kind], "night": NIGHT // len(CUTS)}
+    while layer.more(NAME, done, **aims, among=len(CUTS)):
         folder = fast_path / str(lives)
         for name in ("mount", "fuse"):
             (folder / name).mkdir(parents=True)
@@ -159,7 +158,7 @@ def test_what_was_acknowledged_is_there_after_a_power_cut(layer: Layer, fast_pat
         cuts = Cuts(kind, folder, run(kind, folder, seed))
         choose = random.Random(seed)
         for _ in range(DRAWN):
-            if done + cuts.distinct[0] >= CUTS[kind] and time.monotonic() >= end:
+            if not layer.more(NAME, done + cuts.distinct[0], **aims, among=len(CUTS)):
                 break
             problem = cuts.cut(choose)
             assert problem is None, f"{problem}\nagain: METATREE_CUTS_SEED={SEED} pytest {__file__} -k {kind}"
@@ -167,5 +166,5 @@ def test_what_was_acknowledged_is_there_after_a_power_cut(layer: Layer, fast_pat
             (folder / name).unlink()
         done, trees, lives = done + cuts.distinct[0], trees + cuts.distinct[1], lives + 1
     note = f"{kind} {done}, seed {SEED}"
-    layer.report(NAME, done, floor=CUTS[kind], night=NIGHT // len(CUTS), unit="cuts, each another disk", note=note)
+    layer.report(NAME, done, **aims, unit="cuts, each another disk", note=note)
     layer.report(NAME, trees, floor=lives, night=0, unit="distinct trees recovered")

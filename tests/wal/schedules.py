@@ -10,7 +10,6 @@ import itertools
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,13 +130,13 @@ def _others(run: Run, preemptions: int) -> Iterator[tuple[int, ...]]:
         spent += preempted and point.chosen != point.current
 
 
-def wander(several: dict[str, Scenario], seed: int, count: int, seconds: float) -> int:
-    """Schedules drawn from the seed and their numbers, of each scenario in turn: `count` of them, and more for so many
-    seconds. How many there were. `several`: by name, an expression."""
-    end, done = time.monotonic() + seconds, 0
+def wander(several: dict[str, Scenario], seed: int, more: Callable[[int], bool]) -> int:
+    """Schedules drawn from the seed and their numbers, of each scenario in turn, as long as `more` is true of their
+    number, which is returned. `several`: by name, an expression."""
+    done = 0
     for number in itertools.count():
         for name, scenario in several.items():
-            if done >= count and time.monotonic() >= end:
+            if not more(done):
                 return done
             try:
                 scenario(_drawn(seed, number))

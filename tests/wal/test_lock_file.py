@@ -149,6 +149,19 @@ def test_a_thread_that_waits_for_a_lock_of_another_gets_it_when_that_gives_it_ba
         lock.release()
 
 
+def test_a_thread_that_waits_without_a_limit_for_another_that_shares_the_lock_gets_it_when_it_is_given_back() -> None:
+    with closing(MemoryStorage().lock("a")) as lock:
+        assert lock.acquire(timeout=0)
+        got: list[bool] = []
+        waiter = threading.Thread(target=lambda: got.append(lock.acquire(timeout=None)))
+        waiter.start()
+        waiter.join(0.1)
+        assert not got, "it is held"
+        lock.release()
+        waiter.join()
+        assert got == [True]
+
+
 class Poor(Boundary):
     """Has once no memory for giving a lock back."""
 

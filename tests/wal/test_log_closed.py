@@ -186,6 +186,20 @@ def test_a_lock_of_a_thread_that_ended_is_released_with_its_storage() -> None:
     assert MemoryStorage(disk).lock("lock").acquire(timeout=0)
 
 
+def test_who_gives_back_the_right_of_a_closed_log_closes_its_lock() -> None:
+    disk = MemoryPosix()
+    storage = MemoryStorage(disk)
+    log = open_log(storage, create=True, segment_size=SIZE, lock_timeout=0.0)
+    right = log.right()
+    right.__enter__()
+    log.close()
+    assert len(disk._open) == 2, "the storage's folder, and the lock, which is held"
+    with pytest.raises(LogClosedError):
+        right.__exit__(None, None, None)
+    assert len(disk._open) == 1
+    storage.close()
+
+
 def test_an_error_of_the_holders_own_is_not_hidden_by_the_closing() -> None:
     _, storage, log = opened(MemoryPosix())
     with pytest.raises(ValueError, match="its own"), log.right():

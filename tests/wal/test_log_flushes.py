@@ -9,12 +9,16 @@ from typing import TypeVar
 
 import pytest
 
-from wal import MemoryPosix, MemoryStorage, PoisonedError, WriteAheadLog, open_log
+from wal import MemoryPosix, MemoryStorage, PoisonedError, Record, WriteAheadLog, open_log
+from wal.format import SEAL_SIZE, SEGMENT_HEADER
+from wal.frame import encode_batch
+from wal.names import Names
 from wal.testing.boundary import Boundary, Call, Recorder
 from wal.testing.log_tools import add
 
 T = TypeVar("T")
 
+NAMES = Names(".wal")
 SEGMENT_SIZE = 256
 
 
@@ -39,6 +43,21 @@ def until_rotation(log: WriteAheadLog, recorder: Recorder) -> None:
         add(log, b"x" * 40)
 
 
+def test_creation_makes_each_file_and_then_its_name_durable_and_the_first_segment_is_the_last() -> None:
+    recorder = Recorder(MemoryPosix())
+    log = opened(recorder)
+    written = ["open tmp", "pwrite tmp", "setxattr tmp", "fdatasync tmp"]
+    named = ["fsync .", "fsync ."]
+    assert steps(recorder) == [
+        "mkdir .", "mkdir .", "mkdir tmp",
+        *written, "rename checkpoint.json", *named,
+        *written, *named,  # the head file
+        *written, "rename 1.log", *named,
+        "open opening", "open alive",
+    ]  # fmt: skip
+    log.close()
+
+
 def test_a_rotation_makes_the_successor_and_its_name_durable_then_the_seal_then_goes_on() -> None:
     recorder = Recorder(MemoryPosix())
     log = opened(recorder)
@@ -48,6 +67,16 @@ def test_a_rotation_makes_the_successor_and_its_name_durable_then_the_seal_then_
         "open tmp", "pwrite tmp", "setxattr tmp", "fdatasync tmp", "rename 2.log", "fsync .", "fsync .",
         "pwrite 1.log", "fdatasync 1.log", "pwrite 2.log", "fdatasync 2.log",
     ]  # fmt: skip
+    log.close()
+
+
+def test_a_batch_larger_than_a_segment_leaves_room_for_the_seal_that_is_durable_already() -> None:
+    disk = MemoryPosix()
+    log = opened(Recorder(disk))
+    body = b"x" * (4 * SEGMENT_SIZE)
+    add(log, body)
+    frame, _ = encode_batch(1, 0, [Record(b"", body)])
+    assert len(disk._find(f"/disk/{NAMES.segment(1)}").data) == SEGMENT_HEADER + len(frame) + SEAL_SIZE
     log.close()
 
 

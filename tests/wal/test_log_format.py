@@ -146,3 +146,9 @@ def test_arbitrary_bytes_raise_nothing_but_value_errors(payload: bytes) -> None:
 
 def test_the_sizes_that_the_document_states() -> None:
     assert (SEGMENT_HEADER, FRAME_HEADER) == (56, 32)
+
+
+def test_a_seal_is_later_than_the_batches_before_it_and_not_than_its_own() -> None:
+    seal, _ = encode_seal(4, 0, 2)
+    assert find_later(seal, 3) == 0
+    assert find_later(seal, 4) is None

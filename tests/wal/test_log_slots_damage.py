@@ -376,6 +376,46 @@ def test_a_look_at_the_end_is_believed_for_as_long_as_was_allowed() -> None:
         clock.now += 4.9
         assert (reader.head(), reader.head(fresh=True)) == (1, 2)
         add(log, b"newer")
-        clock.now += 5
+        clock.now += 4.9
+        assert reader.head() == 2
+        clock.now += 0.1
         assert reader.head() == 3
     log.close()
+
+
+def test_a_slot_that_another_writer_took_is_read_once_more() -> None:
+    bucket, asked = Bucket(), list[str]()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read":
+            asked.append(arguments[0])
+        return run()
+
+    log = made(bucket, 1)
+    storage = before(watched(MemoryObjects(bucket), around), "create", NAMES.slot(2), lambda: add(log, b"first"))
+    with closing(opened(bucket, storage)) as other:
+        asked.clear()
+        assert add(other, b"second").lsn == 3
+    assert asked.count(NAMES.slot(2)) == 2, "before it tried, when there was none, and to see who took it"
+    log.close()
+
+
+def test_no_more_is_asked_for_than_is_needed() -> None:
+    """Who opens without a mark for what is done needs no claim, and who gave the right back last need not read it."""
+    bucket, asked = Bucket(), list[tuple[str, str]]()
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        asked.append((method, arguments[0]))
+        return run()
+
+    made(bucket, 1).close()
+    with closing(opened(bucket, watched(MemoryObjects(bucket), around))) as log:
+        assert not any(name == NAMES.apply for _, name in asked)
+        asked.clear()
+        assert log.trimmed() == 0 and not asked, "what is known already"
+        with log.right():
+            pass
+        asked.clear()
+        with log.right():
+            pass
+        assert asked == [("publish", NAMES.apply)] * 2, "to take it and to give it back"

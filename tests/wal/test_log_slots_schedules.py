@@ -248,8 +248,11 @@ def inline() -> Iterator[None]:
         yield
 
 
+NAME = "schedules of a log of slots"
+
+
 def report(layer: Layer, done: int, *, floor: int, night: int = 0, note: str = "") -> None:
-    layer.report("schedules of a log of slots", done, floor=floor, night=max(night, floor), unit="schedules", note=note)
+    layer.report(NAME, done, floor=floor, night=max(night, floor), unit="schedules", note=note)
 
 
 def test_every_pair_of_actors_with_up_to_three_preemptions(layer: Layer) -> None:
@@ -265,7 +268,7 @@ def test_three_actors_in_schedules_drawn_from_a_seed(layer: Layer) -> None:
         f"scenario(*{names}, objects=filled())": scenario(*names, objects=objects)
         for names in itertools.combinations(DRAWN, 3)
     }
-    total = wander(triples, SEED, WANDERED, layer.seconds(0.2))
+    total = wander(triples, SEED, lambda done: layer.more(NAME, done, floor=WANDERED, night=NIGHT))
     report(layer, total, floor=WANDERED, night=NIGHT, note=f"METATREE_SCHEDULES_SEED={SEED}")
 
 

@@ -253,5 +253,6 @@ def test_three_committers_in_schedules_drawn_from_a_seed(kind: str, layer: Layer
         f"scenario({kind!r}, *{names})": scenario(kind, *names)
         for names in itertools.combinations(actors(kind, DRAWN), 3)
     }
-    total = wander(triples, SEED, WANDERED, layer.seconds(0.1))
-    report(layer, kind, total, floor=WANDERED, night=NIGHT, note=f"METATREE_SCHEDULES_SEED={SEED}")
+    aims = {"floor": WANDERED, "night": NIGHT}
+    total = wander(triples, SEED, lambda done: layer.more(f"schedules of committers, {kind}", done, **aims))
+    report(layer, kind, total, **aims, note=f"METATREE_SCHEDULES_SEED={SEED}")

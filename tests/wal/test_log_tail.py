@@ -95,17 +95,32 @@ def test_E4_a_living_handle_rewrites_and_flushes_what_it_finds_before_it_appends
 def test_E4b_a_torn_tail_is_kept_in_quarantine_zeroed_and_reported() -> None:
     disk = made()
     frame, offset, _ = frame_after(disk, 3, b"torn" * 100)
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
+    head.announce(4)
     put(disk, ONE, frame[:100], offset)
     log = open_log(MemoryStorage(disk))
     report = log.tail_report
     assert (report.quarantined, report.adopted, len(report.quarantine)) == (100, 0, 1)
     assert files_of(MemoryStorage(disk))[report.quarantine[0]] == frame[:100]
+    assert head.state() == (3, 3), "settled: nobody has to look behind the last frame again"
     assert log.verify().problems == ()
     assert add(log, b"next").lsn == 4
     log.close()
     again = open_log(MemoryStorage(disk))
     assert again.tail_report.quarantined == 0
     again.close()
+
+
+def test_E4b_what_a_living_handle_settles_nobody_has_to_look_at_again() -> None:
+    disk = made()
+    log = open_log(MemoryStorage(disk))
+    frame, offset, _ = frame_after(disk, 3, b"torn" * 100)
+    head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
+    head.announce(4)
+    put(disk, ONE, frame[:100], offset)
+    log.settle()
+    assert head.state() == (3, 3)
+    log.close()
 
 
 def test_E4b_zeros_are_not_the_end_when_bytes_follow_them() -> None:
@@ -302,6 +317,7 @@ def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
     with pytest.raises(OSError, match="space"):
         add(log, b"no room")
     assert faulty.failed[0].path.endswith(".log")
+    assert HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False)).state() == (3, 3)
     assert add(log, b"room again").lsn == 4
     assert bodies(log)[3:] == [b"room again"]
     assert log.verify().problems == ()
