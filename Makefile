@@ -1,5 +1,5 @@
 # demo: see it work · test: all tests · check: format, lint, types, layers · bench: the table of speeds (WORKLOAD=W1,W4: of these)
-# coverage: the branches of the log, lock, committer, checkpoint and recovery that their tests reach: 100 %
+# coverage: the branches of the log, lock, committer, checkpoint and recovery that their tests reach, 100 %: `test` ends with it
 # torture: the layers of trust for about TIME minutes, or as long as their floors take; a night is TIME=480
 # Everything lives in .venv inside the checkout; a stamp there says what is installed, so that nothing is done twice.
 
@@ -29,6 +29,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),,$(MAKE) coverage)
 
 coverage: $(VENV)/.test
 	$(BIN)/coverage erase
