@@ -17,7 +17,7 @@ import wal
 from . import folders
 from .errors import InvalidLocationError, UnavailableError
 from .facts import Fact, Header
-from .location import Path
+from .location import Path, parse_string
 from .nodes import Found, Where
 from .reads import ReadSet
 from .window import Window
@@ -121,6 +121,8 @@ class Asking:
         call `ask`, which also raises the error if there is one."""
         window = self._window
         try:
+            if isinstance(where, str):
+                parse_string(where)  # what is no location is refused before any look at the storage
             with self.lock:  # the head is read after the files from which these nodes come
                 return window.nodes.resolve(where) if self._log.head() == window.head else None
         except (wal.WalError, OSError, InvalidLocationError):

@@ -120,17 +120,19 @@ def test_what_a_pass_has_put_goes_with_its_node_if_that_is_dropped_before_the_pa
             dropped.append("m/v1")
             with other.transaction():
                 other.delete("m/v1", recursive=True)
-                other.put("m/v1", b"last", name="b")
+                other.put("m/v1", b"last", name="d")  # no object of this name is there, so this looks at none
             if lost:
                 raise OSError(errno.EIO, "no reply")
         return result
 
-    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree, tree.transaction():
-        tree.delete("m/v1", recursive=True)
-        tree.put("m/v1", b"first", name="c")
-        tree.update("other", n=1)  # a handle that was just opened knows no version of it, so it plans again
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree:
+        tree.update("m/v1", n=1)  # from here on it knows the version of its metadata.json
+        with tree.transaction():
+            tree.delete("m/v1", recursive=True)
+            tree.put("m/v1", b"first", name="c")
+            tree.update("other", n=1)  # of this it knows no version, so it plans again
     assert dropped
-    assert sorted(name for name in bucket.objects if name.startswith("m/v1/")) == ["m/v1/b", "m/v1/metadata.json"]
+    assert sorted(name for name in bucket.objects if name.startswith("m/v1/")) == ["m/v1/d", "m/v1/metadata.json"]
     other.close()
 
 

@@ -37,7 +37,7 @@ class Work:
                 entry.settle(error=error)
         for entry in entries:
             entry.settle(entry.position, entry.error)
-        queue.wake(entries)
+        queue.give_back(entries)
 
 signal.alarm(30)
 for number in range(1, 100):
