@@ -128,7 +128,8 @@ class _Application:
         if entry is not None:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
-            aside = self._drop(path, dropped=effect.reset)
+            went = self._drop(path, dropped=effect.reset)
+            aside = went if entry.kind is wal.Kind.FOLDER else None  # a file holds nothing that belongs into the node
         files: list[wal.Publication] = []
         deep: list[BlobFact] = []
         nodes = self._gather(path, effect, files, deep)

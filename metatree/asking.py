@@ -143,6 +143,7 @@ class Asking:
         self._unsettled, self._looked = False, True
         self._window.extend(self._log.head() if head is None else head)
         self._window.forget(mark)
+        self._forget_trimmed()
 
     def follow(self, head: int) -> None:
         """Follow the log to `head`, which is known to exist."""
@@ -174,9 +175,12 @@ class Asking:
         self._looked = True
         fresh, self._unsettled = self._unsettled, False  # files may be ahead of a cached head
         grown = self._window.extend(self._log.head(fresh=fresh))
+        self._forget_trimmed()
+        return grown
+
+    def _forget_trimmed(self) -> None:
         if self._window.is_long():
             self._window.forget(max(self._window.mark(), self._log.trimmed(fresh=True)))
-        return grown
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records after `base`, to the reader's head."""

@@ -160,8 +160,8 @@ class Objects:
         for top in (name, *prefixes(name)):
             if version is None:
                 work.versions.pop(top, None)
-            elif top in work.versions:
-                work.versions[top][name] = version
+            elif (found := work.versions.get(top)) is not None:  # looked up once: other threads may remove it
+                found[name] = version
 
     def _put_blob(self, work: _Pass, wanted: Wanted) -> None:
         fact = wanted.blob

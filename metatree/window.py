@@ -34,8 +34,8 @@ class Window:
         self.head = 0  # ... and ends with this one
         self.nodes = NodeCache(eager=self._eager)  # at the head
         self._facts: deque[tuple[int, Sequence[Fact]]] = deque()  # (LSN, facts) of each record
-        self._effect = Effect()  # of (floor, head], once these are folded into it:
-        self._unfolded: deque[Sequence[Fact]] = deque()
+        self._effect = Effect()  # of the first of these records, as many as are folded
+        self._folded = 0
         self._long = LONG
         self._recent: deque[tuple[wal.Position, bytes]] = deque()  # encoded headers, parsed when needed
         self._recent_bytes = 0
@@ -62,17 +62,19 @@ class Window:
         self._recent_bytes = 0
 
     def _forget_facts(self) -> None:
+        self._folded = 0
         self._facts.clear()
-        self._unfolded.clear()
         self._effect = Effect()
 
     @property
     def effect(self) -> Effect:
         """The net effect of (floor, head]. Folded only when it is asked for, which a writer seldom does: its own
         records are applied, and leave the window, before it reads a file that they touch."""
-        while self._unfolded:
-            fold(self._unfolded[0], self._effect)
-            self._unfolded.popleft()  # after the folding, which an interrupt may cut short: it may be repeated
+        while (number := self._folded) < len(self._facts):
+            fold(self._facts[number][1], self._effect)
+            # Set, not raised: an interrupt may cut the folding short, and a signal handler may read the tree within it.
+            # Then records are folded again, in order, which changes nothing.
+            self._folded = number + 1
         return self._effect
 
     def mark(self) -> int:
@@ -102,7 +104,6 @@ class Window:
             facts = facts_of(record)
             self._note(wal.Position(batch.lsn, index), record.header)
             self._facts.append((batch.lsn, facts))
-            self._unfolded.append(facts)
             self.nodes.forward(facts)
 
     def _jump(self, batch: wal.Batch) -> None:
@@ -135,9 +136,10 @@ class Window:
             return
         # The floor first: after an interrupt between these steps the window claims too few records, never too many.
         self.floor = max(self.floor, min(mark, self.head))
+        self._folded = 0  # before the others, so that none is taken for folded
         while self._facts and self._facts[0][0] <= mark:
             self._facts.popleft()
-        self._unfolded, self._effect = deque([facts for _, facts in self._facts]), Effect()
+        self._effect = Effect()
         self._long = max(LONG, 2 * len(self._facts))
 
     # --- what it holds -----------------------------------------------------------------------------------------------

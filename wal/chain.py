@@ -176,7 +176,7 @@ class Chain:
             self._last = batch or self._last
             if tail.lsn <= self.tail.lsn:  # another thread, reading without the head word, has added it
                 return
-            self.index.add(tail.number, tail.offset - size, size)
+            self.index.add(tail.lsn, tail.number, tail.offset - size, size)
             self.tail = tail
 
     def enter(self, tail: Tail, seal: Tail) -> None:

@@ -39,10 +39,11 @@ class Index:
         self._end = 0
         self._spans: list[_Span] = []
 
-    def add(self, number: int, offset: int, size: int) -> None:
-        """Add the next batch: its segment, offset and size in bytes."""
+    def add(self, lsn: LSN, number: int, offset: int, size: int) -> None:
+        """Add the next batch, or the last one again, as after an interrupt: its segment, offset and size in bytes."""
+        del self._starts[lsn - self.base - 1 :]
         if not self._spans or self._spans[-1].number != number:
-            self._spans.append(_Span(self.base + len(self._starts) + 1, number, self._end - offset))
+            self._spans.append(_Span(lsn, number, self._end - offset))
         start = offset + self._spans[-1].shift
         self._starts.append(start)
         self._end = start + size

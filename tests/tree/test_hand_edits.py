@@ -162,3 +162,13 @@ def test_an_edited_node_is_neither_copied_nor_moved(verb: str, what: str, tree: 
     assert tree.lsn == head and not tree.exists(target)
     write_into(file, good)
     getattr(tree, verb)(what, target)
+
+
+def test_a_foreign_file_in_the_place_of_a_new_node_makes_room_and_nothing_is_left_to_do(make_tree: Make) -> None:
+    tree = make_tree(apply="background")
+    with tree._engine.log.right():  # its thread waits
+        tree.put("m/v1", b"weights", name="w")
+        (Path(tree.root) / "m").write_bytes(b"foreign")
+    tree.flush()
+    assert kept(tree) == [b"foreign"]
+    assert (Path(tree.root) / "m/v1/w").read_bytes() == b"weights"

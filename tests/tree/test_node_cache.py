@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path as FilePath
 from types import FrameType
 from typing import Any
@@ -11,9 +12,10 @@ from unittest import mock
 
 import pytest
 
+import wal
 from metatree import Metatree, fold, nodes
 from metatree.errors import InvalidLocationError
-from metatree.facts import Fact, KeysFact, NodeFact, NodeGone
+from metatree.facts import Fact, Header, KeysFact, NodeFact, NodeGone, encode
 from metatree.fold import Effect
 from metatree.location import Path, Reference, fold_name, parse_string, substitute
 from metatree.metadata import Metadata
@@ -257,3 +259,26 @@ def test_what_was_resolved_by_a_string_is_no_location_of_nested_tuples(fast_path
             assert tree.find("m/<active>").name == tree.find(("m", "<active>")).name == "v1"
         with pytest.raises(InvalidLocationError):
             tree.find(("m", ("active",)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_signal_handler_that_reads_while_records_are_folded_leaves_none_out(
+    monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    window = Window(mock.Mock(), trust_applied=False, eager=False)
+
+    def take(number: int) -> None:
+        header = Header(f"t{number}", "", "")
+        window._take(wal.Batch(number, (encode(header, [KeysFact((), {f"k{number}": number}, ())]),)))
+
+    def interrupted(facts: Iterable[Fact], effect: Effect) -> Effect:
+        monkeypatch.setattr("metatree.window.fold", fold.fold)
+        take(4)
+        if reads:
+            assert window.effect.keys == {"k1": 1, "k2": 2, "k3": 3, "k4": 4}
+        return fold.fold(facts, effect)
+
+    for number in (1, 2, 3):
+        take(number)
+    monkeypatch.setattr("metatree.window.fold", interrupted)
+    assert window.effect.keys == {"k1": 1, "k2": 2, "k3": 3, "k4": 4}

@@ -7,14 +7,18 @@ What remains in spite of it all is the last test of this file, and in docs/stora
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from metatree import Metatree
 from metatree.object_plan import is_gone, stamp
+from metatree.objects import Objects
 from tests.tree.storages import NamedObjects, Swift, TextBucket
 from wal.testing.hosts import watched
 
@@ -269,3 +273,26 @@ def test_what_remains_is_a_blob_whose_very_content_was_put_again_and_trimmed_mea
     for _, bucket in every_stop(VICTIM[victim], RIVAL[REMAINS], checkpoint=True):
         wrong |= {name for name in {*shown(bucket), *expected} if shown(bucket).get(name) != expected.get(name)}
     assert wrong == {"m/v1/b"}
+
+
+def test_what_a_pass_knows_of_an_object_may_be_forgotten_by_its_other_threads_between_any_lines() -> None:
+    lines = set[int]()
+    for stop in range(1, 20):
+        work, count = SimpleNamespace(versions={"m": {}}), 0
+
+        def look(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal count
+            if frame.f_code is not Objects._found.__code__:
+                return None
+            count += event == "line"
+            if count == stop:  # noqa: B023  called before the next round
+                work.versions.clear()  # noqa: B023  as after a step that failed
+                lines.add(frame.f_lineno)
+            return look
+
+        sys.settrace(look)
+        try:
+            Objects(mock.Mock(), mock.Mock())._found(work, "m/v1/b", "2")  # type: ignore[arg-type]
+        finally:
+            sys.settrace(None)
+    assert len(lines) > 2

@@ -595,3 +595,14 @@ def test_a_reader_without_a_tree_is_told_so_and_makes_none(fast_path: Path) -> N
         with pytest.raises(MetatreeError):
             Metatree(where, read_only=True)
     assert os.listdir(fast_path) == ["empty"] and os.listdir(empty) == []
+
+
+def test_a_reader_whose_nodes_are_all_in_memory_holds_no_more_records_than_what_was_not_trimmed(root: Path) -> None:
+    with Metatree(root, LEVELS) as tree, Metatree(root, read_only=True) as reader:
+        tree.update("", n=0)
+        for number in range(3000):
+            tree.update("", n=number)
+            assert reader.metadata["n"] == number  # reads no file
+            if number % 500 == 0:
+                tree.checkpoint()
+        assert len(reader._engine.reader._window._facts) < 2200

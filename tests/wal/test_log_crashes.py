@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+import sys
+from contextlib import closing, suppress
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.storage.posix import Posix
 from wal.testing.boundary import Boundary
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
-from wal.testing.log_tools import FixedClock, bodies, state
+from wal.testing.log_tools import FixedClock, add, bodies, state
 
 SEGMENT_SIZE = 256
 PAIRS = 500  # of each way to die the second time; a night goes through all there are
@@ -167,3 +170,32 @@ def test_a_full_disk_in_the_middle_of_a_write_leaves_the_log_clean() -> None:
         disk, life = MemoryPosix(), Life()
         life.live(FaultyStorage(Failing(call, errno.ENOSPC, short=True), disk), go_on=True)
         life.check(disk)
+
+
+def test_a_reader_that_is_interrupted_at_any_line_of_what_follows_the_log_reads_on() -> None:
+    at, lines = 0, 0
+    while at == lines:  # until there are fewer lines
+        at, lines, disk = at + 1, 0, MemoryPosix()
+
+        def look(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal lines
+            if not frame.f_code.co_filename.endswith(("wal/chain.py", "wal/index.py")):
+                return look
+            lines += event == "line"
+            if event == "line" and lines == at:  # noqa: B023  called before the next round
+                raise KeyboardInterrupt
+            return look
+
+        with (
+            closing(open_log(MemoryStorage(disk), create=True, segment_size=SEGMENT_SIZE)) as log,
+            closing(open_log(MemoryStorage(disk), read_only=True)) as reader,
+        ):
+            for number in (b"1", b"2", b"3", b"4", b"5", b"6"):
+                add(log, number)
+            sys.settrace(look)
+            with suppress(KeyboardInterrupt):
+                list(reader.read(0))
+            sys.settrace(None)
+            add(log, b"7")
+            assert bodies(reader) == [b"1", b"2", b"3", b"4", b"5", b"6", b"7"]
+    assert at > 100
