@@ -104,7 +104,9 @@ class Writer:
         stray = self._chain.stray()
         if not stray:
             return 0, ""
-        later = find_later(stray.ljust(-(-len(stray) // 8) * 8, b"\x00"), tail.lsn)
+        later = find_later(
+            file.pread(file.size() - tail.offset, tail.offset), tail.lsn
+        )  # with zeros: a body may end so
         if later is not None:
             message = f"batch {tail.lsn + 1} cannot be read, but a later one is intact at offset {tail.offset + later}"
             raise LogCorruptionError(message, file=self._shelf.names.segment(tail.number), offset=tail.offset)
