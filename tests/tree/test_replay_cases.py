@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, UnavailableError
 from metatree.engine import Engine
-from metatree.facts import ChildFact, Fact, KeysFact, NodeFact
+from metatree.facts import BlobFact, ChildFact, Fact, Inline, KeysFact, NodeFact
 from metatree.fold import fold
 from tests.tree.model import (
     BIG,
@@ -206,6 +206,16 @@ def test_a_child_that_was_dropped_and_made_again_comes_last_over_any_file_of_the
     effect, _ = fold([ChildFact(("m",), name, created) for name, created in changes]).find(("m",))
     assert effect is not None
     assert list(effect.over_children(dict.fromkeys(shown, True))) == ["y", "z", "x"]
+
+
+def test_a_blob_in_the_place_of_a_directory_blob_leaves_nothing_of_it() -> None:
+    def put(name: str) -> BlobFact:
+        return BlobFact((), name, 1, "0" * 64, Inline(b"x"))
+
+    effect = fold([put("d/x"), put("d/sub/y"), put("e/x"), put("d")])
+    assert effect.blobs == {"d": put("d"), "e/x": put("e/x")}
+    assert effect.cleared == {"d"}
+    assert not effect.blob_below("d")
 
 
 NAMES = st.sampled_from(["x", "y", "z", "w", "v"])
