@@ -9,12 +9,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, marks
+from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
 from metatree.engine import Engine
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
@@ -25,6 +26,7 @@ from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import ALL_CALLS, Boundary, Call
 
 T = TypeVar("T")
+README = Path(__file__).parent.parent.parent / "README.md"
 
 
 class Disk(Boundary):
@@ -296,6 +298,14 @@ def test_what_goes_below_a_file_that_was_put_off_takes_it_along(disk: Disk) -> N
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_due_when_the_readme_says(disk: Disk) -> None:
+    said = f"{checkpoint.LOG_BYTES >> 20} MiB or {checkpoint.BATCHES:,} commits (S3, HDFS, mounts: {checkpoint.SLOTS})"
+    assert said in " ".join(README.read_text().split())
+    with open_tree(disk) as tree:
+        due, redo = tree._engine.checkpointer.is_due, tree._engine.log.trimmed()
+        assert (due(redo + checkpoint.BATCHES - 1), due(redo + checkpoint.BATCHES)) == (False, True)
 
 
 def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_keeps_all(disk: Disk) -> None:

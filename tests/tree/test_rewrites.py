@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -70,6 +71,23 @@ def test_a_blob_that_was_replaced_by_hand_is_kept_when_a_checkpoint_writes_again
     kept = [p.read_bytes() for p in (root / ".wal" / "quarantine" / "edited").rglob("*") if p.is_file()]
     assert kept == [b"by hand!"]
     assert (root / "m" / "v" / "b").read_bytes() == b"original"
+
+
+def test_a_large_blob_of_another_size_is_kept_though_it_has_the_engines_attribute(
+    fast_path: Path,
+) -> None:
+    root, original = fast_path / "tree", bytes(2 << 20)
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v", original, name="b")
+        own = root / "own"
+        shutil.copy2(root / "m" / "v" / "b", own)  # with the engine's attribute
+        with own.open("ab") as stream:
+            stream.write(b"by hand!")
+        own.rename(root / "m" / "v" / "b")
+        Metatree(str(root)).close()
+    kept = [p.read_bytes() for p in (root / ".wal" / "quarantine" / "edited").rglob("*") if p.is_file()]
+    assert kept == [original + b"by hand!"]
+    assert (root / "m" / "v" / "b").read_bytes() == original
 
 
 @pytest.mark.parametrize("before", ["a node", "a blob", "a directory blob"])
