@@ -16,7 +16,10 @@ import pytest
 
 import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
+from metatree.apply import apply
 from metatree.engine import Engine
+from metatree.facts import BlobGone, NodeGone
+from metatree.fold import fold
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
@@ -502,6 +505,12 @@ def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> No
         host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.recover().failed == {}
         assert tree.unapplied == 0
+
+
+def test_only_what_was_there_counts_as_removed(disk: Disk) -> None:
+    gone = [BlobGone(("m", "v1"), "b"), BlobGone(("m", "v1"), "missing"), NodeGone(("m", "missing"))]
+    outcome = apply(MemoryStorage(clone(disk.inner)), fold(gone), 1, 2)
+    assert (outcome.removed, outcome.nodes, outcome.blobs, outcome.failed) == (1, 0, 0, {})
 
 
 def test_a_recovery_in_a_bucket_counts_what_its_pass_removed() -> None:
