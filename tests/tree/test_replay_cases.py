@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, UnavailableError
 from metatree.engine import Engine
-from metatree.facts import BlobFact, BlobGone, ChildFact, Fact, Inline, KeysFact, NodeFact
+from metatree.facts import BlobFact, BlobGone, ChildFact, Fact, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
 from tests.tree.model import (
     BIG,
@@ -227,6 +227,21 @@ FILES_OF_D: dict[str, tuple[list[Fact], set[str]]] = {
 def test_the_files_of_a_directory_blob_after_a_window(what: str) -> None:
     facts, expected = FILES_OF_D[what]
     assert fold(facts).over_blob_files("d", {"d/a", "d/sub/b", "d/subs"}) == expected
+
+
+def test_the_names_of_blobs_after_a_window() -> None:
+    node = [NodeFact(("was",), {}, ()), NodeGone(("was",))]
+    effect = fold([blob("new"), BlobGone((), "gone"), BlobGone((), "d/x"), blob("e/x"), *node])
+    assert effect.over_names({"old", "gone", "d", "was"}) == {"old", "new", "d", "e"}
+
+
+def test_what_was_below_a_dropped_node_is_known_to_be_gone() -> None:
+    effect = fold(
+        [NodeGone(("a",)), NodeFact(("a",), {}, ("b",)), NodeFact(("a", "b"), {}, ()), NodeFact(("c",), {}, ())]
+    )
+    assert [effect.find(path)[1] for path in (("a",), ("a", "b"), ("a", "x"), ("c",), ("c", "x"))] == [True] * 3 + [
+        False
+    ] * 2
 
 
 def test_a_blob_in_the_place_of_a_directory_blob_leaves_nothing_of_it() -> None:
