@@ -104,7 +104,8 @@ class Writer:
         stray = self._chain.stray()
         if not stray:
             return 0, ""
-        later = find_later(stray.ljust(-(-len(stray) // 8) * 8, b"\x00"), tail.lsn)
+        behind = file.pread(file.size() - tail.offset, tail.offset)  # with the zeros: a batch may end in some
+        later = find_later(behind, tail.lsn)
         if later is not None:
             message = f"batch {tail.lsn + 1} cannot be read, but a later one is intact at offset {tail.offset + later}"
             raise LogCorruptionError(message, file=self._shelf.names.segment(tail.number), offset=tail.offset)

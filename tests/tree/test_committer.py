@@ -9,13 +9,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, marks
+from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
+from metatree.apply import apply
 from metatree.engine import Engine
+from metatree.facts import BlobGone, NodeGone
+from metatree.fold import fold
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
@@ -25,6 +29,7 @@ from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import ALL_CALLS, Boundary, Call
 
 T = TypeVar("T")
+README = Path(__file__).parent.parent.parent / "README.md"
 
 
 class Disk(Boundary):
@@ -114,6 +119,19 @@ def test_the_background_thread_does_its_upkeep_though_nothing_is_to_be_applied(d
         assert tree.unapplied == 0
 
 
+def test_only_a_commit_whose_files_are_not_in_place_starts_the_thread_and_none_after_its_end(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        tree.update("m", n=1)
+        committer.committed(tree.lsn)  # by now another process has applied it
+        assert committer._thread is None
+        tree.update("m", text="x" * 20_000)
+        assert committer._thread is not None and committer._thread.daemon, "a process may end without closing its tree"
+        committer.stop()
+        tree.update("m", n=2)
+        assert committer._thread is None
+
+
 # --- marks and the right --------------------------------------------------------------------------------------------
 
 
@@ -164,7 +182,21 @@ def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle
         with pytest.raises(UnavailableError):
             tree._engine.committer.holding(lost)
         assert (log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)) == before
+        objects = tree._engine.committer._objects
+        assert objects is not None and objects.unsure, "what it wrote last may have come after its successor"
         tree._engine.abandon()
+
+
+def test_a_lost_right_is_told_where_nothing_is_kept_of_objects(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        committer = tree._engine.committer
+        committer.unsynced = False  # as where hosts share a storage with folders
+        before = committer.applied()
+        with pytest.raises(wal.RightLostError), committer.hold():
+            tree._engine.log.store_mark(marks.APPLIED, before + 1)
+            raise wal.RightLostError("another has it")
+        assert committer.applied() == before
+        committer.unsynced = True
 
 
 def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_no_failure() -> None:
@@ -269,6 +301,14 @@ def test_what_goes_below_a_file_that_was_put_off_takes_it_along(disk: Disk) -> N
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_due_when_the_readme_says(disk: Disk) -> None:
+    said = f"{checkpoint.LOG_BYTES >> 20} MiB or {checkpoint.BATCHES:,} commits (S3, HDFS, mounts: {checkpoint.SLOTS})"
+    assert said in " ".join(README.read_text().split())
+    with open_tree(disk) as tree:
+        due, redo = tree._engine.checkpointer.is_due, tree._engine.log.trimmed()
+        assert (due(redo + checkpoint.BATCHES - 1), due(redo + checkpoint.BATCHES)) == (False, True)
 
 
 def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_keeps_all(disk: Disk) -> None:
@@ -465,6 +505,26 @@ def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> No
         host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.recover().failed == {}
         assert tree.unapplied == 0
+
+
+def test_only_what_was_there_counts_as_removed(disk: Disk) -> None:
+    gone = [BlobGone(("m", "v1"), "b"), BlobGone(("m", "v1"), "missing"), NodeGone(("m", "missing"))]
+    outcome = apply(MemoryStorage(clone(disk.inner)), fold(gone), 1, 2)
+    assert (outcome.removed, outcome.nodes, outcome.blobs, outcome.failed) == (1, 0, 0, {})
+
+
+def test_a_recovery_in_a_bucket_counts_what_its_pass_removed() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        tree.checkpoint()
+        refuse_a_node(host)
+        with pytest.warns(ApplyPendingWarning, match="refused"):
+            tree.delete("m/v1", recursive=True)
+        host.storage._around = host._around  # type: ignore[attr-defined]
+        assert tree.recover().removed > 0
+        assert not any(name.startswith("m/v1/") for name in bucket.objects)
 
 
 def test_a_background_writer_in_a_bucket_makes_its_checkpoint_while_nobody_asks() -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from metatree import Metatree
+from metatree import CorruptionError, Metatree
+from metatree.apply import apply
 from metatree.engine import Engine
+from metatree.facts import KeysFact
+from metatree.fold import fold
 from tests.tree.model import LEVELS, ROOT, clone, dump, empty_disk, open_tree, plain, read
 from wal import Batch, LocalStorage, open_log
 from wal.storage.memory import MemoryPosix, MemoryStorage
@@ -291,3 +294,10 @@ def test_the_order_of_children_survives_the_way_from_small_to_large() -> None:
             assert survivor.children("m") == expected
             assert survivor.check(deep=True).ok
     assert names("m", disk) == expected
+
+
+def test_changes_of_a_node_whose_folder_is_missing_make_none_of_themselves_alone() -> None:
+    disk = empty_disk()
+    outcome = apply(MemoryStorage(disk), fold([KeysFact(("m",), {"n": 1}, ())]), 0, 1)
+    assert isinstance(outcome.failed["m"], CorruptionError)
+    assert "m" not in disk.listdir(ROOT)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, UnavailableError
 from metatree.engine import Engine
-from metatree.facts import ChildFact, Fact, KeysFact, NodeFact
+from metatree.facts import BlobFact, BlobGone, ChildFact, Fact, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
 from tests.tree.model import (
     BIG,
@@ -206,6 +206,49 @@ def test_a_child_that_was_dropped_and_made_again_comes_last_over_any_file_of_the
     effect, _ = fold([ChildFact(("m",), name, created) for name, created in changes]).find(("m",))
     assert effect is not None
     assert list(effect.over_children(dict.fromkeys(shown, True))) == ["y", "z", "x"]
+
+
+def blob(name: str) -> BlobFact:
+    return BlobFact((), name, 1, "0" * 64, Inline(b"x"))
+
+
+FILES_OF_D: dict[str, tuple[list[Fact], set[str]]] = {
+    "one more": ([blob("d/x")], {"d/a", "d/sub/b", "d/subs", "d/x"}),
+    "another blob's": ([blob("dd/x"), BlobGone((), "dd/x")], {"d/a", "d/sub/b", "d/subs"}),
+    "one less": ([BlobGone((), "d/a")], {"d/sub/b", "d/subs"}),
+    "a folder less": ([BlobGone((), "d/sub")], {"d/a", "d/subs"}),
+    "one less and again": ([BlobGone((), "d/a"), blob("d/a")], {"d/a", "d/sub/b", "d/subs"}),
+    "dropped": ([BlobGone((), "d")], set()),
+    "dropped and put": ([BlobGone((), "d"), blob("d/x")], {"d/x"}),
+}
+
+
+@pytest.mark.parametrize("what", FILES_OF_D)
+def test_the_files_of_a_directory_blob_after_a_window(what: str) -> None:
+    facts, expected = FILES_OF_D[what]
+    assert fold(facts).over_blob_files("d", {"d/a", "d/sub/b", "d/subs"}) == expected
+
+
+def test_the_names_of_blobs_after_a_window() -> None:
+    node = [NodeFact(("was",), {}, ()), NodeGone(("was",))]
+    effect = fold([blob("new"), BlobGone((), "gone"), BlobGone((), "d/x"), blob("e/x"), *node])
+    assert effect.over_names({"old", "gone", "d", "was"}) == {"old", "new", "d", "e"}
+
+
+def test_what_was_below_a_dropped_node_is_known_to_be_gone() -> None:
+    effect = fold(
+        [NodeGone(("a",)), NodeFact(("a",), {}, ("b",)), NodeFact(("a", "b"), {}, ()), NodeFact(("c",), {}, ())]
+    )
+    assert [effect.find(path)[1] for path in (("a",), ("a", "b"), ("a", "x"), ("c",), ("c", "x"))] == [True] * 3 + [
+        False
+    ] * 2
+
+
+def test_a_blob_in_the_place_of_a_directory_blob_leaves_nothing_of_it() -> None:
+    effect = fold([blob("d/x"), blob("d/sub/y"), blob("e/x"), blob("d")])
+    assert effect.blobs == {"d": blob("d"), "e/x": blob("e/x")}
+    assert effect.cleared == {"d"}
+    assert not effect.blob_below("d")
 
 
 NAMES = st.sampled_from(["x", "y", "z", "w", "v"])

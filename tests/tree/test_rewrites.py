@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -70,6 +71,27 @@ def test_a_blob_that_was_replaced_by_hand_is_kept_when_a_checkpoint_writes_again
     kept = [p.read_bytes() for p in (root / ".wal" / "quarantine" / "edited").rglob("*") if p.is_file()]
     assert kept == [b"by hand!"]
     assert (root / "m" / "v" / "b").read_bytes() == b"original"
+
+
+@pytest.mark.parametrize(
+    ("original", "edited"),
+    [(bytes(2 << 20), bytes(2 << 20) + b"by hand!"), (b"original", b"by hand!")],
+    ids=["a large one by its size", "a small one by its content"],
+)
+def test_a_blob_that_was_replaced_is_kept_though_it_has_the_engines_attribute(
+    fast_path: Path, original: bytes, edited: bytes
+) -> None:
+    root = fast_path / "tree"
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v", original, name="b")
+        own = root / "own"
+        shutil.copy2(root / "m" / "v" / "b", own)  # with the attribute
+        own.write_bytes(edited)
+        own.rename(root / "m" / "v" / "b")
+        Metatree(str(root)).close()
+    kept = [p.read_bytes() for p in (root / ".wal" / "quarantine" / "edited").rglob("*") if p.is_file()]
+    assert kept == [edited]
+    assert (root / "m" / "v" / "b").read_bytes() == original
 
 
 @pytest.mark.parametrize("before", ["a node", "a blob", "a directory blob"])

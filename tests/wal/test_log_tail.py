@@ -324,6 +324,22 @@ def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
     log.close()
 
 
+@pytest.mark.parametrize("body", [b"end", b"end" + bytes(100)], ids=["plain", "zeros at its end"])
+def test_without_a_head_file_a_later_batch_still_proves_that_the_one_before_it_was_flushed(body: bytes) -> None:
+    disk = made(1)
+    log = open_log(MemoryStorage(disk))
+    second = add(log, b"second")
+    add(log, body)
+    log.close()
+    MemoryStorage(disk).erase(NAMES.head)
+    before = files_of(MemoryStorage(disk))[ONE]
+    put(disk, ONE, b"S", before.index(b"second"))
+    damaged = files_of(MemoryStorage(disk))[ONE]
+    with pytest.raises(LogCorruptionError, match=f"batch {second.lsn} cannot be read, but a later one is intact"):
+        open_log(MemoryStorage(disk))
+    assert files_of(MemoryStorage(disk))[ONE] == damaged
+
+
 def test_a_disk_without_room_for_the_zeros_ahead_appends_nothing_and_leaves_no_announcement() -> None:
     """Which would make the next writer look at every byte behind the end."""
     disk = made()
