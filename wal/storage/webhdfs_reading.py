@@ -10,7 +10,7 @@ from wal.storage.webhdfs_client import Client, Status
 from wal.storage.webhdfs_files import open_reader
 from wal.storage.webhdfs_url import Address, check_name
 
-_TURNS = 20  # attempts of a read during which the file is replaced
+_TURNS = 200  # attempts of a read during which the file is replaced: on a busy server each may be overtaken
 
 
 class HdfsReading:
