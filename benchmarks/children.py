@@ -34,6 +34,11 @@ def run_to_death(module: str, *arguments: object) -> None:
         raise RuntimeError(f"{module} was to die of SIGKILL, and ended with {done.returncode}")
 
 
-def _command(module: str, arguments: tuple[object, ...]) -> list[str]:
+def start(module: str, function: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """Let a function of a module run until the caller kills it."""
+    return subprocess.Popen(_command(module, arguments, function), cwd=CHECKOUT, env=environment())
+
+
+def _command(module: str, arguments: tuple[object, ...], function: str = "main") -> list[str]:
     # not -m: a module of a package that imports it would be there twice
-    return [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)]
+    return [sys.executable, "-c", f"from {module} import {function}; {function}()", *map(str, arguments)]

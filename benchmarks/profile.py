@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -20,16 +21,19 @@ from pathlib import Path
 from time import perf_counter
 from types import FrameType
 
-from benchmarks.children import CHECKOUT
+from benchmarks.children import CHECKOUT, start
 from benchmarks.machine import machine
 from benchmarks.measure import Contestant, Ready, contestant
 from benchmarks.peers import PEERS
+from benchmarks.peers.base import BLOB
+from benchmarks.workloads import blobs
 from benchmarks.workloads.batches import batch
 from benchmarks.workloads.finds import find, look
 from benchmarks.workloads.opening import build
+from benchmarks.workloads.processes import PROCESSES
 from benchmarks.workloads.puts import put, update
 from benchmarks.workloads.recovery import Reach, killed, records_parsed, tree_readable, write_records
-from benchmarks.workloads.sizes import USUAL, Sizes
+from benchmarks.workloads.sizes import MIB, USUAL, Sizes
 
 EVERY = 0.00097  # seconds between two samples: no multiple of anything that the library waits for
 ROW = 50  # single operations in a row
@@ -137,7 +141,7 @@ def profile(subject: Subject, folder: Path, seconds: float) -> list[str]:
     folder.mkdir()
     sampler = Sampler()
     took = measured(subject.subject, subject, folder / "subject", seconds, sampler)
-    whole = sum(sampler.parts.values())
+    whole = sum(sampler.parts.values()) or 1.0  # none in less than a millisecond
     lines = [f"{subject.name}  {subject.title}: {took:,.1f} us"]
     shares = ((part, sampler.parts[part] / whole) for part in PARTS)
     lines += [f"    {part:32}{share:6.0%}{share * took:10,.1f} us" for part, share in shares if share >= 0.005]
@@ -175,6 +179,26 @@ def reached(leave: Callable[[Path, int], None], reach: Reach, records: int, fold
     yield Ready(step)
 
 
+def crowd() -> None:
+    """In a child: puts into one model until it is killed."""
+    name, folder, prefix = sys.argv[1:]
+    with PEERS[name].open(Path(folder)) as store:
+        for number in count():
+            store.put("m", f"{prefix}-{number}", BLOB)
+
+
+@contextmanager
+def among_others(peer: str, folder: Path) -> Iterator[Ready]:
+    """A process that puts into the model into which three others do."""
+    with PEERS[peer].open(folder) as store, ExitStack() as stack:
+        store.put("m", "first", BLOB)
+        for other in range(PROCESSES - 1):
+            process = start("benchmarks.profile", "crowd", peer, folder, f"p{other}")
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield Ready(lambda number: store.put("m", f"mine-{number}", BLOB), store.rest)
+
+
 def subjects(sizes: Sizes) -> list[Subject]:
     everything = []
     singly = min(ROW, sizes.steps)
@@ -191,9 +215,21 @@ def subjects(sizes: Sizes) -> list[Subject]:
     parsed = Contestant("floor: parse", partial(reached, write_records, records_parsed, sizes.records))
     opening = Contestant("metatree", partial(reopened, sizes.nodes[0]))
     found, looked = contestant(PEERS["metatree"], find), Contestant("floor: one pread", look)
+    size = sizes.blobs[0]
+    own, plain = (blobs.contestant(PEERS[name], blobs.get, size) for name in ("metatree", "plain files"))
     return [
         *everything,
         Subject("W4", "find and metadata, warm", found, looked, row=singly),
+        Subject("W5", f"read a blob of {size / MIB:g} MiB", own, plain),
+        *(
+            Subject(
+                "W7",
+                f"one put of one of four processes, {name}",
+                Contestant(name, partial(among_others, name)),
+                row=singly,
+            )
+            for name in ("metatree background", "metatree")
+        ),
         Subject("W8", f"open {sizes.nodes[0]:,} nodes, find the first, close", opening),
         Subject("W10", "a record of a killed writer, until it can be read", readable, parsed, sizes.records),
     ]
