@@ -36,7 +36,7 @@ from benchmarks.workloads.recovery import Reach, killed, records_parsed, tree_re
 from benchmarks.workloads.sizes import MIB, USUAL, Sizes
 
 EVERY = 0.00097  # seconds between two samples: no multiple of anything that the library waits for
-ROW = 50  # single operations in a row
+ROW = 50  # single operations in a row, which has to take longer than a sample
 RESULTS = Path(__file__).resolve().parent / "results"
 FLUSHES = {"fsync", "fdatasync", "syncfs"}
 READER = ("reader", "asking", "window", "view", "nodes", "metadata")
@@ -219,8 +219,8 @@ def subjects(sizes: Sizes) -> list[Subject]:
     own, plain = (blobs.contestant(PEERS[name], blobs.get, size) for name in ("metatree", "plain files"))
     return [
         *everything,
-        Subject("W4", "find and metadata, warm", found, looked, row=singly),
-        Subject("W5", f"read a blob of {size / MIB:g} MiB", own, plain),
+        Subject("W4", "find and metadata, warm", found, looked, row=10 * sizes.steps),
+        Subject("W5", f"read a blob of {size / MIB:g} MiB", own, plain, row=20),
         *(
             Subject(
                 "W7",
