@@ -111,9 +111,10 @@ class Sampler:
 
 
 def repeat(ready: Ready, numbers: Iterator[int], row: int, seconds: float, sampler: Sampler | None = None) -> float:
-    """Take steps for so long, three rows at least; the microseconds of one step. What is put off is done untimed."""
-    took, rows = 0.0, 0
-    while rows < 3 or took < seconds:
+    """Take steps for so long, three rows at least; the microseconds of one step, without what is put off and done
+    between two rows."""
+    end, took, rows = perf_counter() + seconds, 0.0, 0
+    while rows < 3 or perf_counter() < end:
         with nullcontext() if sampler is None else sampler.sampling():
             begin = perf_counter()
             for number in islice(numbers, row):

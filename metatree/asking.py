@@ -53,8 +53,8 @@ class Asking:
         self._unsettled = False  # a file was read since the log's end was read
         self._ahead: dict[Path, folders.NodeFile | None] = {}  # files read ahead for this question
         self._looked = True  # the log's end was read since the question was asked, or need not be
-        self._window = Window(log, trust_applied=trust_applied, eager=shared)
-        self._window.begin()
+        self.window = Window(log, trust_applied=trust_applied, eager=shared)
+        self.window.begin()
 
     @property
     def url(self) -> str:
@@ -62,14 +62,9 @@ class Asking:
         return self._storage.url
 
     @property
-    def window(self) -> Window:
-        """The end of the log, as this reader has read it. For `Engine.warm`."""
-        return self._window
-
-    @property
     def head(self) -> int:
         """The LSN of the state that answers describe."""
-        return self._window.head
+        return self.window.head
 
     def reset_after_fork(self) -> None:
         """In a forked child: the lock may have been held by a thread that does not exist here."""
@@ -79,9 +74,9 @@ class Asking:
     def restart(self) -> bool:
         """Forget everything and begin again at the mark; returns whether the mark has moved on."""
         with self.lock:
-            before = self._window.floor
-            self._window.restart()
-            return self._window.floor > before
+            before = self.window.floor
+            self.window.restart()
+            return self.window.floor > before
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
@@ -100,7 +95,7 @@ class Asking:
                 self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                 try:
                     if self._shared:
-                        self._window.forget(self._window.mark())
+                        self.window.forget(self.window.mark())
                     elif fresh:
                         self.refresh()
                     self._unsettled, self._ahead = False, {}
@@ -119,7 +114,7 @@ class Asking:
     def hold(self, where: Where) -> Found | None:
         """The node at a location, if every node that leads to it is held in memory at the log's present head. None:
         call `ask`, which also raises the error if there is one."""
-        window = self._window
+        window = self.window
         try:
             if isinstance(where, str):
                 parse_string(where)  # what is no location is refused before any look at the storage
@@ -139,26 +134,26 @@ class Asking:
 
     def refresh(self, head: int | None = None) -> None:
         """Read the mark, then follow the log to its head, which the caller may know."""
-        mark = self._window.mark()
+        mark = self.window.mark()
         self._unsettled, self._looked = False, True
-        self._window.extend(self._log.head() if head is None else head)
-        self._window.forget(mark)
+        self.window.extend(self._log.head() if head is None else head)
+        self.window.forget(mark)
         self._forget_trimmed()
 
     def follow(self, head: int) -> None:
         """Follow the log to `head`, which is known to exist."""
-        if head > self._window.head:
-            mark = self._window.mark()
-            self._window.extend(head)
-            self._window.forget(mark)
+        if head > self.window.head:
+            mark = self.window.mark()
+            self.window.extend(head)
+            self.window.forget(mark)
 
     def settled(self, also: ReadSet | None = None) -> None:
         """To be called after files were read, since they may be ahead: follow the log. Raises Moved if new records
         touch what the question has read so far or, for a repeatable question, if the window's beginning has moved."""
-        before, floor = self._window.head, self._window.floor
+        before, floor = self.window.head, self.window.floor
         if not self._extend():
             return
-        if self._reads is None or (self._repeatable and self._window.floor != floor):
+        if self._reads is None or (self._repeatable and self.window.floor != floor):
             raise Moved
         for _, header in self.since(before):
             if self._reads.conflict(header.changes) or (also is not None and also.conflict(header.changes)):
@@ -174,18 +169,18 @@ class Asking:
     def _extend(self) -> bool:
         self._looked = True
         fresh, self._unsettled = self._unsettled, False  # files may be ahead of a cached head
-        grown = self._window.extend(self._log.head(fresh=fresh))
+        grown = self.window.extend(self._log.head(fresh=fresh))
         self._forget_trimmed()
         return grown
 
     def _forget_trimmed(self) -> None:
-        if self._window.is_long():
-            self._window.forget(max(self._window.mark(), self._log.trimmed(fresh=True)))
+        if self.window.is_long():
+            self.window.forget(max(self.window.mark(), self._log.trimmed(fresh=True)))
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records after `base`, to the reader's head."""
-        return self._window.since(base)
+        return self.window.since(base)
 
     def facts(self, after: int) -> list[Fact] | None:
         """The facts of the records (after, head]; None if this reader does not hold all of them."""
-        return self._window.facts(after)
+        return self.window.facts(after)

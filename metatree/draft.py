@@ -20,7 +20,7 @@ from .errors import (
 )
 from .facts import BlobFact, Source
 from .fold import Effect
-from .location import WHOLLY, Path, Reference, Segment, check_length, check_name, check_path, join, substitute
+from .location import Path, Reference, Segment, check_length, check_name, check_path, join, substitute
 from .reads import UNREAD, ReadSet
 from .values import check_values
 from .view import View
@@ -55,7 +55,7 @@ class Draft:
         path: Path = ()
         for segment in segments:
             path = (*path, segment if isinstance(segment, str) else self._value(segment, path))
-        return path if len(path) <= WHOLLY and path == segments else check_path(path)
+        return check_path(path)
 
     def resolve_node(self, segments: Sequence[Segment]) -> Path:
         """The path of a node that exists. Raises NodeNotFoundError."""

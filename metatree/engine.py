@@ -90,7 +90,6 @@ class Engine:
         # where hosts share the storage, published files are durable: every process can trust the applied mark
         trust = not self.read_only or self.shared
         self.reader = Reader(self.storage, self.log, len(self.levels), trust_applied=trust, shared=self.shared)
-        self._window = self.reader.window
         self.committer = Committer(
             self.storage,
             self.log,
@@ -126,7 +125,7 @@ class Engine:
         """The node at a location, if it is held in memory at the log's present head; None: use `read`."""
         if self.active.get() is not None:
             return None
-        window = self._window
+        window = self.reader.window
         head = window.head  # first: an entry is removed before the window leaves the state that it describes
         found = window.nodes.resolved.get(where)
         if found is None:

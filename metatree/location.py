@@ -121,9 +121,6 @@ def check_blob_name(name: str) -> str:
     return name
 
 
-WHOLLY = 2  # segments at the beginning of a location that `parse` has checked as `check_path` does
-
-
 @lru_cache(maxsize=1024)  # one call asks for the same path more than once
 def check_path(path: Path) -> Path:
     """`path` if every segment is valid and the whole is not too long. Raises InvalidLocationError."""
@@ -180,7 +177,7 @@ def parse_string(location: str) -> tuple[Segment, ...]:
 
 
 def _parse_parts(parts: Sequence[object]) -> tuple[Segment, ...]:
-    return tuple([_parse_segment(part) if place < WHOLLY else _parse_inner(part) for place, part in enumerate(parts)])
+    return tuple([_parse_segment(part) if place < 2 else _parse_inner(part) for place, part in enumerate(parts)])
 
 
 def _parse_inner(part: object) -> Segment:

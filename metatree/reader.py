@@ -25,14 +25,14 @@ class Reader(Asking):
 
     def node(self, path: Path) -> NodeState | None:
         """A node at the head; None if there is none. Raises Moved, CorruptionError."""
-        node = self._window.nodes.get(path)
+        node = self.window.nodes.get(path)
         if node is not None:
             return node
         if path:
             parent = self.node(path[:-1])
             if parent is None or path[-1] not in parent.children:
                 return None
-        effect, _ = self._window.effect.find(path)
+        effect, _ = self.window.effect.find(path)
         if effect is not None and effect.whole:
             node = NodeState.of(dict(effect.keys), effect.children)
         else:
@@ -41,7 +41,7 @@ class Reader(Asking):
             if effect is not None:
                 node.keys, node.children = effect.over_keys(node.keys), effect.over_children(node.children)
         if not node.edited:  # an edited file may be restored without a record, so it is read each time
-            self._window.nodes.keep(path, node)
+            self.window.nodes.keep(path, node)
         return node
 
     def names(self, path: Path, node: NodeState) -> dict[str, str]:
@@ -54,7 +54,7 @@ class Reader(Asking):
 
     def blobs(self, path: Path, node: NodeState) -> set[str]:
         """The names of a node's top-level blobs, from the folder as it is now."""
-        effect, covered = self._window.effect.find(path)
+        effect, covered = self.window.effect.find(path)
         names: set[str] = set()
         if not covered:
             self._unsettled = True
@@ -70,7 +70,7 @@ class Reader(Asking):
         """Called by a question for the nodes it will read: read their files in parallel, since each is a request. An
         error is raised when the node is read."""
         self._unsettled = True
-        missing = [path for path in paths if self._window.nodes.get(path) is None]
+        missing = [path for path in paths if self.window.nodes.get(path) is None]
         self._ahead = folders.read_nodes(self._storage, missing)
 
     def _read(self, path: Path) -> folders.NodeFile:
@@ -85,7 +85,7 @@ class Reader(Asking):
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:
         """(a blob's fact in the records not applied yet, if any; whether they make its file, if any, out of date)."""
-        effect, covered = self._window.effect.find(path)
+        effect, covered = self.window.effect.find(path)
         fact, said = (None, False) if effect is None else effect.blob(name)
         return fact, covered or said
 
@@ -119,7 +119,7 @@ class Reader(Asking):
 
     def _knows_blob(self, path: Path, name: str) -> bool | None:
         """Whether a blob exists according to the window; None if the window does not tell."""
-        effect, _ = self._window.effect.find(path)
+        effect, _ = self.window.effect.find(path)
         fact, said = self.blob(path, name)
         if fact is not None or (effect is not None and effect.blob_below(name)):
             return True
@@ -134,7 +134,7 @@ class Reader(Asking):
             self._unsettled = True
             with suppress(FileNotFoundError, NotADirectoryError):
                 files = set(folders.files_below(self._storage, path, name))
-        effect, _ = self._window.effect.find(path)
+        effect, _ = self.window.effect.find(path)
         return files if effect is None else effect.over_blob_files(name, files)
 
     def open_file(self, path: Path, name: str) -> tuple[BinaryIO, folders.Attribute | None]:

@@ -71,7 +71,7 @@ def test_a_reader_that_lives_long_holds_no_more_than_what_was_not_trimmed() -> N
         for number in range(3000):
             tree.update("m", n=number)
             assert reader.find("m").metadata["n"] == number
-        assert len(reader._engine.reader._window._facts) < 2200
+        assert len(reader._engine.reader.window._facts) < 2200
 
 
 def test_a_background_writer_makes_its_checkpoints_by_its_thread() -> None:

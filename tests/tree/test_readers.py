@@ -605,4 +605,4 @@ def test_a_reader_whose_nodes_are_all_in_memory_holds_no_more_records_than_what_
             assert reader.metadata["n"] == number  # reads no file
             if number % 500 == 0:
                 tree.checkpoint()
-        assert len(reader._engine.reader._window._facts) < 2200
+        assert len(reader._engine.reader.window._facts) < 2200

@@ -150,9 +150,9 @@ IN_THE_TREE = (
         "a reader looks at the log first, and at the files after",
         "I4",
         "metatree/asking.py",
-        "        before, floor = self._window.head, self._window.floor\n        if not self._extend():\n"
+        "        before, floor = self.window.head, self.window.floor\n        if not self._extend():\n"
         "            return\n",
-        "        before, floor = self._window.head, self._window.floor\n        return\n",
+        "        before, floor = self.window.head, self.window.floor\n        return\n",
         (
             f"{READERS}test_a_commit_between_any_two_reads_of_a_cold_reader_is_seen_whole_or_not_at_all"
             "[read-only-in the log-one commit-list]",
