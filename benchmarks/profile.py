@@ -8,6 +8,7 @@ about a thousand times a second and notes which part is at work, so that the ope
 from __future__ import annotations
 
 import argparse
+import random
 import signal
 import sys
 import tempfile
@@ -26,8 +27,9 @@ from benchmarks.machine import machine
 from benchmarks.measure import Contestant, Ready, contestant
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import BLOB
+from benchmarks.profile_import import profile_import
 from benchmarks.workloads import blobs
-from benchmarks.workloads.batches import batch
+from benchmarks.workloads.batches import GROUPS, batch
 from benchmarks.workloads.finds import find, look
 from benchmarks.workloads.opening import build
 from benchmarks.workloads.processes import PROCESSES
@@ -90,19 +92,21 @@ class Sampler:
 
     def __init__(self) -> None:
         self.parts: defaultdict[str, float] = defaultdict(float)  # seconds
-        self._last = 0.0
+        self._due = 0.0  # when the next sample is taken
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
-        """All the time since the last sample counts: a call into the system is interrupted only when it ends."""
-        now = perf_counter()
-        self.parts[part_of(frame)] += now - self._last
-        self._last = now
+        """Stands for all samples that were due: a call into the system is interrupted only when it ends."""
+        due = 1 + max(0, int((perf_counter() - self._due) / EVERY))
+        self.parts[part_of(frame)] += due * EVERY
+        self._due += due * EVERY
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
+        """Begins at random: what is shorter than the time between two samples would else show its end alone."""
         before = signal.signal(signal.SIGALRM, self._sample)
-        self._last = perf_counter()
-        signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
+        first = random.uniform(EVERY / 100, EVERY)
+        self._due = perf_counter() + first
+        signal.setitimer(signal.ITIMER_REAL, first, EVERY)
         try:
             yield
         finally:
@@ -211,6 +215,13 @@ def subjects(sizes: Sizes) -> list[Subject]:
         for peer, floor in (("metatree background", "floor: deferred"), ("metatree", "floor: current")):
             own, least = contestant(PEERS[peer], prepare), contestant(PEERS[floor], prepare)
             everything.append(Subject(name, f"{title}, {peer}", own, least, each, row))
+    for group in GROUPS:
+        own, least = (
+            contestant(PEERS[name], partial(batch, group)) for name in ("metatree background", "floor: deferred")
+        )
+        everything.append(
+            Subject("W11", f"a put in a transaction of {group:,}", own, least, group, sizes.steps // 10 or 1)
+        )
     left = partial(killed, "metatree background", "held")
     readable = Contestant("metatree", partial(reached, left, tree_readable, sizes.records))
     parsed = Contestant("floor: parse", partial(reached, write_records, records_parsed, sizes.records))
@@ -248,6 +259,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="profile-") as folder:
         for number, subject in enumerate(wanted):
             print(*profile(subject, Path(folder) / str(number), given.seconds), sep="\n", flush=True)
+    if given.only is None or "W8" in given.only.split(","):
+        print(*profile_import(given.seconds), sep="\n")
 
 
 if __name__ == "__main__":

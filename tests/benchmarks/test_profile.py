@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.profile import PARTS, profile, subjects
+from benchmarks.children import CHECKOUT
+from benchmarks.profile import EVERY, PARTS, Sampler, profile, subjects
+from benchmarks.profile_import import profile_import
+from benchmarks.profile_import import shares as shares_of_import
 from benchmarks.workloads.sizes import TINY
 from metatree import commit
 
@@ -46,3 +49,28 @@ def test_what_is_slow_is_where_the_time_goes(
     monkeypatch.setattr(owner, name, slow)
     found = shares(profile(SUBJECTS["W1 one put, metatree background"], tmp_path / "it", seconds=0.1))
     assert found[part] > 60, found
+
+
+def test_what_is_shorter_than_the_time_between_two_samples_is_seen_from_its_beginning_to_its_end() -> None:
+    def work(file: str) -> None:
+        code = compile("while time.perf_counter() < end: pass", str(CHECKOUT / file), "exec")
+        exec(code, {"time": time, "end": time.perf_counter() + EVERY / 3})  # noqa: S102
+
+    sampler = Sampler()
+    for _ in range(1000):
+        with sampler.sampling():
+            work("metatree/commit.py")
+            work("benchmarks/profile.py")
+    early, late = sampler.parts["transaction"], sampler.parts["this program"]
+    assert 0.5 < early / late < 2, sampler.parts
+
+
+def test_an_import_is_divided_among_the_packages_that_it_needs() -> None:
+    report = "\n".join(
+        f"import time: {own:9} | {own:10} | {name}"
+        for name, own in (("site", 900), ("json", 30), ("orjson.orjson", 20), ("orjson", 5), ("  wal.log", 7))
+    )
+    assert shares_of_import(report) == {"Python's library": 30, "orjson": 25, "wal": 7, "metatree": 0}
+    lines = profile_import(seconds=0.01)
+    assert shares(lines).keys() == {"Python's library", "orjson", "wal", "metatree"}
+    assert lines[-2].startswith("    import orjson ")

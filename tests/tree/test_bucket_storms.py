@@ -19,7 +19,10 @@ from tests.wal.s3_proxy import Proxy, Request, proxied
 from wal.storage.s3 import S3Storage
 
 LEVELS = ("model", "version")
-FAULTS = ("reset", "lost", "cut", "503 SlowDown", "500 InternalError", "after 500 InternalError", "after 503 SlowDown")
+FAULTS = (
+    *("reset", "bodiless", "lost", "cut"),
+    *("503 SlowDown", "500 InternalError", "after 500 InternalError", "after 503 SlowDown"),
+)
 
 REQUESTS = 8  # of one commit and of what brings it into place
 

@@ -30,8 +30,9 @@ class Request:
 
 
 # What to do: None forwards; "lost" forwards, then closes without the reply; "reset" closes without forwarding;
-# "cut" sends half of the reply's body; "hang" forwards and says nothing; "503 SlowDown" answers so without forwarding;
-# "after 500 InternalError" forwards first; "strip if-match" forwards without that header.
+# "bodiless" forwards all but the body, as a client that dies then, and closes; "cut" sends half of the reply's body;
+# "hang" forwards and says nothing; "503 SlowDown" answers so without forwarding; "after 500 InternalError" forwards
+# first; "strip if-match" forwards without that header.
 Plan = Callable[[Request], str | None]
 
 
@@ -128,8 +129,11 @@ async def _exchange(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.
         await writer.drain()
         return True
     dropped = {"expect", "connection", *(what.split()[1:] if what.startswith("strip") else ())}
+    if what == "bodiless" and body:
+        await _leave(proxy.upstream, lines, dropped)
+        return False
     reply_head, reply_body = await _ask(proxy.upstream, lines, dropped, body, method)
-    if what == "lost":
+    if what in ("lost", "bodiless"):
         return False
     if what == "hang":
         await asyncio.sleep(3600)
@@ -154,13 +158,31 @@ def _refuse(writer: asyncio.StreamWriter, what: str, method: str) -> None:
     writer.write(head.encode() + (b"" if method == "HEAD" else text))
 
 
-async def _ask(upstream: Server, lines: list[str], dropped: set[str], body: bytes, method: str) -> tuple[bytes, bytes]:
-    """The server's reply: its head, with a length instead of chunks, and its body."""
+async def _send(
+    upstream: Server, lines: list[str], dropped: set[str], body: bytes
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(upstream.endpoint)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
+    kept = [line for line in lines[1:] if line and line.partition(":")[0].lower() not in dropped]
+    writer.write("\r\n".join([lines[0], *kept, "Connection: close", "", ""]).encode("latin-1") + body)
+    return reader, writer
+
+
+async def _leave(upstream: Server, lines: list[str], dropped: set[str]) -> None:
+    """Send no body, and wait until the server has done what it makes of that."""
+    reader, writer = await _send(upstream, lines, dropped, b"")
     try:
-        kept = [line for line in lines[1:] if line and line.partition(":")[0].lower() not in dropped]
-        writer.write("\r\n".join([lines[0], *kept, "Connection: close", "", ""]).encode("latin-1") + body)
+        writer.write_eof()
+        with suppress(ConnectionError):
+            await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+async def _ask(upstream: Server, lines: list[str], dropped: set[str], body: bytes, method: str) -> tuple[bytes, bytes]:
+    """The server's reply: its head, with a length instead of chunks, and its body."""
+    reader, writer = await _send(upstream, lines, dropped, body)
+    try:
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if line}

@@ -88,6 +88,19 @@ class TestLostReplies:
         proxy.on("PUT", "lost")
         assert storage.create("log/1.rec", b"same bytes") is False
 
+    def test_a_request_whose_body_never_came_writes_nothing(self, proxy: Proxy, storage: S3Storage) -> None:
+        """SeaweedFS takes that for an object without content, unless the request says what the content is."""
+        proxy.on("PUT", "bodiless", times=100)
+        for write in (
+            lambda: storage.create("log/1.rec", b"mine"),
+            lambda: storage.publish("m/x", b"content", b"att", durable=True, expect=""),
+            lambda: storage.publish("m/y", b"content", b"att", durable=True),
+        ):
+            with pytest.raises(OSError, match="is unknown"):
+                write()
+        proxy.plan = lambda request: None
+        assert [storage.entry(name) for name in ("log/1.rec", "m/x", "m/y")] == [None] * 3
+
     def test_an_empty_create_knows_its_own_object(self, proxy: Proxy, storage: S3Storage) -> None:
         proxy.on("PUT", "lost")
         assert storage.create("empty", b"") is True

@@ -22,7 +22,7 @@ from wal.storage.base import ChangedError, Staged
 from wal.storage.s3 import S3Storage
 
 FAULTS = [
-    *("reset", "lost", "cut", "500 InternalError", "503 SlowDown", "409 ConditionalRequestConflict"),
+    *("reset", "bodiless", "lost", "cut", "500 InternalError", "503 SlowDown", "409 ConditionalRequestConflict"),
     *("after 500 InternalError", "after 503 SlowDown"),
 ]
 OLD, NEW, LARGE = b"old content", b"new content", bytes(9 << 20)

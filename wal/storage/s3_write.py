@@ -7,7 +7,9 @@ counts only if the object that exists has another token.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import md5
 from typing import Any
 
 from wal.storage.base import Content, Staged
@@ -32,6 +34,12 @@ def condition(expect: str | None) -> dict[str, str]:
     return {"IfMatch": expect} if expect else {"IfNoneMatch": "*"}
 
 
+def body(data: bytes) -> dict[str, Any]:
+    """The parameters of a request that carries `data`, with its digest: a client may die, or its connection end, before
+    the body is sent, and SeaweedFS then stores an object without content, attribute and all, unless it can compare."""
+    return {"Body": data, "ContentMD5": b64encode(md5(data, usedforsecurity=False).digest()).decode()}
+
+
 class S3Writer:
     """Writes of whole objects."""
 
@@ -42,7 +50,7 @@ class S3Writer:
         """See `Storage.create`."""
         key, token = self._client.place.key(name), self._client.token()
         try:
-            self._client.order("put_object", Key=key, Body=data, Metadata=metadata(None, token), IfNoneMatch="*")
+            self._client.order("put_object", Key=key, Metadata=metadata(None, token), IfNoneMatch="*", **body(data))
         except S3Error as failure:
             if not failure.reply.refused:
                 self._client.fail(failure, "create", name)
@@ -72,7 +80,7 @@ class S3Writer:
     def put(self, what: str, name: str, data: bytes, attribute: bytes | None, expect: str | None) -> str:
         """Write with one PutObject; returns the new version. Raises ChangedError."""
         target = self._target(what, name, attribute)
-        return self.finish(target, "put_object", expect, Body=data, Metadata=target.metadata)
+        return self.finish(target, "put_object", expect, Metadata=target.metadata, **body(data))
 
     def copy(self, what: str, source: str, name: str, attribute: bytes | None, expect: str | None) -> str:
         """Let the server copy an object of any size; returns the new version. `attribute` None keeps the source's.
