@@ -220,7 +220,7 @@ def subjects(sizes: Sizes) -> list[Subject]:
             contestant(PEERS[name], partial(batch, group)) for name in ("metatree background", "floor: deferred")
         )
         everything.append(
-            Subject("W11", f"a put in a transaction of {group:,}", own, least, group, sizes.steps // 10 or 1)
+            Subject("W11", f"a put in a transaction of {group:,}", own, least, group, row=3)
         )
     left = partial(killed, "metatree background", "held")
     readable = Contestant("metatree", partial(reached, left, tree_readable, sizes.records))
