@@ -219,9 +219,7 @@ def subjects(sizes: Sizes) -> list[Subject]:
         own, least = (
             contestant(PEERS[name], partial(batch, group)) for name in ("metatree background", "floor: deferred")
         )
-        everything.append(
-            Subject("W11", f"a put in a transaction of {group:,}", own, least, group, row=3)
-        )
+        everything.append(Subject("W11", f"a put in a transaction of {group:,}", own, least, group, row=3))
     left = partial(killed, "metatree background", "held")
     readable = Contestant("metatree", partial(reached, left, tree_readable, sizes.records))
     parsed = Contestant("floor: parse", partial(reached, write_records, records_parsed, sizes.records))

@@ -75,7 +75,7 @@ class Group:
         """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
         entry = Entry(prepare)
         if self._leader == entry.thread:
-            raise RuntimeError("append was called inside a prepare")
+            raise RuntimeError("append was called inside a prepare, perhaps by a signal handler: nothing was appended")
         try:
             with self._mutex:
                 if self._leader is None:

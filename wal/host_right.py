@@ -19,8 +19,8 @@ from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError, RightLostError
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.storage.base import ChangedError, Storage
+from wal.turn import Turn
 
-_POLL = 0.05  # seconds between checks for an interrupt
 _FIRST_PAUSE = 0.02  # seconds between reads of a claim that is held; doubled to at most ...
 _LONGEST_PAUSE = 0.2  # not longer: waiters that came later read more often, and would be served first
 _SHORTEST_PAUSE = 0.001  # a shorter pause may not advance the clock
@@ -137,7 +137,7 @@ class HostRight:
         self._timeout = timeout
         self._clock = clock
         self._ttl = ttl
-        self._mutex = threading.Lock()
+        self._turn = Turn(what, clock)
         self._closed = False
         self._stamp: tuple[str, int, int] | None = None  # the last claim of another that was seen ...
         self._since = 0.0  # ... and when it was first seen; kept when a call gives up
@@ -149,7 +149,7 @@ class HostRight:
         limit = self._timeout if timeout is None else timeout
         with DeferredInterrupt():
             deadline = self._clock.monotonic() + limit
-            self._take_turn(limit, deadline)
+            self._turn.take(limit)
             try:
                 tenure = self._acquire(limit, deadline)
                 try:
@@ -160,7 +160,7 @@ class HostRight:
                     raise
                 tenure.end()
             finally:
-                self._mutex.release()
+                self._turn.release()
 
     def _give_up(self, tenure: HostTenure) -> None:
         """Release after an error, ignoring further ones: a claim that remains is overtaken after TTL."""
@@ -168,13 +168,6 @@ class HostRight:
             tenure.end()
         except (OSError, RightLostError):
             return
-
-    def _take_turn(self, limit: float, deadline: float) -> None:
-        """Let the threads of this handle wait one at a time."""
-        while not self._mutex.acquire(timeout=max(0.0, min(_POLL, deadline - self._clock.monotonic()))):
-            safe_point()
-            if self._clock.monotonic() >= deadline:
-                raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
 
     def _acquire(self, limit: float, deadline: float) -> HostTenure:
         """Wait for the right."""
@@ -213,7 +206,7 @@ class HostRight:
 
     def close(self) -> None:
         """Wait for a holder in this process; `hold` then raises LogClosedError."""
-        held = self._mutex.acquire(timeout=max(0.0, self._timeout))
+        held = self._turn.try_take(self._timeout)
         self._closed = True
         if held:
-            self._mutex.release()
+            self._turn.release()

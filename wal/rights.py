@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, NoReturn
@@ -10,10 +9,9 @@ from typing import NamedTuple, NoReturn
 from wal.clock import Clock
 from wal.errors import LockBusyError, LogClosedError
 from wal.head import HeadFile
-from wal.interrupts import DeferredInterrupt, safe_point
+from wal.interrupts import DeferredInterrupt
 from wal.storage.base import Lock, Storage
-
-_POLL = 0.05  # seconds between checks for an interrupt
+from wal.turn import Turn
 
 
 class Right:
@@ -23,30 +21,23 @@ class Right:
         self._lock = lock
         self._what = what
         self._timeout = timeout
-        self._clock = clock
         self.closed = False  # set by `close`: a holder should end
         self._deferred = DeferredInterrupt()  # of the holder
-        self._mutex = threading.Lock()  # a storage lock does not exclude threads that share it
+        self._turn = Turn(what, clock)  # a storage lock does not exclude threads that share it
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take it within `timeout` seconds (None: the handle's limit). Raises LockBusyError, LogClosedError."""
         limit = self._timeout if timeout is None else timeout
-        if not self._mutex.acquire(blocking=False):
-            deadline = self._clock.monotonic() + limit
-            while not self._mutex.acquire(timeout=max(0.0, min(_POLL, deadline - self._clock.monotonic()))):
-                safe_point()
-                if self._clock.monotonic() >= deadline:
-                    raise LockBusyError(f"{self._what} was not free within {limit} s: a thread of this process has it")
-            limit = max(0.0, deadline - self._clock.monotonic())
+        limit = self._turn.take(limit)
         try:
             if self.closed:
                 raise LogClosedError("the log was closed")
             free = self._lock.acquire(timeout=limit)
         except BaseException:
-            self._mutex.release()
+            self._turn.release()
             raise
         if not free:
-            self._mutex.release()
+            self._turn.release()
             raise LockBusyError(f"{self._what} was not free within {limit} s, held by {self._lock.holder()}")
 
     def release(self) -> None:
@@ -59,7 +50,7 @@ class Right:
         finally:
             if self.closed:
                 self._lock.close()
-            self._mutex.release()
+            self._turn.release()
 
     def __enter__(self) -> None:
         self.enter(None)
@@ -93,11 +84,11 @@ class Right:
 
         A holder that exceeds the limit keeps the lock until it releases it: without the lock it could not go on alone.
         """
-        held = self._mutex.acquire(timeout=max(0.0, self._timeout))
+        held = self._turn.try_take(self._timeout)
         self.closed = True
         if held:
             self._lock.close()
-            self._mutex.release()
+            self._turn.release()
 
 
 class LockTenure(NamedTuple):
