@@ -23,6 +23,7 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 # the rates of an ordinary machine. What is left is for the layers whose size is fixed.
 SHARES = {
     "allocations that fail": 0.015,
+    "another's life": 0.008,
     "damaged bytes": 0.06,
     "double crash": 0.01,
     "double crash of a log": 0.001,
