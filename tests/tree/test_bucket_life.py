@@ -169,3 +169,19 @@ def test_a_walk_that_meets_damage_ahead_raises_only_when_it_comes_there() -> Non
         for node in reader.walk():
             walked += [node.path]
     assert walked == ["", "a"]
+
+
+def test_a_blob_that_lost_its_content_but_not_its_attribute_is_written_again_by_a_recovery() -> None:
+    """As a server leaves it that stores the head of a request whose body never came."""
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        tree.put("m/v3", LARGE, name="large")
+        tree.put("m/v3", b"small", name="small")
+        tree._engine.abandon()
+    for name in ("m/v3/large", "m/v3/small"):
+        bucket.put(name, b"", bucket.objects[name].attribute)
+    with opened(Host(bucket)) as tree:
+        tree.recover()
+        assert bucket.objects["m/v3/large"].data == LARGE and bucket.objects["m/v3/small"].data == b"small"
+        assert tree.check(deep=True).ok
