@@ -185,3 +185,20 @@ def test_a_blob_that_lost_its_content_but_not_its_attribute_is_written_again_by_
         tree.recover()
         assert bucket.objects["m/v3/large"].data == LARGE and bucket.objects["m/v3/small"].data == b"small"
         assert tree.check(deep=True).ok
+
+
+def test_staged_content_that_was_cut_short_is_not_published_as_the_blob() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket), apply="background") as tree:
+        tree.put("m/v3", LARGE, name="large")
+        tree._engine.abandon()
+    (staged,) = (name for name in bucket.objects if name.startswith(".wal/staged/"))
+    bucket.put(staged, b"", bucket.objects[staged].attribute)
+    with opened(Host(bucket)) as tree:
+        done = tree.recover()
+        assert list(done.failed) == ["m/v3"] and f"{staged}" in done.failed["m/v3"]
+        assert "m/v3/large" not in bucket.objects
+        bucket.put(staged, LARGE, bucket.objects[staged].attribute)  # the copy of a backup
+        assert tree.recover().failed == {}
+        assert bucket.objects["m/v3/large"].data == LARGE

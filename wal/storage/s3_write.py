@@ -70,7 +70,7 @@ class S3Writer:
     def publish(self, what: str, name: str, content: Content, attribute: bytes | None, expect: str | None) -> str:
         """Write `content` to `name` if `expect` holds; returns the new version. Raises ChangedError."""
         if isinstance(content, Staged):
-            return self.copy(what, content.name, name, attribute, expect)
+            return self.copy(what, content, name, attribute, expect)
         if len(content) > LARGE:
             target = self._target(what, name, attribute)
             with Multipart(self._client, target) as upload:
@@ -83,18 +83,20 @@ class S3Writer:
         target = self._target(what, name, attribute)
         return self.finish(target, "put_object", expect, len(data), Metadata=target.metadata, **body(data))
 
-    def copy(self, what: str, source: str, name: str, attribute: bytes | None, expect: str | None) -> str:
+    def copy(self, what: str, staged: Staged, name: str, attribute: bytes | None, expect: str | None) -> str:
         """Let the server copy an object of any size; returns the new version. `attribute` None keeps the source's.
 
         Not with CopyObject: its limit is 5 GiB, and few servers know a condition on its target. Raises
         FileNotFoundError, ChangedError.
         """
+        source = staged.name
         try:
             found = self._client.head(self._client.place.key(source))
         except S3Error as failure:
             self._client.fail(failure, what, source)
         if found is None:
             raise self._client.missing(what, source)
+        staged.check(found.size)
         attribute = found.attribute if attribute is None else attribute
         if not found.size:  # an upload needs a part, and no part can be empty
             return self.put(what, name, b"", attribute, expect)

@@ -77,6 +77,7 @@ class Scratch:
         if isinstance(content, Staged):
             status, source = self._source(content.name)
             size = status.size
+            content.check(size)
             self._client.create(path, chunks(self._client, status, source), parents=parents)
         else:
             size = len(content)
