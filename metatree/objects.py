@@ -169,7 +169,7 @@ class Objects:
         there = work.versions.get(wanted.name, {}).get(wanted.name) if wanted.name in self._stale else None
         if there is not None:
             attribute = folders.Attribute.decode(self._storage.attribute(wanted.name))
-            if attribute is not None and attribute.sha256 == fact.sha256:
+            if attribute is not None and attribute.sha256 == fact.sha256 and self._has_size(wanted.name, fact.size):
                 self._remember(wanted.name, there)
                 return
             if attribute is None and not config.is_adopted(self._storage):
@@ -177,6 +177,11 @@ class Objects:
         content = self._content(work, fact)
         self._store(work, wanted.name, content, fact.sha256, there)
         work.outcome.blobs += 1
+
+    def _has_size(self, name: str, size: int) -> bool:
+        """A server may have stored the attribute without all of the content."""
+        entry = self._storage.entry(name)
+        return entry is not None and entry.size == size
 
     def _put_metadata(self, work: _Pass, wanted: Wanted) -> None:
         old = work.seen.get(wanted.name)

@@ -26,7 +26,7 @@ class Sources:
             case Inline(data):
                 return data
             case Slice(file, None):
-                return wal.Staged(file)
+                return wal.Staged(file, fact.size)
             case Slice(file, offset):
                 pack = self._open(file)
                 pack.seek(offset or 0)

@@ -169,3 +169,36 @@ def test_a_walk_that_meets_damage_ahead_raises_only_when_it_comes_there() -> Non
         for node in reader.walk():
             walked += [node.path]
     assert walked == ["", "a"]
+
+
+def test_a_blob_that_lost_its_content_but_not_its_attribute_is_written_again_by_a_recovery() -> None:
+    """As a server leaves it that stores the head of a request whose body never came."""
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        tree.put("m/v3", LARGE, name="large")
+        tree.put("m/v3", b"small", name="small")
+        tree._engine.abandon()
+    for name in ("m/v3/large", "m/v3/small"):
+        bucket.put(name, b"", bucket.objects[name].attribute)
+    with opened(Host(bucket)) as tree:
+        tree.recover()
+        assert bucket.objects["m/v3/large"].data == LARGE and bucket.objects["m/v3/small"].data == b"small"
+        assert tree.check(deep=True).ok
+
+
+def test_staged_content_that_was_cut_short_is_not_published_as_the_blob() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket), apply="background") as tree:
+        tree.put("m/v3", LARGE, name="large")
+        tree._engine.abandon()
+    (staged,) = (name for name in bucket.objects if name.startswith(".wal/staged/"))
+    bucket.put(staged, b"", bucket.objects[staged].attribute)
+    with opened(Host(bucket)) as tree:
+        done = tree.recover()
+        assert list(done.failed) == ["m/v3"] and f"{staged}" in done.failed["m/v3"]
+        assert "m/v3/large" not in bucket.objects
+        bucket.put(staged, LARGE, bucket.objects[staged].attribute)  # the copy of a backup
+        assert tree.recover().failed == {}
+        assert bucket.objects["m/v3/large"].data == LARGE

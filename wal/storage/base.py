@@ -11,6 +11,7 @@ Absence is `FileNotFoundError` or `None`/`False` as stated, never inferred from 
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Protocol
@@ -60,6 +61,12 @@ class Staged(NamedTuple):
     """Content that is already stored durably on this storage under `name`."""
 
     name: str
+    size: int | None = None  # what it must have, if known: a storage that learns its size anyway raises OSError
+
+    def check(self, size: int) -> None:
+        """Raise OSError if what the storage has under this name is of another size."""
+        if self.size not in (None, size):
+            raise OSError(errno.EIO, f"the staged content has {size} bytes instead of {self.size}", self.name)
 
 
 Content = bytes | Staged

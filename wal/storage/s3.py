@@ -33,6 +33,7 @@ from wal.storage.base import (
     Lock,
     Publication,
     RandomFile,
+    Staged,
     StagedFile,
     Storage,
     Stored,
@@ -197,7 +198,7 @@ class S3Storage:
             number += 1
             target = f"{aside}.{number}"
         for source in found:
-            self._writer.copy("set aside", source, target + source[len(name) :], None, "")
+            self._writer.copy("set aside", Staged(source), target + source[len(name) :], None, "")
         for source, version in found.items():
             self.remove(source, version)
         return target
@@ -214,7 +215,7 @@ class S3Storage:
         """See `Storage.stage_existing`: always a copy, made by the server."""
         self._place.key(source)
         try:
-            self._writer.copy("stage", source, name, None, "")
+            self._writer.copy("stage", Staged(source), name, None, "")
         except ChangedError as error:
             raise FileExistsError(errno.EEXIST, "stage: the object exists", self._place.describe(name)) from error
 

@@ -18,15 +18,17 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from wal.clock import Clock
 from wal.errors import UnsupportedError
 from wal.storage.base import ChangedError
-from wal.storage.s3_errors import S3Error, is_foreign, read_reply, translate
+from wal.storage.s3_errors import Reply, S3Error, is_foreign, read_reply, translate
 from wal.storage.s3_names import ATTRIBUTE, TOKEN, Place, from_header
 from wal.storage.s3_options import check_botocore, settings
+
+T = TypeVar("T")
 
 _QUESTIONS = 4  # attempts of a read
 _ORDERS = 12  # attempts of a write that the server turned away: frequent with several writers of one key
@@ -86,15 +88,20 @@ class S3Client:
     def get(self, key: str, **parameters: Any) -> tuple[bytes, Object]:
         """(the content, or the part that `Range` names; the object), in one request."""
         parameters["Key"] = key
-        body, reply = self._repeat(
-            lambda: self._run(_fetch, "get_object", parameters), lambda e: e.transient, _QUESTIONS
-        )
-        return body, _object(reply)
+
+        def run() -> tuple[bytes, Object]:
+            body, reply = self._run(_fetch, "get_object", parameters)
+            found = self._object(reply)
+            if not _is_asked(body, reply, found, parameters):
+                raise self.strange("the server sent something else than what was asked for")
+            return body, found
+
+        return self._repeat(run, lambda e: e.transient, _QUESTIONS)
 
     def head(self, key: str) -> Object | None:
         """The object; None if there is none. A missing bucket looks the same, since the reply has no body."""
         try:
-            return _object(self.ask("head_object", Key=key))
+            return self._object(self.ask("head_object", Key=key))
         except S3Error as error:
             if error.reply.missing:
                 return None
@@ -105,10 +112,13 @@ class S3Client:
         more: dict[str, Any] = {"Delimiter": delimiter} if delimiter else {}
         while True:
             page = self.ask("list_objects_v2", Prefix=prefix, MaxKeys=limit, **more)
+            self.told(
+                page, "IsTruncated", "the reply is not a listing"
+            )  # a gateway's page would look like an empty one
             yield page
             if not page.get("IsTruncated"):
                 return
-            more["ContinuationToken"] = page["NextContinuationToken"]
+            more["ContinuationToken"] = self.told(page, "NextContinuationToken")
 
     # --- errors ----------------------------------------------------------------------------------------------------
 
@@ -117,11 +127,32 @@ class S3Client:
         place = f"s3://{self.place.bucket}" if failure.reply.missing_bucket else self.place.describe(name)
         raise translate(failure, what, place) from failure.original
 
+    def strange(self, why: str) -> S3Error:
+        """The error for a reply of a good status whose content makes no sense."""
+        return S3Error(Reply(0, "", why), OSError(errno.EPROTO, why))
+
+    def told(self, reply: Mapping[str, Any], name: str, why: str = "") -> Any:
+        """A field that every such reply has, even if a proxy or a cut connection lost it. Raises S3Error."""
+        try:
+            return reply[name]
+        except KeyError:
+            raise self.strange(why or f"the reply has no {name}") from None
+
     def changed(self, what: str, name: str, why: str) -> ChangedError:
         return ChangedError(errno.ESTALE, f"{what}: {why}", self.place.describe(name))
 
     def missing(self, what: str, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, f"{what}: no such object", self.place.describe(name))
+
+    def _object(self, reply: Mapping[str, Any]) -> Object:
+        _, _, total = str(reply.get("ContentRange", "")).partition("/")
+        metadata = reply.get("Metadata", {})
+        return Object(
+            size=int(total) if total.isdigit() else int(self.told(reply, "ContentLength")),
+            version=str(self.told(reply, "ETag")),
+            attribute=from_header(metadata.get(ATTRIBUTE)),
+            token=metadata.get(TOKEN),
+        )
 
     # --- internals -------------------------------------------------------------------------------------------------
 
@@ -142,7 +173,7 @@ class S3Client:
         self._filesystem = None
         self._lock = threading.Lock()  # a thread that does not exist here may have held the old one
 
-    def _repeat(self, run: Callable[[], Any], again: Callable[[S3Error], bool], attempts: int) -> Any:
+    def _repeat(self, run: Callable[[], T], again: Callable[[S3Error], bool], attempts: int) -> T:
         pause = _FIRST_PAUSE
         while True:
             attempts -= 1
@@ -213,15 +244,18 @@ def _close(filesystem: Any, loop: asyncio.AbstractEventLoop, pid: int) -> None:
             closing.result(_CLOSING)
 
 
-def _object(reply: Mapping[str, Any]) -> Object:
-    _, _, total = str(reply.get("ContentRange", "")).partition("/")
-    metadata = reply.get("Metadata", {})
-    return Object(
-        size=int(total) if total.isdigit() else int(reply["ContentLength"]),
-        version=str(reply["ETag"]),
-        attribute=from_header(metadata.get(ATTRIBUTE)),
-        token=metadata.get(TOKEN),
-    )
+def _is_asked(body: bytes, reply: Mapping[str, Any], found: Object, asked: Mapping[str, Any]) -> bool:
+    """Whether the content is all of the object, or the range that was asked for, and of the version."""
+    if asked.get("IfMatch", found.version) != found.version:
+        return False
+    said = reply.get("ContentRange")
+    first, _, last = str(asked.get("Range", "")).removeprefix("bytes=").partition("-")
+    if said is None:
+        return len(body) == found.size and first in ("", "0")
+    if not first:
+        return False
+    end = min(int(last) + 1, found.size)
+    return said == f"bytes {first}-{end - 1}/{found.size}" and len(body) == end - int(first)
 
 
 def _forget_in_child() -> None:

@@ -163,11 +163,12 @@ def translate(failure: S3Error, what: str, place: str) -> OSError:
     unknown = "no answer from the server"
     if what not in _QUESTIONS:
         unknown += "; whether the request took effect is unknown"
+    strange = reply.message + unknown.removeprefix("no answer from the server") if reply.message else ""
     if names & _TIMEOUT_NAMES or isinstance(failure.original, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, f"{what}: {unknown}", place)
     if names & _CONNECTION_NAMES or isinstance(failure.original, ConnectionError):
         return ConnectionError(errno.ECONNRESET, f"{what}: {unknown}", place)
-    return OSError(errno.EIO, f"{what}: {type(failure.original).__name__}", place)
+    return OSError(errno.EIO, f"{what}: {strange or type(failure.original).__name__}", place)
 
 
 def _answer(reply: Reply) -> str:

@@ -41,9 +41,9 @@ class Multipart:
         self._parts: list[dict[str, Any]] = []
         try:
             reply = client.order("create_multipart_upload", Key=self._key, Metadata=target.metadata)
+            self._id = client.told(reply, "UploadId")
         except S3Error as failure:
             client.fail(failure, target.what, target.name)
-        self._id = reply["UploadId"]
 
     @property
     def next_size(self) -> int:
@@ -54,10 +54,10 @@ class Multipart:
         """Upload one part."""
         try:
             # `ask`: a part that is sent twice replaces itself
-            reply = self._client.ask("upload_part", **self._numbered(), Body=data)
+            etag = self._client.told(self._client.ask("upload_part", **self._numbered(), Body=data), "ETag")
         except S3Error as failure:
             self._client.fail(failure, self._target.what, self._target.name)
-        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": reply["ETag"]})
+        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": etag})
 
     def add_all(self, content: bytes) -> None:
         """Upload content that is in memory."""
@@ -89,7 +89,8 @@ class Multipart:
         if found.size > _COPIED:
             parameters["CopySourceRange"] = f"bytes={start}-{min(start + _COPIED, found.size) - 1}"
         reply = self._client.ask("upload_part_copy", **self._numbered(), **parameters)
-        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": reply["CopyPartResult"]["ETag"]})
+        etag = self._client.told(reply.get("CopyPartResult", {}), "ETag")
+        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": etag})
 
     def _carry(self, source: str, found: Object) -> None:
         """Like `copy`, but through this process."""

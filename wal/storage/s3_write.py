@@ -50,7 +50,8 @@ class S3Writer:
         """See `Storage.create`."""
         key, token = self._client.place.key(name), self._client.token()
         try:
-            self._client.order("put_object", Key=key, Metadata=metadata(None, token), IfNoneMatch="*", **body(data))
+            sent = {"Key": key, "Metadata": metadata(None, token), **condition(""), **body(data)}
+            self._client.told(self._client.order("put_object", **sent), "ETag")
         except S3Error as failure:
             if not failure.reply.refused:
                 self._client.fail(failure, "create", name)
@@ -69,7 +70,7 @@ class S3Writer:
     def publish(self, what: str, name: str, content: Content, attribute: bytes | None, expect: str | None) -> str:
         """Write `content` to `name` if `expect` holds; returns the new version. Raises ChangedError."""
         if isinstance(content, Staged):
-            return self.copy(what, content.name, name, attribute, expect)
+            return self.copy(what, content, name, attribute, expect)
         if len(content) > LARGE:
             target = self._target(what, name, attribute)
             with Multipart(self._client, target) as upload:
@@ -80,20 +81,22 @@ class S3Writer:
     def put(self, what: str, name: str, data: bytes, attribute: bytes | None, expect: str | None) -> str:
         """Write with one PutObject; returns the new version. Raises ChangedError."""
         target = self._target(what, name, attribute)
-        return self.finish(target, "put_object", expect, Metadata=target.metadata, **body(data))
+        return self.finish(target, "put_object", expect, len(data), Metadata=target.metadata, **body(data))
 
-    def copy(self, what: str, source: str, name: str, attribute: bytes | None, expect: str | None) -> str:
+    def copy(self, what: str, staged: Staged, name: str, attribute: bytes | None, expect: str | None) -> str:
         """Let the server copy an object of any size; returns the new version. `attribute` None keeps the source's.
 
         Not with CopyObject: its limit is 5 GiB, and few servers know a condition on its target. Raises
         FileNotFoundError, ChangedError.
         """
+        source = staged.name
         try:
             found = self._client.head(self._client.place.key(source))
         except S3Error as failure:
             self._client.fail(failure, what, source)
         if found is None:
             raise self._client.missing(what, source)
+        staged.check(found.size)
         attribute = found.attribute if attribute is None else attribute
         if not found.size:  # an upload needs a part, and no part can be empty
             return self.put(what, name, b"", attribute, expect)
@@ -105,18 +108,21 @@ class S3Writer:
     def _complete(self, target: Target, upload: Multipart, expect: str | None) -> str:
         return self.finish(target, "complete_multipart_upload", expect, **upload.completion())
 
-    def finish(self, target: Target, method: str, expect: str | None, **parameters: Any) -> str:
-        """Send the request that makes the object visible, and interpret a refusal; returns the new version."""
+    def finish(
+        self, target: Target, method: str, expect: str | None, size: int | None = None, **parameters: Any
+    ) -> str:
+        """Send the request that makes the object visible, and interpret a refusal; returns the new version. `size`: of
+        an object that is sent whole, which one that this call has left earlier must have too."""
         try:
             reply: Mapping[str, Any] = self._client.order(
                 method, Key=self._client.place.key(target.name), **condition(expect), **parameters
             )
-            return str(reply["ETag"])
+            return str(self._client.told(reply, "ETag"))
         except S3Error as failure:
             # AWS answers 404 to If-Match on an absent key, and to an upload that is already complete.
             if failure.reply.refused or failure.reply.missing:
                 found = self._found(target)
-                if found is not None and found.token == target.token:
+                if found is not None and found.token == target.token and size in (None, found.size):
                     return found.version
                 if failure.reply.code != "NoSuchUpload":
                     why = "the object exists" if expect == "" else "the object is another version"

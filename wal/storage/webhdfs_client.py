@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 ATTRIBUTE = "user.metatree"
 _KINDS = {"FILE": Kind.FILE, "DIRECTORY": Kind.FOLDER}
+_OK, _CREATED = 200, 201
 _BINARY = {"Content-Type": "application/octet-stream"}
 
 
@@ -106,6 +107,8 @@ class Client:
             reply = self._call("OPEN", "get", path, redirect=False, **ranges)
             if "Location" in reply.headers:  # a gateway may send the content at once
                 reply = self._follow("GET", reply, path)
+            if reply.status_code != _OK:  # an error is raised already; this may be a redirect to a page for people
+                raise OSError(errno.EPROTO, f"the answer, {reply.status_code}, is not the content", path)
             content: bytes = reply.content
             return content
 
@@ -157,7 +160,9 @@ class Client:
         reply = self._call("CREATE", "put", path, redirect=False, **flags)
         if "Location" not in reply.headers:
             raise OSError(errno.EPROTO, "the NameNode names no DataNode to write to", path)
-        self._follow("PUT", reply, path, content if isinstance(content, bytes) else _guarded(content))
+        done = self._follow("PUT", reply, path, content if isinstance(content, bytes) else _guarded(content))
+        if done.status_code != _CREATED:
+            raise OSError(errno.EPROTO, f"the DataNode did not say that it wrote it, but {done.status_code}", path)
 
     def set_attribute(self, path: str, value: bytes, *, replace: bool = False) -> None:
         """Attach the attribute. `replace`: replace an existing one."""

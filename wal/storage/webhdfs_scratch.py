@@ -66,20 +66,25 @@ class Scratch:
         """Create a temporary file."""
         path = self.path()
         try:
-            self._fill(path, content, attribute, parents=self._fence is None)
-            return self._identify(path)
+            size = self._fill(path, content, attribute, parents=self._fence is None)
+            return self._identify(path, size)
         except BaseException:
             self.remove(path)
             raise
 
-    def _fill(self, path: str, content: bytes | Staged, attribute: bytes | None, *, parents: bool) -> None:
-        """Create the file `path`; an error may leave a part of it."""
+    def _fill(self, path: str, content: bytes | Staged, attribute: bytes | None, *, parents: bool) -> int:
+        """Create the file `path`; returns how large it must be. An error may leave a part of it."""
         if isinstance(content, Staged):
-            self._client.create(path, chunks(self._client, *self._source(content.name)), parents=parents)
+            status, source = self._source(content.name)
+            size = status.size
+            content.check(size)
+            self._client.create(path, chunks(self._client, status, source), parents=parents)
         else:
+            size = len(content)
             self._client.create(path, content, parents=parents)
         if attribute is not None and self._attributes:
             self._client.set_attribute(path, attribute)
+        return size
 
     def _source(self, name: str) -> tuple[Status, str]:
         """The file `name` and its path. Raises FileNotFoundError, IsADirectoryError."""
@@ -109,10 +114,13 @@ class Scratch:
             self.remove(path)
             raise
 
-    def _identify(self, path: str) -> Temporary:
+    def _identify(self, path: str, size: int | None = None) -> Temporary:
+        """What was made under this name. `size`: what a file must have."""
         status = self._client.status(path)
         if status is None:
             raise FileNotFoundError(errno.ENOENT, "the temporary file is gone: somebody moved its folder away", path)
+        if size is not None and status.size != size:  # a DataNode closes a file whose writer's connection ends early
+            raise OSError(errno.EIO, f"what was written has {status.size} bytes instead of {size}", path)
         return Temporary(path, status.identity)
 
     def _enter(self, built: Temporary) -> Temporary:

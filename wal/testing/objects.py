@@ -140,6 +140,8 @@ class MemoryObjects:
     ) -> str:
         with self.bucket.lock:
             data = self.read(content.name).data if isinstance(content, Staged) else content
+            if isinstance(content, Staged):
+                content.check(len(data))
             found = self.bucket.objects.get(_file(name))
             if expect is not None and expect != ("" if found is None else found.version):
                 raise ChangedError(errno.ESTALE, "the object is another version", name)
