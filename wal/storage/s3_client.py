@@ -112,11 +112,9 @@ class S3Client:
         more: dict[str, Any] = {"Delimiter": delimiter} if delimiter else {}
         while True:
             page = self.ask("list_objects_v2", Prefix=prefix, MaxKeys=limit, **more)
-            self.told(
-                page, "IsTruncated", "the reply is not a listing"
-            )  # a gateway's page would look like an empty one
+            goes_on = self.told(page, "IsTruncated", "the reply is not a listing")  # a gateway's page would look empty
             yield page
-            if not page.get("IsTruncated"):
+            if not goes_on:
                 return
             more["ContinuationToken"] = self.told(page, "NextContinuationToken")
 
