@@ -581,13 +581,16 @@ def test_a_url_of_an_unknown_kind_is_the_error_of_whoever_reads_urls(tree: Metat
     assert records(tree) == []
 
 
-def test_special_files_are_never_opened_as_sources(tree: Metatree, fast_path: Path) -> None:
+def test_special_files_are_never_opened_as_sources(
+    tree: Metatree, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(fast_path / "pipe")  # to open it would wait for a writer for ever
     with pytest.raises(OSError, match="not a regular file"):
         tree.put("m", fast_path / "pipe")
     server = socket.socket(socket.AF_UNIX)
     try:
-        server.bind(str(fast_path / "sock"))
+        monkeypatch.chdir(fast_path)
+        server.bind("sock")  # a socket's path may be short only
         with pytest.raises(OSError, match="not a regular file"):
             tree.put("m", fast_path / "sock")
     finally:
