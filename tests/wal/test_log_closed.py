@@ -3,9 +3,11 @@ word and never by an error of a descriptor, and what it was told about its recor
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TypeVar
 
 import pytest
@@ -236,3 +238,25 @@ def test_an_append_that_waits_for_its_turn_learns_that_the_log_was_closed() -> N
     with suppress(OSError):
         storage.close()
     assert reread(disk) == 4
+
+
+class Broken(Boundary):
+    """The system says of one descriptor that there is none."""
+
+    broken = False
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.broken and call.method == "pread":
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return run()
+
+
+def test_a_descriptor_that_is_none_in_a_log_that_was_not_closed_is_not_said_to_be_closed() -> None:
+    posix = Broken(MemoryPosix(), counted=ALL_CALLS)
+    with closing(open_log(MemoryStorage(posix), create=True)) as log:
+        posix.broken = True
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+            log.head()
+        posix.broken = False
+        assert not isinstance(caught.value, LogClosedError)
+        assert log.head() == 0
