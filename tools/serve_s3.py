@@ -103,12 +103,13 @@ class Seaweed:
     def start(self) -> None:
         """Start it and wait until it serves. Raises ServerError."""
         for left in range(_ATTEMPTS - 1, -1, -1):
+            process = None
             try:
                 process = self._launch()
                 _wait(process, self.server, self._folder)
                 return
             except ServerError:
-                taken = process.poll() is not None  # it ended by itself
+                taken = process is not None and process.poll() is not None  # it ended by itself
                 self.kill()
                 if not left or not taken:
                     raise

