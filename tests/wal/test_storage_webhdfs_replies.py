@@ -58,7 +58,7 @@ class Cluster:
         if operation == "GETFILESTATUS" and path.endswith("/absent"):
             return 404, {}, json.dumps(MISSING).encode()
         if operation == "GETFILESTATUS":
-            kind = "DIRECTORY" if path.endswith("/root") else "FILE"
+            kind = "DIRECTORY" if path.endswith("/tree") else "FILE"
             found = {"type": kind, "length": 0 if kind == "DIRECTORY" else self.size, "fileId": 7}
             return 200, {}, json.dumps({"FileStatus": found}).encode()
         if operation == "GETXATTRS":
@@ -84,7 +84,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def storage(cluster: Cluster) -> Iterator[WebHdfsStorage]:
-    storage = WebHdfsStorage(f"webhdfs://127.0.0.1:{cluster.http.server_port}/root", {"user": "root"})
+    storage = WebHdfsStorage(f"webhdfs://127.0.0.1:{cluster.http.server_port}/tree", {"user": "root"})
     yield storage
     storage.close()
 
@@ -92,7 +92,7 @@ def storage(cluster: Cluster) -> Iterator[WebHdfsStorage]:
 def test_the_cluster_is_good_enough(cluster: Cluster, storage: WebHdfsStorage) -> None:
     assert storage.create("new", b"sixsix") is True
     storage.publish("x", b"sixsix", b"a", durable=True)
-    assert cluster.renamed == ["/root/new", "/root/x"]
+    assert cluster.renamed == ["/tree/new", "/tree/x"]
     assert storage.read("x").data == b"abcdef" and storage.open("x").read() == b"abcdef"
 
 
