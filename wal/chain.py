@@ -79,7 +79,7 @@ class Chain:
 
     def _searched(self, redo: LSN) -> Tail:
         """The tail behind batch `redo`: scans its segment, or is the start of the segment that begins after it."""
-        numbers = self.shelf.numbers()
+        numbers = self.shelf.written()
         for number in reversed(numbers):
             header = self.shelf.header(number, self.log_id)
             if header.first <= redo or (number == numbers[0] and header.first == redo + 1):

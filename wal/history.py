@@ -35,7 +35,7 @@ class History:
 
         Raises LogCorruptionError if batches are missing in between, or nothing is left of the log.
         """
-        segments = self._shelf.numbers()  # listed first: a segment that is freed now has its history file already
+        segments = self._shelf.written()  # listed first: a segment that is freed now has its history file already
         numbers = sorted({*self.numbers(), *segments})
         if not numbers:
             raise LogCorruptionError("the log's segments are missing", file=self._shelf.names.segment(1))
@@ -80,7 +80,7 @@ class History:
         except FileNotFoundError:
             name = self._shelf.names.segment(number)
         try:
-            data = self._shelf.pread(number, self._shelf.size(number) if whole else SEGMENT_HEADER, 0)
+            data = self._shelf.peek(number, None if whole else SEGMENT_HEADER)
         except FileNotFoundError:
             return self.opened(number, whole=whole)  # freed meanwhile
         return self._shelf.check(number, data, self._log_id), data, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from wal.errors import LogClosedError, LogCorruptionError
 from wal.format import FRAME_HEADER, SEGMENT_HEADER
@@ -25,6 +26,8 @@ class Shelf:
     """Opens each segment once and closes it when no thread reads it any more.
 
     A file is never closed while a thread reads it: the number of its descriptor could be reused for another file.
+    A segment behind the tail may be an orphan, which an interrupted rotation left: the next rotation puts another file
+    in its place. So these are only peeked at; a handle that kept one open would go on in a file that has no name.
     """
 
     def __init__(self, storage: Storage, names: Names, *, writable: bool) -> None:
@@ -48,11 +51,25 @@ class Shelf:
         except FileNotFoundError:
             return []
 
+    def written(self) -> list[int]:
+        """`numbers` without a last one that has no frame, unless it is the only one: the header of an orphan counts
+        batches as its own that went into the segment before it."""
+        numbers = self.numbers()
+        if len(numbers) > 1:
+            with suppress(FileNotFoundError):  # it was freed meanwhile, so there were frames in it
+                if not any(self.peek(numbers[-1], FRAME_HEADER, SEGMENT_HEADER)):
+                    return numbers[:-1]
+        return numbers
+
     def header(self, number: int, log_id: bytes | None) -> SegmentHeader:
-        """A segment's header, read without keeping the file open: an orphan may be replaced by another file."""
+        """A segment's header."""
+        return self.check(number, self.peek(number, SEGMENT_HEADER), log_id)
+
+    def peek(self, number: int, length: int | None = None, offset: int = 0) -> bytes:
+        """`pread`, or all of the segment, without keeping the file open."""
         file = self.storage.open_file(self.names.segment(number), writable=False)
         try:
-            return self.check(number, file.pread(SEGMENT_HEADER, 0), log_id)
+            return file.pread(file.size() if length is None else length, offset)
         finally:
             file.close()
 

@@ -77,11 +77,7 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
 def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: bool) -> Tail:
     """Check one segment to its end; returns the tail that the next one must continue. Raises LogCorruptionError."""
     name = chain.shelf.names.segment(number)
-    file = chain.shelf.storage.open_file(name, writable=False)  # by name: the file this handle has open may not be it
-    try:
-        data = file.pread(file.size(), 0)
-    finally:
-        file.close()
+    data = chain.shelf.peek(number)  # by name: the file this handle has open may not be it
     header = chain.shelf.check(number, data, chain.log_id)
     tail = header.tail()
     if before is not None and before != tail:

@@ -91,11 +91,7 @@ class Writer:
 
     def _holds_frames(self, number: int) -> bool:
         self._shelf.header(number, self._chain.log_id)
-        file = self._shelf.storage.open_file(self._shelf.names.segment(number), writable=False)
-        try:
-            return bool(unpadded(file.pread(file.size(), SEGMENT_HEADER)))
-        finally:
-            file.close()
+        return bool(unpadded(self._shelf.peek(number)[SEGMENT_HEADER:]))
 
     def _clean(self) -> tuple[int, str]:
         """Copy what is behind the last frame to the quarantine and overwrite it with zeros; (bytes, file name)."""

@@ -40,6 +40,7 @@ class Meanwhile(Boundary):
     def __init__(self, disk: MemoryPosix) -> None:
         super().__init__(disk, counted=ALL_CALLS)
         self.seen: list[tuple[str, str]] = []
+        self.written: list[bytes] = []  # to segments
         self.plan("", "", lambda: None)
 
     def plan(self, method: str, ending: str, happen: Callable[[], object], *, after: bool = False) -> None:
@@ -48,6 +49,8 @@ class Meanwhile(Boundary):
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
         self.seen.append((call.method, call.path))
+        if call.method == "pwrite" and call.path.endswith(".log"):
+            self.written.append(call.arguments[1])
         if self.happened or call.method != self._method or not call.path.endswith(self._ending):
             return run()
         self.happened = True
@@ -267,11 +270,12 @@ def test_an_opener_that_finds_the_segments_removed_while_it_looked_says_so() -> 
 # --- the log's end --------------------------------------------------------------------------------------------------
 
 
-def test_a_seal_behind_the_redo_mark_that_may_not_be_durable_is_written_again() -> None:
-    """The one frame since the redo mark: whoever builds on its successor flushes it first."""
+@pytest.mark.parametrize("trimmed", [1, 2])
+def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
+    """With the last batch, or alone behind the redo mark: whoever builds on its successor flushes it first."""
     disk = MemoryPosix()
     log = made(disk, 2)
-    log.trim(2)
+    log.trim(trimmed)
     tail = log.chain.tail  # type: ignore[attr-defined]
     seal, crc = encode_seal(2, tail.crc, tail.number + 1)
     header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, 3, crc)
@@ -285,6 +289,7 @@ def test_a_seal_behind_the_redo_mark_that_may_not_be_durable_is_written_again() 
     with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as again:
         calls = [method for method, path in posix.seen if path.endswith(NAMES.segment(tail.number))]
         assert calls[calls.index("pwrite") :].count("fdatasync") == 1
+        assert posix.written[-1].endswith(seal)
         assert add(again, b"next").lsn == 3
         assert again.verify().problems == ()
 
