@@ -14,6 +14,7 @@ from wal.format import SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch
 from wal.names import Names
 from wal.testing.boundary import Boundary, Call, Recorder
+from wal.testing.faults import Crash
 from wal.testing.log_tools import add
 
 T = TypeVar("T")
@@ -94,6 +95,32 @@ def test_a_trim_makes_the_mark_durable_then_the_headers_then_frees_the_segment()
     kept = found.index(f"link history/{1:020d}.hdr")
     assert found[kept - 1] == "fdatasync tmp"
     assert found.index("fsync history", kept) < found.index("unlink 1.log")
+    log.close()
+
+
+class DiesInHistory(Boundary):
+    """The process is killed before it flushes the folder of the headers."""
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "fsync" and call.path.endswith("history"):
+            raise Crash("killed")
+        return run()
+
+
+def test_headers_that_another_process_wrote_are_made_durable_before_the_segment_is_freed() -> None:
+    disk = MemoryPosix()
+    killed = opened(DiesInHistory(disk))
+    for _ in range(8):
+        add(killed, b"x" * 40)
+    with pytest.raises(Crash):
+        killed.trim(killed.head())
+    killed.close()
+    recorder = Recorder(disk)
+    log = opened(recorder)
+    recorder.calls.clear()
+    log.trim(log.head())
+    found = steps(recorder)
+    assert found.index("fsync history") < found.index("unlink 1.log")
     log.close()
 
 
