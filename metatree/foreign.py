@@ -29,10 +29,10 @@ def is_foreign(storage: wal.Storage, name: str) -> bool:
     return all(is_foreign(storage, f"{name}/{below.name}") for below in inner)
 
 
-def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content) -> str:
-    """Put a copy of a file that was edited by hand into the quarantine; returns its name there. The file itself stays
-    in place until it is replaced."""
-    kept, number = layout.quarantine("edited", f"{lsn}/{name}"), 0
+def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content, why: str = "edited") -> str:
+    """Put a copy of a file that was edited by hand, or is not the engine's, into the quarantine; returns its name
+    there. The file itself stays in place until it is replaced or removed."""
+    kept, number = layout.quarantine(why, f"{lsn}/{name}"), 0
     while storage.entry(kept if not number else f"{kept}.{number}") is not None:
         number += 1
     kept = kept if not number else f"{kept}.{number}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import wal
 
-from . import config, folders, foreign, layout
+from . import config, folders, foreign
 from .errors import CorruptionError, UnavailableError
 from .facts import BlobFact, header_of
 from .fold import Effect
@@ -236,9 +236,8 @@ class Objects:
         work.tenure.check()
         try:
             if self._storage.attribute(name) is None:  # not ours to delete
-                self._storage.set_aside(name, layout.quarantine("replaced", f"{work.head}/{name}"))
-            else:
-                work.tenure.storage.remove(name, version)
+                foreign.keep(self._storage, work.head, name, wal.Staged(name), "replaced")
+            work.tenure.storage.remove(name, version)  # of the version that was found: another may be there by now
         except FileNotFoundError:
             return
         except wal.ChangedError as error:

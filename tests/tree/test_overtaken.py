@@ -150,10 +150,12 @@ POSSIBLE = {  # the rival's change makes sense after the victim's
 }
 
 
-def overtaken(victim: Act, rival: Act, stop_at: int, *, checkpoint: bool) -> tuple[TextBucket, Host]:
+def overtaken(
+    victim: Act, rival: Act, stop_at: int, *, checkpoint: bool, prepare: Callable[[TextBucket], None] = prepared
+) -> tuple[TextBucket, Host]:
     """The bucket after it; how many calls the victim made."""
     bucket = TextBucket()
-    prepared(bucket)
+    prepare(bucket)
     host = Host(bucket, stop_at)
     tree = opened(host)
     host.armed = True
@@ -190,10 +192,10 @@ def assert_right(bucket: TextBucket, expected: dict[str, Any]) -> None:
     assert report.ok and shown(bucket) == expected, report
 
 
-def every_stop(victim: Act, rival: Act, *, checkpoint: bool) -> Iterator[tuple[int, TextBucket]]:
+def every_stop(victim: Act, rival: Act, **given: Any) -> Iterator[tuple[int, TextBucket]]:
     stop_at = 1
     while True:
-        bucket, host = overtaken(victim, rival, stop_at, checkpoint=checkpoint)
+        bucket, host = overtaken(victim, rival, stop_at, **given)
         yield stop_at, bucket
         if len(host.calls) < stop_at:  # it was never stopped: the rival came after it
             return
@@ -219,6 +221,25 @@ def test_a_committer_stopped_at_any_call_and_overtaken_changes_nothing_that_stay
             pytest.fail(f"stopped at call {stop}: {sorted(different)}")
         assert_right(bucket, expected)
     assert stops > 3
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_foreign_object_is_kept_and_what_took_its_place_meanwhile_stays(checkpoint: bool) -> None:
+    """The name is looked at, kept and removed in several requests: another committer may publish it in between."""
+
+    def prepare(bucket: TextBucket) -> None:
+        prepared(bucket)
+        bucket.put("m/v1/x", b"somebody's", None)
+
+    def rival(tree: Metatree) -> None:
+        tree.put("m/v1", b"the rival's", name="x", force=True)
+
+    for stop, bucket in every_stop(VICTIM["delete"], rival, checkpoint=checkpoint, prepare=prepare):
+        assert shown(bucket).get("m/v1/x") == b"the rival's", f"stopped at call {stop}"
+        with opened(Host(bucket)) as tree:
+            assert tree.check(deep=True).ok
+        kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/")]
+        assert b"somebody's" in kept
 
 
 def test_each_version_of_a_metadata_json_has_a_text_of_its_own() -> None:
