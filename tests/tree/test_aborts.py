@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from metatree import ConflictError, CorruptionError, Metatree
 from metatree.facts import Header, decode_header, encode_header
+from tests.tree.test_isolation import HeldAppend
 
 LARGE = b"x" * (65 << 10)
 
@@ -38,6 +40,43 @@ def test_a_committed_transaction_is_not_aborted(make_tree: Callable[..., Metatre
     assert tree._engine.committing.abort([txn.txid]) == ()
     assert tree.lsn == lsn
     assert b"".join(tree.get("m/v1/b")) == LARGE
+
+
+@pytest.mark.everywhere
+def test_an_abort_that_is_not_durable_yet_is_seen_by_the_commit_behind_it_in_its_batch(
+    make_tree: Callable[..., Metatree],
+) -> None:
+    tree = make_tree()
+    staged, go = threading.Event(), threading.Event()
+    txids: list[str] = []
+    aborted: list[str] = []
+    raised: list[ConflictError] = []
+
+    def commit() -> None:
+        try:
+            with tree.transaction() as txn:
+                tree.put("m/v1", LARGE, name="b")
+                txids.append(txn.txid)
+                staged.set()
+                go.wait()
+        except ConflictError as error:
+            raised.append(error)
+
+    committing = threading.Thread(target=commit)
+    committing.start()
+    staged.wait()
+    aborting = threading.Thread(target=lambda: aborted.extend(tree._engine.committing.abort(txids)))
+    with HeldAppend(tree) as held:
+        aborting.start()
+        held.wait_for(1)
+        go.set()
+        held.wait_for(2)
+    committing.join()
+    aborting.join()
+    assert aborted == txids
+    assert [str(error).partition(" by ")[0] for error in raised] == [f"transaction {txids[0]} was aborted"]
+    assert not tree.exists("m")
+    assert tree.status(txids[0]) is None
 
 
 def test_a_record_that_aborts_has_a_format_that_older_versions_refuse() -> None:

@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -608,6 +609,11 @@ class HeldAppend:
 
         self._log.append(prepare)
 
+    def wait_for(self, others: int) -> None:
+        """Until so many wait. The leader does so with an empty hand: all are still in the queue."""
+        while len(self._log._group._queue) < others:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+
     def __enter__(self) -> HeldAppend:
         self._thread.start()
         self._inside.wait()
@@ -634,14 +640,12 @@ def at_once(tree: Metatree, *blocks: Callable[[], None]) -> list[BaseException |
 
     everybody = threading.Barrier(len(blocks))
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(blocks))]
-    with HeldAppend(tree):
+    with HeldAppend(tree) as held:
         for thread in threads:
             thread.start()
         for _ in threads:
             ends.get()
-        waiting = tree._engine.log._group  # type: ignore[attr-defined]
-        while len(waiting._queue) < len(blocks):  # the leader waits with an empty hand: all are still in the queue
-            pass
+        held.wait_for(len(blocks))
     for thread in threads:
         thread.join()
     return raised

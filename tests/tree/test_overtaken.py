@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from metatree import Metatree
+from metatree import ApplyPendingWarning, Metatree
 from metatree.object_plan import is_gone, stamp
 from metatree.objects import Objects
 from tests.tree.storages import NamedObjects, Swift, TextBucket
@@ -27,11 +27,13 @@ Act = Callable[[Metatree], object]
 
 
 class Host:
-    """One handle's storage: stops before its k-th call after the commit, until it is told to go on."""
+    """One handle's storage: stops before its k-th call after the commit, until it is told to go on; `deaf`: does not
+    get that call's reply if it published an object of the tree."""
 
-    def __init__(self, bucket: TextBucket, stop_at: int = 0) -> None:
+    def __init__(self, bucket: TextBucket, stop_at: int = 0, *, deaf: bool = False) -> None:
         self.storage = watched(NamedObjects(bucket, "tree"), self._around)
         self.stop_at = stop_at
+        self.deaf = deaf
         self.calls: list[str] = []  # since the commit
         self.armed = False
         self.committed = False
@@ -47,6 +49,9 @@ class Host:
             self.stopped.set()
             self.go_on.wait()
         result = run()
+        if stop and self.deaf and method == "publish" and arguments[0].startswith("m/"):
+            self.stop_at, self.deaf = 0, False
+            raise TimeoutError("the reply was lost")
         if self.armed and method == "create" and str(arguments[0]).endswith(".rec"):
             self.committed = True
         return result
@@ -151,12 +156,18 @@ POSSIBLE = {  # the rival's change makes sense after the victim's
 
 
 def overtaken(
-    victim: Act, rival: Act, stop_at: int, *, checkpoint: bool, prepare: Callable[[TextBucket], None] = prepared
+    victim: Act,
+    rival: Act,
+    stop_at: int,
+    *,
+    checkpoint: bool,
+    prepare: Callable[[TextBucket], None] = prepared,
+    deaf: bool = False,
 ) -> tuple[TextBucket, Host]:
     """The bucket after it; how many calls the victim made."""
     bucket = TextBucket()
     prepare(bucket)
-    host = Host(bucket, stop_at)
+    host = Host(bucket, stop_at, deaf=deaf)
     tree = opened(host)
     host.armed = True
     raised: list[BaseException] = []
@@ -179,7 +190,7 @@ def overtaken(
             other.checkpoint()
         host.go_on.set()
         thread.join()
-        assert raised == []
+        assert [error for error in raised if not (deaf and isinstance(error, ApplyPendingWarning))] == []
         tree.flush()
         other.flush()
         tree.close()
@@ -221,6 +232,20 @@ def test_a_committer_stopped_at_any_call_and_overtaken_changes_nothing_that_stay
             pytest.fail(f"stopped at call {stop}: {sorted(different)}")
         assert_right(bucket, expected)
     assert stops > 3
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("rival", ["drops what it makes", "drops everything"])
+def test_what_an_overtaken_committer_created_without_learning_of_it_is_removed_as_well(
+    rival: str, checkpoint: bool
+) -> None:
+    expected = in_order(VICTIM["put"], RIVAL[rival])
+    deaf = 0
+    for stop, bucket in every_stop(VICTIM["put"], RIVAL[rival], checkpoint=checkpoint, deaf=True):
+        deaf += 1
+        assert shown(bucket) == expected, f"stopped at call {stop}"
+        assert_right(bucket, expected)
+    assert deaf > 3
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

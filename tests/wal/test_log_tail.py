@@ -400,6 +400,19 @@ def test_a_holder_that_died_with_the_right_is_told_to_the_next() -> None:
     log.close()
 
 
+def test_a_holder_of_whom_nothing_can_be_read_any_more_may_have_died() -> None:
+    """Its word is torn, the head file is made anew: a claim that nobody died would leave what it had half done."""
+    disk = made()
+    put(disk, NAMES.head, b"torn", 32 + 2 * WORD.size)
+    put(disk, NAMES.head, b"torn", 32)  # and the durable word: so the next opener makes all of it anew
+    log = open_log(MemoryStorage(disk))
+    with log.right() as tenure:
+        assert tenure.died is True
+    with log.right() as tenure:
+        assert tenure.died is False
+    log.close()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_who_takes_the_right_learns_of_a_trim_by_another_also_if_the_head_file_does_not_tell(known: bool) -> None:
     disk = made()
