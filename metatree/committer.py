@@ -46,7 +46,7 @@ class Committer:
         *,
         background: bool,
         lock_timeout: float,
-        shared: bool = False,
+        shared: bool,
     ) -> None:
         """`shared`: hosts share the log, and a published file is durable when it is acknowledged."""
         self._storage = storage
