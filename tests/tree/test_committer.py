@@ -18,7 +18,7 @@ import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
 from metatree.apply import apply
 from metatree.engine import Engine
-from metatree.facts import BlobGone, NodeGone
+from metatree.facts import BlobFact, BlobGone, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
@@ -505,6 +505,44 @@ def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> No
         host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.recover().failed == {}
         assert tree.unapplied == 0
+
+
+def test_a_node_that_could_not_be_made_is_not_listed_and_one_that_could_not_follow_holds_nothing_up(disk: Disk) -> None:
+    """For whoever reads the files without this library."""
+    with open_tree(disk) as tree:
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/m/v2")
+        with pytest.warns(ApplyPendingWarning, match="m/v2: "):
+            tree.put("m/v2", b"two", name="b")
+        assert plain(disk)["m"][1] == ("v1",)
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning, match="m/v1: "), tree.transaction():
+            tree.update("m", n=1)
+            tree.update("m/v1", n=1)
+        disk.refuse = lambda call: False
+        found = plain(disk)
+        assert (found["m"][:2], found["m/v1"][0]) == (({"n": 1}, ("v1", "v2")), {})
+
+
+def test_nothing_is_applied_once_the_right_is_lost(disk: Disk) -> None:
+    effect = fold([NodeFact((), {"n": 1}, ("m",)), NodeFact(("m",), {"n": 1}, ("v1",)), KeysFact(("m", "v1"), {}, ())])
+    for held in range(3):  # nodes
+        asked = iter(range(held))
+
+        def check(asked: Iterator[int] = asked) -> None:
+            if next(asked, None) is None:
+                raise wal.RightLostError("another has it")
+
+        image = clone(disk.inner)
+        with pytest.raises(wal.RightLostError):
+            apply(MemoryStorage(image), effect, 1, 2, check=check)
+        assert plain(image) == plain(disk)
+
+
+def test_a_new_node_counts_with_every_node_and_blob_below_it(disk: Disk) -> None:
+    tree = [NodeFact(("new",), {}, ("a", "b")), NodeFact(("new", "a"), {}, ()), NodeFact(("new", "b"), {}, ())]
+    effect = fold([*tree, BlobFact(("new", "b"), "x", 1, "0" * 64, Inline(b"x")), NodeFact((), {}, ("m", "new"))])
+    outcome = apply(MemoryStorage(clone(disk.inner)), effect, 1, 2)
+    assert (outcome.nodes, outcome.blobs, outcome.removed, outcome.failed) == (4, 1, 0, {})
 
 
 def test_only_what_was_there_counts_as_removed(disk: Disk) -> None:
