@@ -109,6 +109,19 @@ def test_what_keeps_the_background_thread_from_following_is_told_to_the_next_com
             tree.update("m", later=2)
 
 
+def test_the_warning_of_a_commit_whose_files_could_not_follow_is_about_the_line_that_made_it(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning) as told:
+            tree.update("m/v1", n=1)
+            tree.put("m/v1", b"two", name="c")
+            tree.move("m/v1/c", "m/v1/d")
+            with tree.transaction():
+                tree.update("m/v1", n=2)
+        disk.refuse = lambda call: False
+        assert [warning.filename for warning in told] == [__file__] * 4
+
+
 def test_the_background_thread_does_its_upkeep_though_nothing_is_to_be_applied(disk: Disk) -> None:
     with open_tree(disk, apply="background") as tree:
         tree.update("m", more=1)
