@@ -261,8 +261,8 @@ class Committer:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            woken = self._wake.wait(LOOK)
-            if self._stop.wait(self._delay if woken else 0):
+            self._wake.wait(LOOK)
+            if self._stop.wait(self._delay):  # so that one pass applies what is committed in a row
                 continue
             self._wake.clear()
             try:
