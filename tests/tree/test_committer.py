@@ -347,6 +347,23 @@ def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_k
     other.close()
 
 
+def test_a_checkpoint_of_one_who_wrote_everything_writes_nothing_again_and_syncs_nothing_twice() -> None:
+    disk, syncs = Disk(), list[Call]()
+    disk.refuse = lambda call: call.method == "syncfs" and syncs.append(call) is not None
+    with open_tree(disk) as tree:
+        log = tree._engine.log
+        tree.put("m/v1", BIG, name="large")
+        assert tree.checkpoint() == tree.lsn
+        assert disk.inner.listdir(f"{ROOT}/.wal/staged") == []
+        tree.update("m", n=1)
+        assert tree.checkpoint() == tree.lsn
+        assert (log.load_mark(marks.REWRITES), log.load_mark(marks.FAULT), len(syncs)) == (0, 0, 2)
+        tree.checkpoint()
+        tree._engine.committer.fault()
+        tree.checkpoint()
+        assert (log.load_mark(marks.REWRITES), len(syncs)) == (0, 2), "nothing was written since"
+
+
 FAULT_WORD = 32 + 16 * (3 + marks.FAULT)  # where it stands in the head file, see docs/log_format.md
 
 
