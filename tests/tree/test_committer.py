@@ -568,6 +568,24 @@ def test_nothing_is_applied_once_the_right_is_lost(disk: Disk) -> None:
         assert plain(image) == plain(disk)
 
 
+def test_a_new_node_appears_complete_though_a_node_below_it_went_in_the_same_window(disk: Disk) -> None:
+    made = [NodeFact(("new",), {}, ("a",)), NodeFact(("new", "a"), {}, ()), NodeGone(("new", "a"))]
+    effect = fold(
+        [*made, NodeFact(("new",), {}, ("b",)), NodeFact(("new", "b"), {}, ()), NodeFact((), {}, ("m", "new"))]
+    )
+    seen: set[tuple[str, ...]] = set()
+
+    def look(call: Call) -> bool:
+        if "new" in disk.inner.listdir(ROOT):
+            seen.add(tuple(sorted(disk.inner.listdir(f"{ROOT}/new"))))
+        return False
+
+    disk.refuse = look
+    assert apply(MemoryStorage(disk), effect, 1, 2).failed == {}
+    disk.refuse = lambda call: False
+    assert seen == {("b", "metadata.json")}
+
+
 def test_a_new_node_counts_with_every_node_and_blob_below_it(disk: Disk) -> None:
     tree = [NodeFact(("new",), {}, ("a", "b")), NodeFact(("new", "a"), {}, ()), NodeFact(("new", "b"), {}, ())]
     effect = fold([*tree, BlobFact(("new", "b"), "x", 1, "0" * 64, Inline(b"x")), NodeFact((), {}, ("m", "new"))])

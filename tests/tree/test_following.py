@@ -18,6 +18,7 @@ from metatree.fold import fold
 from tests.tree.model import clone, open_tree, plain
 from tests.tree.test_committer import Disk, another, soon
 from wal.storage.memory import MemoryStorage
+from wal.testing import Call
 
 NEVER = 1000.0  # seconds: longer than any test
 
@@ -52,15 +53,15 @@ def test_a_commit_wakes_the_thread_and_so_does_closing(disk: Disk, looks_never: 
 
 def test_the_files_follow_as_soon_as_the_documentation_says(disk: Disk) -> None:
     assert "within 50 ms" in (Path(__file__).parents[2] / "docs/architecture.md").read_text()
-    seconds = []
     with open_tree(disk, apply="background") as tree:
-        for number in range(10):
+        for number in range(50):  # the machine may be busy, but not each time
             tree.update("m", n=number)
             since = time.monotonic()
             while tree.unapplied:
                 time.sleep(0.001)
-            seconds.append(time.monotonic() - since)
-    assert min(seconds) < 0.05, "the machine may be busy, but not each time"
+            if time.monotonic() - since < 0.05:
+                return
+    raise AssertionError("it always took longer")
 
 
 def test_the_thread_of_an_opener_applies_what_others_have_left(disk: Disk) -> None:
@@ -138,6 +139,27 @@ def test_a_commit_does_not_wait_for_a_large_file_that_was_put_off(disk: Disk) ->
         with other.log.right():
             tree._engine.committer.committed(tree.lsn)
         assert tree.unapplied
+    other.close()
+
+
+def test_never_are_fewer_than_no_commits_unapplied(disk: Disk) -> None:
+    """Others commit and apply between the two looks that are compared."""
+    other = another(disk)
+    left, looks = 0, 0
+
+    def counted(call: Call) -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    with open_tree(disk) as tree:
+        disk.act = lambda: other.change(lambda draft: draft.update(("m",), {"n": looks}))
+        while left <= 0:
+            looks += 1
+            left, disk.when = looks, counted
+            assert tree.unapplied == 0
+        disk.when = lambda call: False
+    assert looks > 2
     other.close()
 
 
