@@ -232,6 +232,43 @@ def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_n
         assert tree._engine.committer.failure is None
 
 
+def test_a_step_that_failed_because_another_host_took_over_is_tried_again_under_a_new_right() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+
+    def lost(*, now: bool = False) -> None:
+        if now:
+            raise wal.RightLostError("another has it")
+
+    def step(tenure: wal.Tenure) -> int:
+        tries.append(tenure)
+        if len(tries) == 1:
+            tenure.check = lost  # type: ignore[method-assign]
+            raise FileNotFoundError(errno.ENOENT, "its successor has moved it away")
+        if len(tries) == 3:
+            raise FileNotFoundError(errno.ENOENT, "missing")
+        return len(tries)
+
+    with opened(Host(bucket)) as tree:
+        assert tree._engine.committer.holding(step) == 2
+        with pytest.raises(FileNotFoundError, match="missing"):
+            tree._engine.committer.holding(step)
+
+
+def test_a_write_that_failed_makes_the_next_checkpoint_write_everything_again(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        log = tree._engine.log
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning, match="m/v1: "):
+            tree.update("m/v1", n=1)
+        disk.refuse = lambda call: False
+        assert log.load_mark(marks.REWRITES) == 0
+        assert tree.checkpoint() == tree.lsn
+        assert log.load_mark(marks.REWRITES) != 0
+        assert log.load_mark(marks.FAULT) == log.load_mark(marks.FAULT_SEEN) != 0
+
+
 def test_a_sync_that_failed_is_told_to_every_process_and_an_old_fault_hides_no_new_one(disk: Disk) -> None:
     """Whoever makes the next checkpoint writes the window again: its own sync may not say what another's did."""
     other = another(disk)
