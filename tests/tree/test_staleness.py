@@ -85,3 +85,16 @@ def test_what_others_committed_and_applied_meanwhile_is_no_damage_to_the_log(
         writer.update("m", active="v2")
         getattr(late, what)()
         assert late.lsn == writer.lsn
+
+
+def test_a_recovery_replays_nothing_that_the_checkpoint_of_another_has_made_durable(
+    root: Path, writer: Metatree
+) -> None:
+    with open_shared(root, consistency=3600) as late:
+        late.find("m")
+        writer.update("m", active="v2")
+        done = late.recover()
+        assert (done.records, done.head) == (1, writer.lsn)
+        writer.checkpoint()
+        done = late.recover()
+        assert (done.clean, done.redo) == (True, writer.lsn)
