@@ -283,7 +283,7 @@ class _Application:
         damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
         return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
 
-    def _remove(self, name: str, *, dropped: bool = True, damaged: bool = False) -> str | None:
+    def _remove(self, name: str, *, dropped: bool, damaged: bool = False) -> str | None:
         """Move something to the trash, which the next checkpoint empties, if the log dropped it.
 
         It is moved to the quarantine if it may hold files that the log did not drop: if only its name is needed, if

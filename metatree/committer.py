@@ -8,7 +8,6 @@ to apply before the append right, never the reverse.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +16,7 @@ import wal
 
 from . import apply, layout, marks
 from .clock import Clock
-from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError
+from .errors import CorruptionError, MetatreeError, UnavailableError, warn_pending
 from .fold import Effect, fold
 from .outcome import Mode, Outcome
 from .reader import Reader
@@ -46,7 +45,7 @@ class Committer:
         *,
         background: bool,
         lock_timeout: float,
-        shared: bool = False,
+        shared: bool,
     ) -> None:
         """`shared`: hosts share the log, and a published file is durable when it is acknowledged."""
         self._storage = storage
@@ -98,11 +97,7 @@ class Committer:
     def note(self, failure: str) -> None:
         """Record the reason why a commit is not applied, and warn."""
         self.failure = failure
-        warnings.warn(
-            f"the commit is durable, but its files are not in place yet: {failure}. flush() tries again",
-            ApplyPendingWarning,
-            stacklevel=5,
-        )
+        warn_pending(failure)
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
@@ -266,8 +261,8 @@ class Committer:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            woken = self._wake.wait(LOOK)
-            if self._stop.wait(self._delay if woken else 0):
+            self._wake.wait(LOOK)
+            if self._stop.wait(self._delay):  # so that one pass applies what is committed in a row
                 continue
             self._wake.clear()
             try:

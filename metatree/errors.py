@@ -27,7 +27,9 @@ the library that reads a URL becomes an OSError with the URL.
 from __future__ import annotations
 
 import errno
-from types import TracebackType
+import sys
+import warnings
+from types import FrameType, TracebackType
 
 import wal
 
@@ -111,6 +113,19 @@ class UnsupportedStorageError(MetatreeError):
 
 class ApplyPendingWarning(UserWarning):
     """A commit is durable, but its files are not in place yet; `tree.flush()` retries and raises the reason."""
+
+
+def warn_pending(failure: str) -> None:
+    """Warn of a commit whose files are not in place yet, for the line outside of this package that made it."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and _is_ours(frame):
+        frame, level = frame.f_back, level + 1
+    message = f"the commit is durable, but its files are not in place yet: {failure}. flush() tries again"
+    warnings.warn(message, ApplyPendingWarning, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
 
 
 class SourceError(Exception):

@@ -143,7 +143,7 @@ class Effect:
         self._note(name, None)
 
     def drop_node(self, name: str) -> None:
-        """The child node and everything below it was dropped."""
+        """The child node and everything below it was dropped. Its parent is told by `drop_child` or `set_whole`."""
         before, gone = self.below.get(name), Effect()
         gone.reset, gone.exists = True, False
         if before is not None:
@@ -151,7 +151,6 @@ class Effect:
             left.update(before._files_now())
             gone.left = left
         self.below[name] = gone
-        self._note(name, None)
 
     def put_blob(self, fact: BlobFact) -> None:
         """A blob was put with this content."""

@@ -18,7 +18,7 @@ import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
 from metatree.apply import apply
 from metatree.engine import Engine
-from metatree.facts import BlobGone, NodeGone
+from metatree.facts import BlobFact, BlobGone, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
@@ -107,6 +107,19 @@ def test_what_keeps_the_background_thread_from_following_is_told_to_the_next_com
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tree.update("m", later=2)
+
+
+def test_the_warning_of_a_commit_whose_files_could_not_follow_is_about_the_line_that_made_it(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning) as told:
+            tree.update("m/v1", n=1)
+            tree.put("m/v1", b"two", name="c")
+            tree.move("m/v1/c", "m/v1/d")
+            with tree.transaction():
+                tree.update("m/v1", n=2)
+        disk.refuse = lambda call: False
+        assert [warning.filename for warning in told] == [__file__] * 4
 
 
 def test_the_background_thread_does_its_upkeep_though_nothing_is_to_be_applied(disk: Disk) -> None:
@@ -217,6 +230,43 @@ def test_steps_that_fail_because_another_host_took_over_are_done_again_and_are_n
             tree._engine.committer._ours(Overtaken(), outcome)  # type: ignore[arg-type]
         assert tree._engine.committer._ours(Overtaken(), Outcome()) is not None  # type: ignore[arg-type]
         assert tree._engine.committer.failure is None
+
+
+def test_a_step_that_failed_because_another_host_took_over_is_tried_again_under_a_new_right() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    tries: list[wal.Tenure] = []
+
+    def lost(*, now: bool = False) -> None:
+        if now:
+            raise wal.RightLostError("another has it")
+
+    def step(tenure: wal.Tenure) -> int:
+        tries.append(tenure)
+        if len(tries) == 1:
+            tenure.check = lost  # type: ignore[method-assign]
+            raise FileNotFoundError(errno.ENOENT, "its successor has moved it away")
+        if len(tries) == 3:
+            raise FileNotFoundError(errno.ENOENT, "missing")
+        return len(tries)
+
+    with opened(Host(bucket)) as tree:
+        assert tree._engine.committer.holding(step) == 2
+        with pytest.raises(FileNotFoundError, match="missing"):
+            tree._engine.committer.holding(step)
+
+
+def test_a_write_that_failed_makes_the_next_checkpoint_write_everything_again(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        log = tree._engine.log
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning, match="m/v1: "):
+            tree.update("m/v1", n=1)
+        disk.refuse = lambda call: False
+        assert log.load_mark(marks.REWRITES) == 0
+        assert tree.checkpoint() == tree.lsn
+        assert log.load_mark(marks.REWRITES) != 0
+        assert log.load_mark(marks.FAULT) == log.load_mark(marks.FAULT_SEEN) != 0
 
 
 def test_a_sync_that_failed_is_told_to_every_process_and_an_old_fault_hides_no_new_one(disk: Disk) -> None:
@@ -332,6 +382,23 @@ def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_k
         assert tree._engine.log.trimmed() == redo
         assert tree.checkpoint() == tree.lsn
     other.close()
+
+
+def test_a_checkpoint_of_one_who_wrote_everything_writes_nothing_again_and_syncs_nothing_twice() -> None:
+    disk, syncs = Disk(), list[Call]()
+    disk.refuse = lambda call: call.method == "syncfs" and syncs.append(call) is not None
+    with open_tree(disk) as tree:
+        log = tree._engine.log
+        tree.put("m/v1", BIG, name="large")
+        assert tree.checkpoint() == tree.lsn
+        assert disk.inner.listdir(f"{ROOT}/.wal/staged") == []
+        tree.update("m", n=1)
+        assert tree.checkpoint() == tree.lsn
+        assert (log.load_mark(marks.REWRITES), log.load_mark(marks.FAULT), len(syncs)) == (0, 0, 2)
+        tree.checkpoint()
+        tree._engine.committer.fault()
+        tree.checkpoint()
+        assert (log.load_mark(marks.REWRITES), len(syncs)) == (0, 2), "nothing was written since"
 
 
 FAULT_WORD = 32 + 16 * (3 + marks.FAULT)  # where it stands in the head file, see docs/log_format.md
@@ -505,6 +572,62 @@ def test_a_recovery_in_a_bucket_stops_where_the_files_cannot_even_follow() -> No
         host.storage._around = host._around  # type: ignore[attr-defined]
         assert tree.recover().failed == {}
         assert tree.unapplied == 0
+
+
+def test_a_node_that_could_not_be_made_is_not_listed_and_one_that_could_not_follow_holds_nothing_up(disk: Disk) -> None:
+    """For whoever reads the files without this library."""
+    with open_tree(disk) as tree:
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/m/v2")
+        with pytest.warns(ApplyPendingWarning, match="m/v2: "):
+            tree.put("m/v2", b"two", name="b")
+        assert plain(disk)["m"][1] == ("v1",)
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/v1/metadata.json")
+        with pytest.warns(ApplyPendingWarning, match="m/v1: "), tree.transaction():
+            tree.update("m", n=1)
+            tree.update("m/v1", n=1)
+        disk.refuse = lambda call: False
+        found = plain(disk)
+        assert (found["m"][:2], found["m/v1"][0]) == (({"n": 1}, ("v1", "v2")), {})
+
+
+def test_nothing_is_applied_once_the_right_is_lost(disk: Disk) -> None:
+    effect = fold([NodeFact((), {"n": 1}, ("m",)), NodeFact(("m",), {"n": 1}, ("v1",)), KeysFact(("m", "v1"), {}, ())])
+    for held in range(3):  # nodes
+        asked = iter(range(held))
+
+        def check(asked: Iterator[int] = asked) -> None:
+            if next(asked, None) is None:
+                raise wal.RightLostError("another has it")
+
+        image = clone(disk.inner)
+        with pytest.raises(wal.RightLostError):
+            apply(MemoryStorage(image), effect, 1, 2, check=check)
+        assert plain(image) == plain(disk)
+
+
+def test_a_new_node_appears_complete_though_a_node_below_it_went_in_the_same_window(disk: Disk) -> None:
+    made = [NodeFact(("new",), {}, ("a",)), NodeFact(("new", "a"), {}, ()), NodeGone(("new", "a"))]
+    effect = fold(
+        [*made, NodeFact(("new",), {}, ("b",)), NodeFact(("new", "b"), {}, ()), NodeFact((), {}, ("m", "new"))]
+    )
+    seen: set[tuple[str, ...]] = set()
+
+    def look(call: Call) -> bool:
+        if "new" in disk.inner.listdir(ROOT):
+            seen.add(tuple(sorted(disk.inner.listdir(f"{ROOT}/new"))))
+        return False
+
+    disk.refuse = look
+    assert apply(MemoryStorage(disk), effect, 1, 2).failed == {}
+    disk.refuse = lambda call: False
+    assert seen == {("b", "metadata.json")}
+
+
+def test_a_new_node_counts_with_every_node_and_blob_below_it(disk: Disk) -> None:
+    tree = [NodeFact(("new",), {}, ("a", "b")), NodeFact(("new", "a"), {}, ()), NodeFact(("new", "b"), {}, ())]
+    effect = fold([*tree, BlobFact(("new", "b"), "x", 1, "0" * 64, Inline(b"x")), NodeFact((), {}, ("m", "new"))])
+    outcome = apply(MemoryStorage(clone(disk.inner)), effect, 1, 2)
+    assert (outcome.nodes, outcome.blobs, outcome.removed, outcome.failed) == (4, 1, 0, {})
 
 
 def test_only_what_was_there_counts_as_removed(disk: Disk) -> None:

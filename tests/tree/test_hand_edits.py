@@ -82,6 +82,18 @@ def test_an_edit_in_place_stops_a_commit_or_is_kept_if_the_node_was_known(tree: 
     assert notes(tree) == []
 
 
+def test_a_folder_in_the_place_of_a_nodes_file_is_kept_before_a_commit_replaces_it(tree: Metatree) -> None:
+    tree.find("m/v1").metadata  # noqa: B018  (so that the commit does not look at the file)
+    file = Path(tree.root) / "m/v1/metadata.json"
+    file.unlink()
+    file.mkdir()
+    (file / "notes").write_bytes(b"by hand")
+    tree.update("m/v1", x=1)
+    tree.checkpoint()
+    assert json.loads(file.read_bytes()) == {"auc": 0.9, "x": 1}
+    assert kept(tree) == [b"by hand"]
+
+
 def test_a_commit_that_says_what_an_edit_in_place_says_makes_it_official(tree: Metatree) -> None:
     tree.find("m/v1").metadata  # noqa: B018  (so that the commit does not look at the file)
     file = Path(tree.root) / "m/v1/metadata.json"

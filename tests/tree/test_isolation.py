@@ -472,6 +472,16 @@ def test_twins_that_differ_in_case_are_refused_in_single_calls(
     assert t1.children("m") == ["v1", "v2", other] and t1.list("m/v1") == sorted(["blob", other])
 
 
+def test_a_node_that_changed_in_a_transaction_keeps_its_name_from_its_twin(t1: Metatree) -> None:
+    with t1.transaction():
+        t1.update("m/v1", n=1)
+        with pytest.raises(NodeExistsError):
+            t1.put("m/V1", b"", name="blob")
+        with pytest.raises(BlobExistsError):
+            t1.put("m", b"", name="V1")
+    assert t1.children("m") == ["v1", "v2"]
+
+
 def test_twins_that_differ_in_unicode_form_cannot_be_named(t1: Metatree) -> None:
     t1.put("m/\u00e9", b"", name="blob")
     lsn = t1.lsn

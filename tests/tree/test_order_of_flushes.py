@@ -60,6 +60,17 @@ def test_a_checkpoint_syncs_the_files_before_its_mark_and_clears_away_after_it()
     tree.close()
 
 
+def test_files_whose_whole_content_is_in_the_log_are_not_flushed_before_a_checkpoint() -> None:
+    recorder, tree = recorded()
+    tree.put("m/v1", b"more", name="c")
+    tree.put("m/v1", b"other", name="b", force=True)
+    tree.update("m/v1", n=1)
+    tree.put("m/v2", b"second", name="b")
+    flushed = {step for step in steps(recorder) if step.startswith(("fsync", "fdatasync", "syncfs"))}
+    assert flushed == {"fdatasync .wal/N.log"}
+    tree.close()
+
+
 def test_a_metadata_json_that_no_record_holds_whole_is_flushed_before_it_takes_its_name() -> None:
     """A small one need not be: recovery writes it again from the log."""
     recorder, tree = recorded()

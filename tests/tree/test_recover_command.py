@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from metatree import Metatree, __version__, recover_command
+from metatree.recovery import Recovered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
@@ -201,6 +202,24 @@ def test_the_json_has_the_same_keys_whatever_happened(root: Path, recover: Recov
         assert code == 0
         assert {key: type(value) for key, value in state.items()} == KEYS
         assert list(state) == list(KEYS)
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        {"records": 1},
+        {"tail_bytes": 1},
+        {"adopted": 1},
+        {"staged": ["a"]},
+        {"scratch": ["a"]},
+        {"edited": ["a"]},
+        {"failed": {"a": "why"}},
+    ],
+    ids=str,
+)
+def test_a_recovery_that_had_one_thing_to_do_was_not_clean(done: dict[str, Any]) -> None:
+    assert Recovered(redo=1, head=2).clean
+    assert not Recovered(redo=1, head=2, **done).clean
 
 
 def test_a_hand_edit_that_the_replay_replaces_is_kept_and_named(root: Path, recover: Recover) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, UnavailableError
 from metatree.engine import Engine
 from metatree.facts import BlobFact, BlobGone, ChildFact, Fact, Inline, KeysFact, NodeFact, NodeGone
-from metatree.fold import fold
+from metatree.fold import Effect, fold
 from tests.tree.model import (
     BIG,
     LEVELS,
@@ -242,6 +242,34 @@ def test_what_was_below_a_dropped_node_is_known_to_be_gone() -> None:
     assert [effect.find(path)[1] for path in (("a",), ("a", "b"), ("a", "x"), ("c",), ("c", "x"))] == [True] * 3 + [
         False
     ] * 2
+
+
+LISTED: list[Fact] = [NodeFact((), {}, ("a", "b")), NodeFact(("a",), {}, ())]
+NAMES_OF: dict[str, tuple[list[Fact], tuple[str | None, bool]]] = {
+    "a node that was made": (LISTED, ("a", True)),
+    "a node that was made and dropped": ([*LISTED, NodeGone(("a",)), NodeFact((), {}, ("b",))], (None, True)),
+    "a node that was dropped, its parent whole": ([NodeGone(("a",)), NodeFact((), {}, ("b",))], (None, True)),
+    "a node that was dropped": ([NodeGone(("a",)), ChildFact((), "a", False)], (None, True)),
+    "a node that was made below a large one": ([ChildFact((), "a", True)], ("a", True)),
+    "a node that made way for a blob": ([NodeGone(("a",)), blob("a"), ChildFact((), "a", False)], ("a", True)),
+    "a node that made way for its twin": ([NodeGone(("a",)), blob("A"), ChildFact((), "a", False)], ("A", True)),
+    "a node that changed": ([KeysFact(("a",), {"n": 1}, ())], (None, False)),
+    "a blob": ([blob("a")], ("a", True)),
+    "a blob that was dropped": ([BlobGone((), "a")], (None, True)),
+    "a directory blob": ([blob("a/x")], ("a", True)),
+    "a directory blob of which a file was dropped": ([BlobGone((), "a/x")], (None, False)),
+    "something else": ([blob("b")], (None, False)),
+}
+
+
+@pytest.mark.parametrize("what", NAMES_OF)
+def test_whether_a_name_is_taken_after_a_window(what: str) -> None:
+    """(Who has it; whether the window decides that: if not, the files are asked.)"""
+    facts, expected = NAMES_OF[what]
+    assert fold(facts).name_taken("a") == expected
+    effect = Effect()
+    assert effect.name_taken("a") == (None, False)  # from now on the names are kept up to date
+    assert fold(facts, effect).name_taken("a") == expected
 
 
 def test_a_blob_in_the_place_of_a_directory_blob_leaves_nothing_of_it() -> None:

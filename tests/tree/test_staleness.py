@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.tree.conftest import LEVELS
 from tests.tree.test_create_and_adopt import Mounted
 
 
-def open_shared(root: Path, **options: float) -> Metatree:
+def open_shared(root: Path, **options: float | str) -> Metatree:
     return Metatree(wal.LocalStorage(str(root), posix=Mounted("nfs4")), LEVELS, **options)  # type: ignore[arg-type]
 
 
@@ -64,3 +65,36 @@ def test_a_change_is_made_to_the_newest_state_however_old_what_was_read_is(root:
         writer.update("m", seen=3)
         late.update("m", seen=2)
         assert writer.find("m").metadata["seen"] == 2
+
+
+def test_a_flush_brings_the_files_to_the_newest_state(root: Path) -> None:
+    with open_shared(root, consistency=3600) as late, open_shared(root, apply="background") as writer:
+        late.find("m")
+        writer._engine.committer.stop()  # its thread does not follow
+        writer.update("m", active="v2")
+        late.flush()
+        assert json.loads((root / "m/metadata.json").read_text())["active"] == "v2"
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "recover"])
+def test_what_others_committed_and_applied_meanwhile_is_no_damage_to_the_log(
+    root: Path, writer: Metatree, what: str
+) -> None:
+    with open_shared(root, consistency=3600) as late:
+        late.find("m")
+        writer.update("m", active="v2")
+        getattr(late, what)()
+        assert late.lsn == writer.lsn
+
+
+def test_a_recovery_replays_nothing_that_the_checkpoint_of_another_has_made_durable(
+    root: Path, writer: Metatree
+) -> None:
+    with open_shared(root, consistency=3600) as late:
+        late.find("m")
+        writer.update("m", active="v2")
+        done = late.recover()
+        assert (done.records, done.head) == (1, writer.lsn)
+        writer.checkpoint()
+        done = late.recover()
+        assert (done.clean, done.redo) == (True, writer.lsn)

@@ -655,3 +655,17 @@ def test_a_transaction_of_three_thousand_blobs_needs_little_memory(make_tree: Ma
     assert peak - baseline < 32 << 20, f"{(peak - baseline) / 2**20:.0f} MiB"
     assert at(tree, ".wal", "staged", txn.txid, "pack").exists()
     assert content(tree, "m/v/b2999") == blob and len(tree.list("m/v")) == 3_001
+
+
+@pytest.mark.parametrize("text", ["", "x" * 20_000], ids=["a small node", "a large node"])
+def test_a_key_that_is_unset_and_set_again_is_there_and_one_that_is_set_and_unset_is_not(
+    tree: Metatree, make_tree: MakeTree, text: str
+) -> None:
+    tree.put("m/v1", b"", name="b")
+    tree.update("m", first=1, again=1, gone=1, text=text)
+    with tree.transaction():
+        tree.unset("m", "again", "new")
+        tree.update("m", again=2, new=2, gone=2, short=2)
+        tree.unset("m", "gone", "short")
+    for each in (tree, make_tree(keys=None)):  # the other one reads it from the log or the files
+        assert dict(each.find("m").metadata) == {"first": 1, "again": 2, "text": text, "new": 2}
