@@ -16,7 +16,9 @@ from wal.shelf import Shelf
 from wal.storage.base import UnsafePathError
 
 _READ = 256 * 2**10
-_ZEROS = 64 * 2**10  # looked through at once; a larger buffer is new memory each time, which is slower than the reading
+_ZEROS = bytes(
+    64 * 2**10
+)  # compared with at once; larger reads are new memory each time, which costs more than they save
 
 
 class Chain:
@@ -199,8 +201,9 @@ class Chain:
         with self._mutex:
             tail = self.tail
         end = self.shelf.size(tail.number)
-        for at in range(tail.offset, end, _ZEROS):  # usually all zeros
-            if unpadded(self.shelf.pread(tail.number, min(_ZEROS, end - at), at)):
+        for at in range(tail.offset, end, len(_ZEROS)):
+            data = self.shelf.pread(tail.number, min(len(_ZEROS), end - at), at)
+            if data != _ZEROS[: len(data)]:
                 return unpadded(self.shelf.pread(tail.number, end - tail.offset, tail.offset))
         return b""
 

@@ -20,7 +20,6 @@ from wal.format import SEGMENT_HEADER
 from wal.head import HeadFile, new_head
 from wal.log import LSN, TailReport, WriteAheadLog
 from wal.names import Names, segment_numbers
-from wal.process import whoami
 from wal.segment import SegmentHeader, first_log_crc, new_segment
 from wal.settings import TTL, Settings
 from wal.storage.base import Kind, Lock, Storage
@@ -62,8 +61,6 @@ def open_log(
     """
     if segment_size < 2 * SEGMENT_HEADER:
         raise ValueError(f"a segment has at least {2 * SEGMENT_HEADER} bytes, not {segment_size}")
-    if not read_only:
-        whoami()  # runs its import now: in a child forked while another thread imports, the same import would never end
     settings = Settings(storage, folder, read_only, lock_timeout, clock or Clock(), segment_size, staleness, done, ttl)
     can = storage.capabilities
     if kind is None:

@@ -1,9 +1,16 @@
-"""The name of this process, for people. As `getpass.getuser` finds it, whose import takes longer than opening a log."""
+"""The name of this process, for people. As `getpass.getuser` finds it, whose import takes longer than opening a log.
+
+It is found out when it is first needed: asking for the account takes a tenth of the time that opening takes.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
+
+if sys.platform != "win32":  # where trees are only read, which asks for nobody's name
+    import pwd  # not in the function: a child forked while another thread imports could never import it
 
 
 def whoami() -> str:
@@ -18,8 +25,6 @@ def _user_and_host() -> str:
 
 
 def _account() -> str:
-    import pwd  # imported here: Windows, where trees are only read, lacks it
-
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except (KeyError, OSError):  # no entry for this uid, as in many containers
