@@ -145,6 +145,38 @@ def test_what_is_freed_between_the_index_and_the_read_comes_from_the_history(tri
         log.close()
 
 
+def test_what_is_freed_under_one_reader_changes_nothing_for_another() -> None:
+    """Two threads of one handle: the one that asked for less finds that a segment was freed."""
+    disk = MemoryPosix()
+    log = made(disk)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        one, other = reader.read(0, 5), reader.read(0)
+        log.trim(10)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  as a third thread does that learns of it
+        assert [batch.lsn for batch in one] == [1, 2, 3, 4, 5]
+        assert [batch.lsn for batch in other] == list(range(1, 13))
+    log.close()
+
+
+def test_a_reader_under_which_a_segment_is_freed_does_not_lead_a_writer_of_its_handle_back() -> None:
+    """The writer has followed to the log's end, and appends there."""
+    disk = MemoryPosix()
+    other = made(disk)
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        batches = log.read(0, 5)
+        other.trim(10)
+
+        def prepare(head: int, mates: object) -> Record:
+            log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  as a third thread does that learns of it
+            assert [batch.lsn for batch in batches] == [1, 2, 3, 4, 5]
+            return Record(b"", b"appended")
+
+        log.append(prepare)
+        assert bodies(other, 10) == [b"10" * 20, b"11" * 20, b"appended"]
+        assert log.trimmed() == 10
+    other.close()
+
+
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
     disk = MemoryPosix()
     made(disk).close()
