@@ -64,7 +64,7 @@ class History:
         return LogCorruptionError(f"the headers after batch {lsn} are missing", file=file)
 
     def _first(self, number: int) -> LSN:
-        return self._opened(number)[0].first
+        return self._opened(number, whole=False)[0].first
 
     def _of(self, number: int) -> Iterator[Batch]:
         """One segment's batches, from its history file or, if there is none yet, from the segment."""
@@ -73,14 +73,16 @@ class History:
             if found.header.kind != SEAL:
                 yield Batch(found.header.lsn, records(found, name, bodies=False))
 
-    def _opened(self, number: int, *, whole: bool = False) -> tuple[SegmentHeader, bytes, str]:
-        """(header, content, file name); not `whole`: the content ends with the header."""
+    def _opened(self, number: int, *, whole: bool) -> tuple[SegmentHeader, bytes, str]:
+        """(header, content, file name); not `whole`: of the content at most the header, and no file is kept open."""
         try:
             return self.opened(number, whole=whole)
         except FileNotFoundError:
             name = self._shelf.names.segment(number)
         try:
-            data = self._shelf.pread(number, self._shelf.size(number) if whole else SEGMENT_HEADER, 0)
+            if not whole:
+                return self._shelf.header(number, self._log_id), b"", name
+            data = self._shelf.pread(number, self._shelf.size(number), 0)
         except FileNotFoundError:
             return self.opened(number, whole=whole)  # freed meanwhile
         return self._shelf.check(number, data, self._log_id), data, name

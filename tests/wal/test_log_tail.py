@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 import pytest
@@ -18,6 +19,7 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
+from wal.checkpoint import Checkpoint
 from wal.format import FRAME_HEADER, SEGMENT_HEADER, WORD
 from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
@@ -202,6 +204,47 @@ def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
     assert len(bodies(log)) == 13
     assert log.verify().problems == ()
     log.close()
+
+
+def rotated(disk: MemoryPosix) -> None:
+    """Another process appends until the segment that it goes on in is the second one."""
+    with closing(open_log(MemoryStorage(disk), segment_size=400)) as log:
+        for _ in range(10):
+            add(log, b"theirs" * 5)
+        assert log.chain.tail.number > 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("look", ["headers", "hint"])
+def test_E4c_who_has_looked_at_an_empty_successor_reads_the_one_that_replaced_it(look: str) -> None:
+    disk = made()
+    with closing(open_log(MemoryStorage(disk))) as log:
+        log.trim(2)
+    orphan(disk)
+    if look == "hint":  # of a damaged checkpoint, which leads there
+        hint = Checkpoint(log.id, 2, 2, SEGMENT_HEADER).encode()
+        MemoryStorage(disk).publish(NAMES.checkpoint, hint, b"", durable=True)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert bodies(reader) == [None, None, b"2"]
+        rotated(disk)
+        assert bodies(reader, 2) == [b"2", *[b"theirs" * 5] * 10]
+
+
+def test_E4c_who_has_met_an_empty_successor_behind_a_gap_appends_to_the_one_that_replaces_it() -> None:
+    disk = MemoryPosix()
+    with closing(open_log(MemoryStorage(disk), create=True, segment_size=400)) as log:
+        while log.chain.tail.number < 3:  # type: ignore[attr-defined]
+            add(log, b"x" * 50)
+        log.trim(log.head())
+        tail = log.chain.tail  # type: ignore[attr-defined]
+        header = SegmentHeader(bytes.fromhex(log.id), 4, tail.lsn + 1, encode_seal(tail.lsn, tail.crc, 4)[1])
+        MemoryStorage(disk).publish(NAMES.segment(4), new_segment(header, 400), b"", durable=True)
+        MemoryStorage(disk).erase(NAMES.history(2))
+        with pytest.raises(LogCorruptionError, match="are missing"):
+            bodies(log)
+        for _ in range(10):
+            add(log, b"next" * 10)
+        with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+            assert bodies(reader, tail.lsn) == [b"next" * 10] * 10
 
 
 def test_E4c_a_successor_with_records_and_no_seal_is_corruption() -> None:
