@@ -117,7 +117,7 @@ class _Finder:
         yield from self._of(ast.parse(self._source), "")
 
     def _of(self, node: ast.AST, function: str) -> Iterator[Mutant]:
-        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_for_types(node):
+        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_for_types(node) or _is_declared_only(node):
             return
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             function = f"{function}.{node.name}".lstrip(".")
@@ -197,6 +197,17 @@ def _is_falsy(node: ast.AST) -> bool:
 
 def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _is_declared_only(node: ast.AST) -> bool:
+    """A method of a protocol: what is called has its own code, and its own defaults."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    match node.body[-1]:
+        case ast.Expr(ast.Constant(value)):
+            return value is ...
+        case _:
+            return False
 
 
 def _is_type(node: ast.BinOp) -> bool:
