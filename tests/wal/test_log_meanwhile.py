@@ -27,6 +27,7 @@ from wal.leader import ask
 from wal.names import Names
 from wal.segment import SegmentHeader, new_segment
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
 
 T = TypeVar("T")
@@ -443,6 +444,17 @@ def test_an_opener_that_is_not_let_in_names_the_lock() -> None:
             open_log(MemoryStorage(disk), lock_timeout=0)
 
 
+def test_who_opens_a_log_that_others_have_open_or_asks_for_them_waits_for_nobody_and_finds_nothing_to_repair() -> None:
+    disk = MemoryPosix()
+    log, clock = made(disk, 1), ManualClock()
+    with closing(open_log(MemoryStorage(disk, clock=clock), clock=clock)) as second:
+        assert second.tail_report == (0, (), 0)
+    with closing(open_log(MemoryStorage(disk, clock=clock), read_only=True, clock=clock)) as reader:
+        assert reader.attended() is True
+    assert clock.now == 0.0
+    log.close()
+
+
 def test_whether_a_log_is_attended() -> None:
     disk = MemoryPosix()
     log = made(disk, 1)
@@ -560,6 +572,21 @@ def test_a_right_that_cannot_begin_is_given_back() -> None:
         assert log.trimmed() == 2
     log.close()
     other.close()
+
+
+def test_who_could_not_say_that_the_right_is_free_again_learns_why_and_the_next_that_he_may_have_died() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no head")
+
+    with closing(open_log(MemoryStorage(posix))) as log:
+        with pytest.raises(OSError, match="no head"), log.right():
+            posix.plan("pwrite", NAMES.head, fail)
+        with log.right(timeout=0) as tenure:
+            assert tenure.died
 
 
 def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:
