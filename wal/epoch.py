@@ -26,8 +26,8 @@ class Epochs:
         self._marks = marks
         self._claim = Claim.of_nobody(log, token, marks)
         self._ours = 0  # the epoch that this handle claimed last
-        self._newest = 0  # epoch, as `look` saw it
-        self._interrupted = False
+        self._newest: int  # epoch, as `look` saw it
+        self._interrupted: bool  # set by `take`
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage

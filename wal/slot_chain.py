@@ -35,7 +35,7 @@ class End:
 class SlotChain:
     """Follows the slots of one log. Thread-safe."""
 
-    def __init__(self, storage: Storage, names: Names, done: LSN = 0) -> None:
+    def __init__(self, storage: Storage, names: Names, done: LSN) -> None:
         """Finds the log and begins at slot `done` if it exists, else at the redo mark. Raises LogMissingError,
         LogCorruptionError, LogFormatError, UnsupportedError."""
         self.storage = storage

@@ -62,7 +62,7 @@ MUTATIONS = {
     "a = f'{b + 1}'": [],
     "assert a < 1": [],
     "def f(a=1, b=False):\n    'What it does.'\n    ...": [],
-    "def f(b=False):\n    'Nothing.'": ["def f(b=True):"],
+    "def f(a=1, *, b=False, c=True):\n    g(c)": ["def f(a=1, *, b=False, c=False):", "pass"],
 }
 
 
