@@ -950,6 +950,16 @@ def test_the_first_holder_claims_epoch_1_and_renews_its_claim_when_it_gives_back
     assert Claim.decode(storage.read(name).data) == replace(claim, counter=2, held=False)
 
 
+def test_who_takes_the_right_again_that_nobody_had_since_does_not_look_at_the_log(world: World) -> None:
+    log, other = world.host(), world.host()
+    for holder, looks in ((log, True), (log, False), (other, True), (log, True)):
+        calls: list[str] = []
+        world.around = lambda method, arguments, run: (calls.append(arguments[0]), run())[1]  # noqa: B023
+        with holder.right():
+            pass
+        assert (NAMES.slot(holder.known() + 1) in calls) is looks
+
+
 def test_objects_have_no_epoch_folders_and_mounts_no_lease(world: World) -> None:
     log = world.host()
     with log.right():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
@@ -25,7 +25,7 @@ from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
 from wal.segment import SegmentHeader, new_segment
-from wal.testing.boundary import Boundary, Call
+from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
 
@@ -459,6 +459,30 @@ def test_who_takes_the_right_learns_of_a_trim_by_another_also_if_the_head_file_d
     head.close()
     one.close()
     two.close()
+
+
+class Torn(Boundary):
+    """The next reads of a file meet a write in progress."""
+
+    left = 0
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method != "pread" or not self.left:
+            return run()
+        self.left -= 1
+        return cast(T, b"torn".ljust(cast(int, call.arguments[1]), b"?"))
+
+
+@pytest.mark.parametrize("ask", [HeadFile.trimmed, HeadFile.state])
+def test_a_word_that_cannot_be_read_is_unknown_after_three_tries(ask: Callable[[HeadFile], object]) -> None:
+    posix = Torn(made(), counted=ALL_CALLS)
+    head = HeadFile(MemoryStorage(posix).open_file(NAMES.head, writable=False))
+    known = ask(head)
+    for torn, found in ((2, known), (3, None)):
+        posix.left = torn
+        assert ask(head) == found
+        assert posix.left == 0
+    head.close()
 
 
 def test_the_head_file_has_the_words_where_the_format_says() -> None:
