@@ -189,6 +189,20 @@ def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None
         assert caught.value.file == NAMES.segment(2)
 
 
+def test_a_segment_that_is_gone_behind_what_a_reader_has_followed_is_corruption_and_leads_it_nowhere() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20)
+        MemoryStorage(disk).erase(NAMES.segment(2))
+        with pytest.raises(LogCorruptionError, match="a segment is missing") as caught:
+            bodies(reader)
+        assert caught.value.file == NAMES.segment(2)
+        assert [batch.lsn for batch in reader.read(0, 2)] == [1, 2]
+    log.close()
+
+
 def test_segments_that_are_freed_while_they_are_listed_are_not_missing() -> None:
     disk = MemoryPosix()
     log = made(disk, 2)
