@@ -943,7 +943,13 @@ def test_the_first_holder_claims_epoch_1_and_renews_its_claim_when_it_gives_back
     log, storage = world.host(), world.storage()
     name = LEASE if world.kind == "lease" else f"{NAMES.epoch(1)}/owner"
     expected = Claim(log.id, "", whoami(), counter=1, held=True, epoch=1, clean=True, marks=(0,) * MARKS)
-    with log.right():
+    calls: list[str] = []
+    world.around = lambda method, arguments, run: (calls.append(arguments[0]), run())[1]
+    with log.right() as tenure:
+        assert not any(call.startswith(NAMES.epoch(0)) for call in calls), "there is no epoch 0"
+        calls.clear()
+        tenure.check()
+        assert calls == [], "who has shown a sign of life just now asks nobody"
         claim = Claim.decode(storage.read(name).data)
         assert claim is not None and len(claim.token) == 32
         assert replace(claim, token="") == expected

@@ -489,6 +489,7 @@ def test_the_head_file_has_the_words_where_the_format_says() -> None:
     data = new_head(bytes(16), 7)
     assert len(data) == 4096
     assert WORD.unpack_from(data, 32) == (7, 2**64 - 8)
+    assert WORD.unpack_from(data, 32 + 11 * WORD.size) == (0, 2**64 - 1)
     trimmed = new_head(bytes(16), 7, trimmed=5)
     assert WORD.unpack_from(trimmed, 32 + 11 * WORD.size) == (5, 2**64 - 6)
     assert data[: 32 + 11 * WORD.size] == trimmed[: 32 + 11 * WORD.size]
