@@ -469,6 +469,19 @@ def test_who_opens_a_log_that_others_have_open_or_asks_for_them_waits_for_nobody
     log.close()
 
 
+def test_who_opens_a_log_in_the_middle_of_an_append_that_then_ends_well_finds_nothing_to_repair() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    posix = Meanwhile(disk)
+    head = log.head_file  # type: ignore[attr-defined]
+    head.announce(4)
+    posix.plan("flock", ".wal", lambda: head.announce(3))
+    with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as second:
+        assert posix.happened
+        assert second.tail_report == (0, (), 0)
+    log.close()
+
+
 def test_whether_a_log_is_attended() -> None:
     disk = MemoryPosix()
     log = made(disk, 1)
