@@ -203,6 +203,21 @@ def test_a_segment_that_is_gone_behind_what_a_reader_has_followed_is_corruption_
     log.close()
 
 
+@pytest.mark.parametrize("followed", range(1, 7))
+def test_a_reader_whose_segment_was_freed_goes_on_behind_the_redo_mark_even_if_that_is_just_where_it_was(
+    followed: int,
+) -> None:
+    disk = MemoryPosix()
+    log = made(disk, followed)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(followed, 12):
+            add(log, b"%d" % number * 20)
+        log.trim(followed)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+        assert bodies(reader, followed) == [b"%d" % number * 20 for number in range(followed, 12)]
+    log.close()
+
+
 def test_segments_that_are_freed_while_they_are_listed_are_not_missing() -> None:
     disk = MemoryPosix()
     log = made(disk, 2)
@@ -614,6 +629,20 @@ def test_who_could_not_say_that_the_right_is_free_again_learns_why_and_the_next_
             posix.plan("pwrite", NAMES.head, fail)
         with log.right(timeout=0) as tenure:
             assert tenure.died
+
+
+def test_a_segment_that_is_let_go_while_a_thread_reads_it_is_closed_after_that() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(bodies(reader)) == 12
+        log.trim(12)
+        posix.plan("pread", NAMES.segment(1), lambda: reader.trimmed(fresh=True))
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+        assert posix.happened
+        assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
+    log.close()
 
 
 def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:

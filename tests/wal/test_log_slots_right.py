@@ -939,6 +939,13 @@ def test_a_claim_with_impossible_fields_is_none(field: str, value: object) -> No
     assert Claim.decode(json.dumps(fields).encode()) is None
 
 
+@pytest.mark.parametrize("field", [{"counter": -1}, {"epoch": -1}, {"marks": (0,) * (MARKS - 1) + (-1,)}])
+def test_a_claim_with_a_number_below_0_is_none(field: dict[str, Any]) -> None:
+    claim = Claim("00" * 16, "11", "me", 0, True, 0, False, (0,) * MARKS)
+    assert Claim.decode(claim.encode()) == claim
+    assert Claim.decode(replace(claim, **field).encode()) is None
+
+
 def test_the_first_holder_claims_epoch_1_and_renews_its_claim_when_it_gives_back(world: World) -> None:
     log, storage = world.host(), world.storage()
     name = LEASE if world.kind == "lease" else f"{NAMES.epoch(1)}/owner"
