@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from wal import (
+    Clock,
     LockBusyError,
     LogClosedError,
     LogCorruptionError,
@@ -585,6 +587,16 @@ def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_sa
         with log.right(timeout=60):
             pass
     log.close()
+
+
+def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:
+    clock, limit = Clock(), 20.0
+    with closing(made(MemoryPosix(), 1)) as log, Elsewhere(log.right()):
+        begun = clock.monotonic()
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt), log.right(timeout=limit):
+            pass
+        assert clock.monotonic() - begun < limit
 
 
 def test_a_handle_that_is_closed_while_a_thread_has_the_right_closes_and_the_others_learn_it() -> None:
