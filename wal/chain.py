@@ -27,13 +27,14 @@ class Chain:
     Frames up to the durable head never change, so following them needs no lock but the handle's own mutex.
     """
 
+    checkpoint: Checkpoint  # these are set by `locate`, which comes first
+    index: Index
+    tail: Tail
+    seal: Tail | None  # the position of the last seal that was passed
+
     def __init__(self, shelf: Shelf, log_id: bytes) -> None:
         self.shelf = shelf
         self.log_id = log_id
-        self.checkpoint = Checkpoint(log_id.hex(), 0)
-        self.index = Index(0)
-        self.tail = Tail(0, 0, 0, 0)
-        self.seal: Tail | None = None  # the position of the last seal that was passed
         self._last: Batch | None = None  # the last batch that this handle appended
         self._mutex = threading.RLock()
 
@@ -70,12 +71,12 @@ class Chain:
         if not checkpoint.redo or not number:
             return None
         try:
-            header = self.shelf.pread(number, SEGMENT_HEADER, 0)
+            self.shelf.header(number, self.log_id)
         except (FileNotFoundError, IsADirectoryError, UnsafePathError):  # it is not a segment
             return None
-        self.shelf.check(number, header, self.log_id)
         found = frame_at(self.shelf.reader(number), self.shelf.size(number), offset)
         if found is None or found.header.kind != BATCH or found.header.lsn != checkpoint.redo:
+            self.shelf.retire(number)  # an orphan will be replaced by another file
             return None
         return Tail(number, offset + found.header.size, found.header.crc, checkpoint.redo)
 
@@ -126,18 +127,16 @@ class Chain:
     def _look_for_trim(self) -> None:
         """Called for each segment, even if this handle never trims: its open files would keep freed ones on disk."""
         checkpoint = self.load_checkpoint()
-        if self.checkpoint.redo < checkpoint.redo <= self.tail.lsn:
+        if checkpoint.redo <= self.tail.lsn:
             self.moved(checkpoint)
 
     def reach(self, limit: LSN) -> None:
         """`follow` to a batch that was flushed. Raises LogCorruptionError if it is not there."""
-        if self.tail.lsn >= limit:
-            return
-        self.follow(limit)
         if self.tail.lsn < limit:
-            self.follow(limit)  # a second time, since a reader has no lock
-        if self.tail.lsn < limit:
-            raise self.short_of(limit)
+            with self._mutex:
+                self.follow(limit)
+                if self.tail.lsn < limit:
+                    raise self.short_of(limit)
 
     def short_of(self, limit: LSN) -> LogCorruptionError:
         """The error for a log that ends before what was flushed."""
@@ -192,9 +191,11 @@ class Chain:
             self.locate()
             if self.tail.number > number:
                 return
-        missing = number + (number in self.shelf.numbers())
+        raise self._missing(lsn, number + (number in self.shelf.numbers()))
+
+    def _missing(self, lsn: LSN, number: int) -> LogCorruptionError:
         message = f"a segment is missing in the middle of the log, behind batch {lsn}"
-        raise LogCorruptionError(message, file=self.shelf.names.segment(missing))
+        return LogCorruptionError(message, file=self.shelf.names.segment(number))
 
     def stray(self) -> bytes:
         """The bytes behind the last intact frame, without trailing zeros; b"" unless a write was interrupted."""
@@ -225,11 +226,19 @@ class Chain:
         try:
             data = self.shelf.pread(extent.number, extent.size, extent.offset)
         except FileNotFoundError:
-            with self._mutex:
-                self._after_trim(lsn, extent.number)
-                self.reach(upto)  # the chain began again at the redo mark
+            self._learn_of_trim(lsn, extent.number)
             return None
         return list(self._decode(data, lsn, extent))
+
+    def _learn_of_trim(self, lsn: LSN, number: int) -> None:
+        """The segment that holds batch `lsn` is missing: valid only if the redo mark has reached it. The tail stays:
+        a writer may be about to append there."""
+        with self._mutex:
+            checkpoint = self.load_checkpoint()
+            self.reach(checkpoint.redo)
+            self.moved(checkpoint)
+            if self.index.base < lsn:
+                raise self._missing(lsn, number)
 
     def _decode(self, data: bytes, lsn: LSN, extent: Extent) -> Iterator[Batch]:
         name = self.shelf.names.segment(extent.number)
@@ -243,8 +252,9 @@ class Chain:
             at += header.size
 
     def moved(self, checkpoint: Checkpoint) -> None:
-        """The redo mark was raised: forget the positions of batches before it."""
+        """The redo mark was raised, if this is a later one: forget the positions of batches before it."""
         with self._mutex:
-            self.checkpoint = checkpoint
-            self.index.drop(checkpoint.redo)
-            self.shelf.retire_before(min(checkpoint.segment, self.tail.number))
+            if self.checkpoint.redo < checkpoint.redo:
+                self.checkpoint = checkpoint
+                self.index.drop(checkpoint.redo)
+                self.shelf.retire_before(min(checkpoint.segment, self.tail.number))

@@ -7,8 +7,11 @@ its own clock how long the counter has stood still.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from wal.process import whoami
 
 MARKS = 8
 
@@ -25,6 +28,11 @@ class Claim:
     epoch: int  # which tenure this is
     clean: bool  # no working folder of an earlier epoch is left that its holder could still use
     marks: tuple[int, ...]  # the consumer's numbers, as the holder last wrote them
+
+    @classmethod
+    def of_nobody(cls, log: str, token: str, marks: Sequence[int]) -> Claim:
+        """What a handle with this token makes its claims from."""
+        return cls(log, token, whoami(), 0, False, 0, True, tuple(marks))
 
     def encode(self) -> bytes:
         """The object's content: one line of JSON."""

@@ -24,10 +24,10 @@ class Epochs:
         self._storage = storage
         self._names = names
         self._marks = marks
-        self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
+        self._claim = Claim.of_nobody(log, token, marks)
         self._ours = 0  # the epoch that this handle claimed last
-        self._newest = 0  # epoch, as `look` saw it
-        self._interrupted = False
+        self._newest: int  # epoch, as `look` saw it
+        self._interrupted: bool  # set by `take`
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage
@@ -57,9 +57,7 @@ class Epochs:
         if self._ours:
             return self._say()
         epoch = self._newest + 1
-        claim = replace(
-            self._claim, holder=whoami(), epoch=epoch, held=True, clean=False, counter=self._claim.counter + 1
-        )
+        claim = replace(self._claim, holder=whoami(), epoch=epoch, held=True, clean=False)
         folder = self._names.epoch(epoch)
         owner = Publication(f"{folder}/owner", claim.encode(), b"")
         if not self._storage.publish_folder(folder, [owner, Publication(f"{folder}/work/here", b"", b"")]):

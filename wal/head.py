@@ -40,7 +40,7 @@ class HeadFile:
         self._file = file
         self._pread: Callable[[int, int], bytes] = file.pread
         self._pwrite: Callable[[bytes, int], None] = file.pwrite
-        self._seen: tuple[bytes, LSN] = bytes(_WORD_SIZE + 1), 0  # the last durable word that was read, and its value
+        self._seen: tuple[bytes | None, LSN] = None, 0  # the last durable word that was read, and its value
         self._floor = 0  # see `raise_floor`
 
     def belongs_to(self, log_id: bytes) -> bool:

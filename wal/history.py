@@ -64,7 +64,7 @@ class History:
         return LogCorruptionError(f"the headers after batch {lsn} are missing", file=file)
 
     def _first(self, number: int) -> LSN:
-        return self._opened(number)[0].first
+        return self._opened(number, whole=False)[0].first
 
     def _of(self, number: int) -> Iterator[Batch]:
         """One segment's batches, from its history file or, if there is none yet, from the segment."""
@@ -73,8 +73,8 @@ class History:
             if found.header.kind != SEAL:
                 yield Batch(found.header.lsn, records(found, name, bodies=False))
 
-    def _opened(self, number: int, *, whole: bool = False) -> tuple[SegmentHeader, bytes, str]:
-        """(header, content, file name); not `whole`: the content ends with the header."""
+    def _opened(self, number: int, *, whole: bool) -> tuple[SegmentHeader, bytes, str]:
+        """(header, content, file name); not `whole`: of the content at most the header, and no file is kept open."""
         try:
             return self.opened(number, whole=whole)
         except FileNotFoundError:

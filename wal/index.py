@@ -77,11 +77,8 @@ class Index:
         return self._end - self._starts[at] if at < len(self._starts) else 0
 
     def drop(self, upto: LSN) -> None:
-        """Forget the batches up to `upto`."""
-        count = upto - self.base
-        if count <= 0:
-            return
-        del self._starts[:count]
+        """Forget the batches up to `upto`, which is beyond the base."""
+        del self._starts[: upto - self.base]
         self.base = upto
         keep = max(0, bisect_left(self._spans, upto + 2, key=_first) - 1)
         del self._spans[:keep]

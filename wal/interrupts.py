@@ -30,7 +30,7 @@ class _MainThread:
     """The state of deferral. Only the main thread changes it, since Python delivers signals only there."""
 
     main = threading.main_thread().ident  # changes in a child that another thread forked
-    ident: int | None = 0  # the thread that opened the outermost block
+    ident: int | None = None  # the thread that opened the outermost block
     depth = 0  # number of open DeferredInterrupt blocks
     swapped = False  # our handler is installed
     noted = False  # an interrupt is waiting

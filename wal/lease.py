@@ -27,10 +27,10 @@ class Lease:
         self._name = name
         self._marks = marks
         self._occupy = occupy
-        self._claim = Claim(log, token, whoami(), 0, False, 0, True, tuple(marks))
+        self._claim = Claim.of_nobody(log, token, marks)
         self._version = ""  # of the object, as `look` read it or as we wrote it
         self._left = False  # we released it, and have not seen that another took it
-        self._interrupted = False
+        self._interrupted: bool  # set by `take`
 
     def look(self) -> Claim | None:
         if self._left:

@@ -18,7 +18,7 @@ class Settings(NamedTuple):
     read_only: bool
     lock_timeout: float  # seconds
     clock: Clock
-    segment_size: int = 16 * 2**20  # bytes; append log
-    staleness: float = 0.0  # seconds for which a look at the log's end may be reused; slot log
-    done: int | None = None  # index of the mark up to which an opener needs no records; slot log
-    ttl: float = TTL  # seconds without a sign of life after which a committer is overtaken; slot log
+    segment_size: int  # bytes; append log
+    staleness: float  # seconds for which a look at the log's end may be reused; slot log
+    done: int | None  # index of the mark up to which an opener needs no records; slot log
+    ttl: float  # seconds without a sign of life after which a committer is overtaken; slot log

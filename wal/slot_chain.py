@@ -35,7 +35,7 @@ class End:
 class SlotChain:
     """Follows the slots of one log. Thread-safe."""
 
-    def __init__(self, storage: Storage, names: Names, done: LSN = 0) -> None:
+    def __init__(self, storage: Storage, names: Names, done: LSN) -> None:
         """Finds the log and begins at slot `done` if it exists, else at the redo mark. Raises LogMissingError,
         LogCorruptionError, LogFormatError, UnsupportedError."""
         self.storage = storage
@@ -223,10 +223,8 @@ class SlotChain:
         with self._mutex:
             known = {lsn: Batch(lsn, self._cache[lsn][0].records) for lsn in lsns if lsn in self._cache}
         missing = [lsn for lsn in lsns if lsn not in known]
-        if len(missing) > 1:
+        if missing:
             known.update(zip(missing, spread(self._read, missing, READERS), strict=True))
-        elif missing:
-            known[missing[0]] = self._read(missing[0])
         return [_without_bodies(known[lsn]) if lsn <= self.trimmed else known[lsn] for lsn in lsns]
 
     def _read(self, lsn: LSN) -> Batch:

@@ -49,7 +49,7 @@ class SlotLeader:
         self._own: LSN = 0  # the last slot that we created ...
         self._run = 0  # ... and how many in a row
         self._met = -math.inf  # when another host's slot was met last
-        self.asked: LSN = 0  # the head that the last `prepare` was given
+        self.asked = chain.head  # the head that the last `prepare` was given
 
     def flush(self, queue: Queue) -> None:
         """Called by the leader: one batch, or nothing if the log has grown."""

@@ -82,7 +82,6 @@ class Writer:
         later = [other for other in self._shelf.numbers() if other > number]
         if not later:
             return
-        self._shelf.retire(number + 1)
         empty = later == [number + 1] and not self._holds_frames(number + 1)
         if not empty:
             name = self._shelf.names.segment(number)

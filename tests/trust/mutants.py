@@ -114,10 +114,12 @@ class _Finder:
             self._starts.append(self._starts[-1] + len(line))
 
     def found(self) -> Iterator[Mutant]:
-        yield from self._of(ast.parse(self._source), "")
+        tree = ast.parse(self._source)
+        self._idle = set(_idle_defaults(tree))
+        yield from self._of(tree, "")
 
     def _of(self, node: ast.AST, function: str) -> Iterator[Mutant]:
-        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_for_types(node):
+        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_for_types(node) or node in self._idle:
             return
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             function = f"{function}.{node.name}".lstrip(".")
@@ -197,6 +199,18 @@ def _is_falsy(node: ast.AST) -> bool:
 
 def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _idle_defaults(tree: ast.AST) -> Iterator[ast.expr]:
+    """The defaults of parameters that their function does not use, or only declares: others have to know them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+            given = node.args.posonlyargs + node.args.args
+            defaults = [*zip(given[::-1], node.args.defaults[::-1], strict=False)]
+            for parameter, default in [*defaults, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]:
+                if default is not None and parameter.arg not in used:
+                    yield default
 
 
 def _is_type(node: ast.BinOp) -> bool:

@@ -61,6 +61,8 @@ MUTATIONS = {
     "if TYPE_CHECKING:\n    a = 1": [],
     "a = f'{b + 1}'": [],
     "assert a < 1": [],
+    "def f(a=1, b=False):\n    'What it does.'\n    ...": [],
+    "def f(a=1, *, b=False, c=True):\n    g(c)": ["def f(a=1, *, b=False, c=False):", "pass"],
 }
 
 

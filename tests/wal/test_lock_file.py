@@ -13,7 +13,8 @@ import pytest
 
 from wal import Clock, MemoryPosix, MemoryStorage
 from wal.rights import Right
-from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
+from wal.testing.hosts import ManualClock
 
 T = TypeVar("T")
 
@@ -123,6 +124,17 @@ def test_who_waits_without_a_limit_sleeps_in_the_system_until_the_holder_gives_i
         assert lock.acquire(timeout=None)
         assert released == ["once"]
         assert not other.acquire(timeout=0)
+
+
+def test_who_waits_with_a_limit_asks_less_and_less_often() -> None:
+    """A thousand times a second at most, once it has waited for a moment."""
+    disk, clock = MemoryPosix(), ManualClock()
+    posix = Recorder(disk, counted=ALL_CALLS)
+    with closing(MemoryStorage(posix, clock=clock).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert other.acquire()
+        assert not lock.acquire(timeout=2.0)
+        assert 2.0 <= clock.now < 2.01
+        assert 800 < sum(call.method == "flock" for call in posix.calls) < 2020
 
 
 class Asked(Clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from wal import (
+    Clock,
     LockBusyError,
     LogClosedError,
     LogCorruptionError,
@@ -27,6 +29,7 @@ from wal.leader import ask
 from wal.names import Names
 from wal.segment import SegmentHeader, new_segment
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
 
 T = TypeVar("T")
@@ -148,6 +151,38 @@ def test_what_is_freed_between_the_index_and_the_read_comes_from_the_history(tri
         log.close()
 
 
+def test_what_is_freed_under_one_reader_changes_nothing_for_another() -> None:
+    """Two threads of one handle: the one that asked for less finds that a segment was freed."""
+    disk = MemoryPosix()
+    log = made(disk)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        one, other = reader.read(0, 5), reader.read(0)
+        log.trim(10)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  as a third thread does that learns of it
+        assert [batch.lsn for batch in one] == [1, 2, 3, 4, 5]
+        assert [batch.lsn for batch in other] == list(range(1, 13))
+    log.close()
+
+
+def test_a_reader_under_which_a_segment_is_freed_does_not_lead_a_writer_of_its_handle_back() -> None:
+    """The writer has followed to the log's end, and appends there."""
+    disk = MemoryPosix()
+    other = made(disk)
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        batches = log.read(0, 5)
+        other.trim(10)
+
+        def prepare(head: int, mates: object) -> Record:
+            log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  as a third thread does that learns of it
+            assert [batch.lsn for batch in batches] == [1, 2, 3, 4, 5]
+            return Record(b"", b"appended")
+
+        log.append(prepare)
+        assert bodies(other, 10) == [b"10" * 20, b"11" * 20, b"appended"]
+        assert log.trimmed() == 10
+    other.close()
+
+
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
     disk = MemoryPosix()
     made(disk).close()
@@ -157,6 +192,35 @@ def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None
         with pytest.raises(LogCorruptionError, match="a segment is missing") as caught:
             bodies(reader)
         assert caught.value.file == NAMES.segment(2)
+
+
+def test_a_segment_that_is_gone_behind_what_a_reader_has_followed_is_corruption_and_leads_it_nowhere() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 2)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(2, 12):
+            add(log, b"%d" % number * 20)
+        MemoryStorage(disk).erase(NAMES.segment(2))
+        with pytest.raises(LogCorruptionError, match="a segment is missing") as caught:
+            bodies(reader)
+        assert caught.value.file == NAMES.segment(2)
+        assert [batch.lsn for batch in reader.read(0, 2)] == [1, 2]
+    log.close()
+
+
+@pytest.mark.parametrize("followed", range(1, 7))
+def test_a_reader_whose_segment_was_freed_goes_on_behind_the_redo_mark_even_if_that_is_just_where_it_was(
+    followed: int,
+) -> None:
+    disk = MemoryPosix()
+    log = made(disk, followed)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        for number in range(followed, 12):
+            add(log, b"%d" % number * 20)
+        log.trim(followed)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+        assert bodies(reader, followed) == [b"%d" % number * 20 for number in range(followed, 12)]
+    log.close()
 
 
 def test_segments_that_are_freed_while_they_are_listed_are_not_missing() -> None:
@@ -416,6 +480,30 @@ def test_an_opener_that_is_not_let_in_names_the_lock() -> None:
             open_log(MemoryStorage(disk), lock_timeout=0)
 
 
+def test_who_opens_a_log_that_others_have_open_or_asks_for_them_waits_for_nobody_and_finds_nothing_to_repair() -> None:
+    disk = MemoryPosix()
+    log, clock = made(disk, 1), ManualClock()
+    with closing(open_log(MemoryStorage(disk, clock=clock), clock=clock)) as second:
+        assert second.tail_report == (0, (), 0)
+    with closing(open_log(MemoryStorage(disk, clock=clock), read_only=True, clock=clock)) as reader:
+        assert reader.attended() is True
+    assert clock.now == 0.0
+    log.close()
+
+
+def test_who_opens_a_log_in_the_middle_of_an_append_that_then_ends_well_finds_nothing_to_repair() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    posix = Meanwhile(disk)
+    head = log.head_file  # type: ignore[attr-defined]
+    head.announce(4)
+    posix.plan("flock", ".wal", lambda: head.announce(3))
+    with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as second:
+        assert posix.happened
+        assert second.tail_report == (0, (), 0)
+    log.close()
+
+
 def test_whether_a_log_is_attended() -> None:
     disk = MemoryPosix()
     log = made(disk, 1)
@@ -506,6 +594,16 @@ def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_sa
     log.close()
 
 
+def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:
+    clock, limit = Clock(), 20.0
+    with closing(made(MemoryPosix(), 1)) as log, Elsewhere(log.right()):
+        begun = clock.monotonic()
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt), log.right(timeout=limit):
+            pass
+        assert clock.monotonic() - begun < limit
+
+
 def test_a_handle_that_is_closed_while_a_thread_has_the_right_closes_and_the_others_learn_it() -> None:
     log = open_log(MemoryStorage(), create=True, lock_timeout=0.05)
     right = log.right(timeout=60)
@@ -533,6 +631,35 @@ def test_a_right_that_cannot_begin_is_given_back() -> None:
         assert log.trimmed() == 2
     log.close()
     other.close()
+
+
+def test_who_could_not_say_that_the_right_is_free_again_learns_why_and_the_next_that_he_may_have_died() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no head")
+
+    with closing(open_log(MemoryStorage(posix))) as log:
+        with pytest.raises(OSError, match="no head"), log.right():
+            posix.plan("pwrite", NAMES.head, fail)
+        with log.right(timeout=0) as tenure:
+            assert tenure.died
+
+
+def test_a_segment_that_is_let_go_while_a_thread_reads_it_is_closed_after_that() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(bodies(reader)) == 12
+        log.trim(12)
+        posix.plan("pread", NAMES.segment(1), lambda: reader.trimmed(fresh=True))
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+        assert posix.happened
+        assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
+    log.close()
 
 
 def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wal import LocalStorage, LockBusyError, open_log
-from wal.interrupts import DeferredInterrupt
+from wal.interrupts import DeferredInterrupt, safe_point
 from wal.testing.log_tools import add, bodies
 
 
@@ -92,6 +92,16 @@ def test_a_child_forked_by_a_thread_while_the_main_thread_defers_ctrl_c_can_be_i
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
+        reached: list[str] = []
+        with DeferredInterrupt():
+            safe_point()
+            reached.append("none is pending")
+        if not own:
+            with pytest.raises(KeyboardInterrupt), DeferredInterrupt():
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append("deferred")
+        assert own or reached[1:], "it defers like any process"
+        assert signal.getsignal(signal.SIGINT) is (handle if own else signal.default_int_handler)
 
     def fork() -> None:
         in_a_child(work)

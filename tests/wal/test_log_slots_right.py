@@ -24,8 +24,9 @@ from wal import (
     Storage,
     WriteAheadLog,
     open_log,
+    whoami,
 )
-from wal.claim import Claim
+from wal.claim import MARKS, Claim
 from wal.names import Names
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, files_of, state
@@ -139,6 +140,17 @@ def test_who_waits_long_gets_the_right_though_another_wants_it_most_of_the_time(
     turn(0.0)
     with waiting.right():
         assert not held
+
+
+def test_who_waits_does_not_ask_more_often_than_five_times_a_second(world: World) -> None:
+    holder, other = world.host(), world.host(ttl=1000.0)
+    asked: list[str] = []
+    with holder.right():
+        world.around = lambda method, arguments, run: (asked.append(method), run())[1]
+        with pytest.raises(LockBusyError), other.right(timeout=60.0):
+            pytest.fail("two holders")
+        world.around = lambda method, arguments, run: run()
+    assert 60 <= asked.count("read") <= 310
 
 
 def test_a_slow_reply_does_not_make_a_living_holder_look_dead(world: World) -> None:
@@ -482,6 +494,30 @@ def test_a_successor_that_died_before_it_had_cleared_away_is_made_good_by_the_ne
         assert len(names) == 4, "an epoch's name stays"
     with pytest.raises(RightLostError):
         zombies[0][0].__exit__(None, None, None)
+
+
+def test_a_holders_folder_is_gone_for_good_before_its_successor_says_that_no_earlier_one_is_left(epochs: World) -> None:
+    """Else a power loss could bring it back, and its holder could go on; later successors look only as far as here."""
+    with epochs.host().right():
+        pass
+    other = epochs.host()
+    calls: list[tuple[str, str]] = []
+    epochs.around = lambda method, arguments, run: (calls.append((method, arguments[0])), run())[1]
+    with other.right():
+        pass
+    moved = calls.index(("retire", f"{NAMES.epoch(1)}/work"))
+    assert ("sync_folder", NAMES.epoch(1)) in calls[moved : calls.index(("publish", f"{NAMES.epoch(2)}/owner"))]
+
+
+@pytest.mark.parametrize("lost", ["/work", ""])
+def test_a_handle_whose_folder_was_removed_by_hand_claims_an_epoch_anew(epochs: World, lost: str) -> None:
+    log = epochs.host()
+    with log.right():
+        pass
+    epochs.storage().erase(f"{NAMES.epoch(1)}{lost}")
+    with log.right() as tenure:
+        tenure.storage.publish("x", b"1", b"", durable=True)
+    assert epochs.storage().read("x").data == b"1"
 
 
 def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs: World) -> None:
@@ -901,6 +937,40 @@ def test_a_claim_with_impossible_fields_is_none(field: str, value: object) -> No
     assert type(fields[field]) is type(value) or Claim.decode(json.dumps({**fields, field: value}).encode()) is None
     del fields[field]
     assert Claim.decode(json.dumps(fields).encode()) is None
+
+
+@pytest.mark.parametrize("field", [{"counter": -1}, {"epoch": -1}, {"marks": (0,) * (MARKS - 1) + (-1,)}])
+def test_a_claim_with_a_number_below_0_is_none(field: dict[str, Any]) -> None:
+    claim = Claim("00" * 16, "11", "me", 0, True, 0, False, (0,) * MARKS)
+    assert Claim.decode(claim.encode()) == claim
+    assert Claim.decode(replace(claim, **field).encode()) is None
+
+
+def test_the_first_holder_claims_epoch_1_and_renews_its_claim_when_it_gives_back(world: World) -> None:
+    log, storage = world.host(), world.storage()
+    name = LEASE if world.kind == "lease" else f"{NAMES.epoch(1)}/owner"
+    expected = Claim(log.id, "", whoami(), counter=1, held=True, epoch=1, clean=True, marks=(0,) * MARKS)
+    calls: list[str] = []
+    world.around = lambda method, arguments, run: (calls.append(arguments[0]), run())[1]
+    with log.right() as tenure:
+        assert not any(call.startswith(NAMES.epoch(0)) for call in calls), "there is no epoch 0"
+        calls.clear()
+        tenure.check()
+        assert calls == [], "who has shown a sign of life just now asks nobody"
+        claim = Claim.decode(storage.read(name).data)
+        assert claim is not None and len(claim.token) == 32
+        assert replace(claim, token="") == expected
+    assert Claim.decode(storage.read(name).data) == replace(claim, counter=2, held=False)
+
+
+def test_who_takes_the_right_again_that_nobody_had_since_does_not_look_at_the_log(world: World) -> None:
+    log, other = world.host(), world.host()
+    for holder, looks in ((log, True), (log, False), (other, True), (log, True)):
+        calls: list[str] = []
+        world.around = lambda method, arguments, run: (calls.append(arguments[0]), run())[1]  # noqa: B023
+        with holder.right():
+            pass
+        assert (NAMES.slot(holder.known() + 1) in calls) is looks
 
 
 def test_objects_have_no_epoch_folders_and_mounts_no_lease(world: World) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from wal import LogCorruptionError, MemoryPosix, MemoryStorage, Storage, WriteAheadLog, open_log
 from wal.checkpoint import Checkpoint
+from wal.names import Names
+from wal.slot_chain import CACHE_BYTES
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, bodies, state
 from wal.testing.objects import Bucket, MemoryObjects
@@ -107,6 +109,45 @@ def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteA
     asked.clear()
     assert reader.head() == BATCHES
     assert len(asked) <= 5
+
+
+def test_a_reader_that_follows_asks_once_for_each_new_slot_and_for_the_one_after(
+    host: Host, log: WriteAheadLog
+) -> None:
+    asked: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read":
+            asked.append(arguments[0])
+        return run()
+
+    reader = host.open(watched(host.storage(), around), read_only=True)
+    assert reader.head() == BATCHES
+    for number in range(3):
+        add(log, b"%d" % number)
+    log.trim(BATCHES + 1)
+    asked.clear()
+    assert reader.head() == BATCHES + 3
+    assert asked == [Names(".wal").slot(lsn) for lsn in range(BATCHES + 1, BATCHES + 5)]
+
+
+def test_a_slot_larger_than_what_is_kept_in_memory_is_kept_until_another_comes(host: Host) -> None:
+    asked: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "read":
+            asked.append(arguments[0])
+        return run()
+
+    with closing(host.open(watched(host.storage(), around), create=True)) as log:
+        large = bytes(CACHE_BYTES + 1)
+        add(log, large)
+        asked.clear()
+        assert [batch.records[0].body == large for batch in log.read(0, 1)] == [True]
+        assert asked == []
+        add(log, b"small")
+        assert [batch.records[0].body == large for batch in log.read(0, 1)] == [True]
+        assert asked == [Names(".wal").slot(1)]
 
 
 def steps_of_a_trim(host: Host, upto: int, last: int) -> int:
@@ -256,8 +297,9 @@ def test_a_log_that_lost_slots_which_were_carried_out_takes_no_more_records(host
         with log.right():
             log.store_mark(0, 3)
     host.lose(".wal/00000000000000000003.rec")
-    with pytest.raises(LogCorruptionError, match="ends before slot 3, which was already applied"):
+    with pytest.raises(LogCorruptionError, match="ends before slot 3, which was already applied") as caught:
         host.open(done=0)
+    assert caught.value.file == ".wal/00000000000000000003.rec"
     with closing(host.open(done=0, read_only=True)) as reader:  # what is there can be read, and checked
         assert reader.head() == 2
         assert "ends before slot 3" in reader.verify().problems[0]

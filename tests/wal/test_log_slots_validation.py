@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from wal import Deferred, Record, Storage, WriteAheadLog, open_log
+from wal.group import Entry
 from wal.log import Position
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, bodies, state
@@ -233,6 +234,42 @@ def test_a_batch_that_lost_its_slot_is_made_again_from_the_queue_in_order(log: W
     assert [name for name, _, _ in asked[:4]] == ["first", "second", "first", "second"]
     assert bodies(other) == [b"theirs", b"first"]
     other.close()
+
+
+class Queued:
+    """What is in the queue when the leader comes."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.entries = list(entries)
+
+    def take(self, limit: int) -> list[Entry]:
+        return self.entries
+
+    def give_back(self, entries: Sequence[Entry]) -> None:
+        pass
+
+
+def test_a_refusal_beside_a_record_that_lost_its_slot_does_not_count_either(
+    log: WriteAheadLog, other: WriteAheadLog
+) -> None:
+    def accepted(head: int, mates: Sequence[Record]) -> Record:
+        if head == 0:
+            add(other, b"theirs")
+        return Record(b"", b"decided at %d" % head)
+
+    def refused(head: int, mates: Sequence[Record]) -> None:
+        if head == 0:
+            raise KeyError("what the other host has written by then")
+
+    queue = Queued(Entry(accepted), Entry(refused))
+    log._leader.flush(queue)  # type: ignore[attr-defined]
+    assert [entry.done for entry in queue.entries] == [False, False]
+    log._leader.flush(queue)  # type: ignore[attr-defined]
+    assert [(entry.done, entry.position, entry.error) for entry in queue.entries] == [
+        (True, Position(2, 0), None),
+        (True, None, None),
+    ]
+    assert bodies(other) == [b"theirs", b"decided at 1"]
 
 
 def test_all_of_a_batch_learn_that_its_outcome_is_unknown(bucket: Bucket) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import closing
+from typing import TypeVar, cast
 
 import pytest
 
@@ -18,12 +19,13 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
+from wal.checkpoint import Checkpoint
 from wal.format import FRAME_HEADER, SEGMENT_HEADER, WORD
 from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
 from wal.segment import SegmentHeader, new_segment
-from wal.testing.boundary import Boundary, Call
+from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
 
@@ -202,6 +204,47 @@ def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
     assert len(bodies(log)) == 13
     assert log.verify().problems == ()
     log.close()
+
+
+def rotated(disk: MemoryPosix) -> None:
+    """Another process appends until the segment that it goes on in is the second one."""
+    with closing(open_log(MemoryStorage(disk), segment_size=400)) as log:
+        for _ in range(10):
+            add(log, b"theirs" * 5)
+        assert log.chain.tail.number > 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("look", ["headers", "hint"])
+def test_E4c_who_has_looked_at_an_empty_successor_reads_the_one_that_replaced_it(look: str) -> None:
+    disk = made()
+    with closing(open_log(MemoryStorage(disk))) as log:
+        log.trim(2)
+    orphan(disk)
+    if look == "hint":  # of a damaged checkpoint, which leads there
+        hint = Checkpoint(log.id, 2, 2, SEGMENT_HEADER).encode()
+        MemoryStorage(disk).publish(NAMES.checkpoint, hint, b"", durable=True)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        assert bodies(reader) == [None, None, b"2"]
+        rotated(disk)
+        assert bodies(reader, 2) == [b"2", *[b"theirs" * 5] * 10]
+
+
+def test_E4c_who_has_met_an_empty_successor_behind_a_gap_appends_to_the_one_that_replaces_it() -> None:
+    disk = MemoryPosix()
+    with closing(open_log(MemoryStorage(disk), create=True, segment_size=400)) as log:
+        while log.chain.tail.number < 3:  # type: ignore[attr-defined]
+            add(log, b"x" * 50)
+        log.trim(log.head())
+        tail = log.chain.tail  # type: ignore[attr-defined]
+        header = SegmentHeader(bytes.fromhex(log.id), 4, tail.lsn + 1, encode_seal(tail.lsn, tail.crc, 4)[1])
+        MemoryStorage(disk).publish(NAMES.segment(4), new_segment(header, 400), b"", durable=True)
+        MemoryStorage(disk).erase(NAMES.history(2))
+        with pytest.raises(LogCorruptionError, match="are missing"):
+            bodies(log)
+        for _ in range(10):
+            add(log, b"next" * 10)
+        with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+            assert bodies(reader, tail.lsn) == [b"next" * 10] * 10
 
 
 def test_E4c_a_successor_with_records_and_no_seal_is_corruption() -> None:
@@ -431,10 +474,35 @@ def test_who_takes_the_right_learns_of_a_trim_by_another_also_if_the_head_file_d
     two.close()
 
 
+class Torn(Boundary):
+    """The next reads of a file meet a write in progress."""
+
+    left = 0
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method != "pread" or not self.left:
+            return run()
+        self.left -= 1
+        return cast(T, b"torn".ljust(cast(int, call.arguments[1]), b"?"))
+
+
+@pytest.mark.parametrize("ask", [HeadFile.trimmed, HeadFile.state])
+def test_a_word_that_cannot_be_read_is_unknown_after_three_tries(ask: Callable[[HeadFile], object]) -> None:
+    posix = Torn(made(), counted=ALL_CALLS)
+    head = HeadFile(MemoryStorage(posix).open_file(NAMES.head, writable=False))
+    known = ask(head)
+    for torn, found in ((2, known), (3, None)):
+        posix.left = torn
+        assert ask(head) == found
+        assert posix.left == 0
+    head.close()
+
+
 def test_the_head_file_has_the_words_where_the_format_says() -> None:
     data = new_head(bytes(16), 7)
     assert len(data) == 4096
     assert WORD.unpack_from(data, 32) == (7, 2**64 - 8)
+    assert WORD.unpack_from(data, 32 + 11 * WORD.size) == (0, 2**64 - 1)
     trimmed = new_head(bytes(16), 7, trimmed=5)
     assert WORD.unpack_from(trimmed, 32 + 11 * WORD.size) == (5, 2**64 - 6)
     assert data[: 32 + 11 * WORD.size] == trimmed[: 32 + 11 * WORD.size]

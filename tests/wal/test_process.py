@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
-from wal import process, whoami
+from wal import MemoryStorage, open_log, process, whoami
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +39,10 @@ def test_a_user_is_who_the_system_or_the_environment_says(monkeypatch: pytest.Mo
     process._user_and_host.cache_clear()
     monkeypatch.setenv("USER", "somebody")
     assert whoami().partition("@")[0] == "somebody"
+
+
+def test_who_has_opened_a_log_to_write_imports_nothing_to_name_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a child that was forked while another thread imports, an import may never end."""
+    open_log(MemoryStorage(), create=True).close()
+    monkeypatch.setitem(sys.modules, "pwd", None)  # from now on its import fails
+    assert whoami().partition("@")[0] == pwd.getpwuid(os.getuid()).pw_name

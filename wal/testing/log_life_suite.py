@@ -33,8 +33,9 @@ class LogLifeSuite(LogAccess):
         log.trim(3)
         log.trim(1)
         assert log.trimmed() == 3
-        with pytest.raises(ValueError):
-            log.trim(5)
+        for outside in (5, -1):
+            with pytest.raises(ValueError):
+                log.trim(outside)
         log.trim(4)
         log.trim(4)
         assert bodies(log) == [None] * 4
