@@ -16,9 +16,7 @@ from wal.shelf import Shelf
 from wal.storage.base import UnsafePathError
 
 _READ = 256 * 2**10
-_ZEROS = bytes(
-    64 * 2**10
-)  # compared with at once; larger reads are new memory each time, which costs more than they save
+_ZEROS = bytes(64 * 2**10)  # compared with at once; a larger read is new memory each time, which costs more
 
 
 class Chain:
