@@ -41,6 +41,7 @@ class _Pass:
     outcome: Outcome = field(default_factory=Outcome)
     seen: dict[str, wal.Stored | None] = field(default_factory=dict)  # metadata.json files that were read
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> versions found at and below it
+    stale: set[str] = field(default_factory=set)  # wanted names to be read before they are published
     done: set[str] = field(default_factory=set)  # objects that show `head`
     reading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,7 +53,6 @@ class Objects:
         self._storage = storage
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
-        self._stale: set[str] = set()  # names to be read before they are published
         self._made: dict[str, int] = {}  # objects that this tenure has created, or may have: name -> LSN applied
         self._unsure: list[dict[str, int]] = []  # the same of lost tenures, not checked yet
 
@@ -99,8 +99,8 @@ class Objects:
 
     def _look(self, work: _Pass) -> bool:
         """Read what the plan needs and is not known; returns whether anything had to be read."""
-        nodes = [w for w in work.plan.nodes if w.name not in work.seen and self._must_read(w)]
-        blobs = [w for w in work.plan.blobs if w.name in self._stale and w.name not in work.versions]
+        nodes = [w for w in work.plan.nodes if w.name not in work.seen and self._must_read(work, w)]
+        blobs = [w for w in work.plan.blobs if w.name in work.stale and w.name not in work.versions]
         gone = [name for name, _ in work.plan.gone if name not in work.versions]
         if not (nodes or blobs or gone):
             return False
@@ -110,8 +110,8 @@ class Objects:
         work.versions.update(zip(names, wal.spread(self._storage.versions, names), strict=True))
         return True
 
-    def _must_read(self, wanted: Wanted) -> bool:
-        return not wanted.effect.whole or wanted.name in self._stale
+    def _must_read(self, work: _Pass, wanted: Wanted) -> bool:
+        return not wanted.effect.whole or wanted.name in work.stale
 
     def _read(self, name: str) -> wal.Stored | None:
         try:
@@ -150,7 +150,7 @@ class Objects:
 
     def _forget(self, work: _Pass, name: str) -> None:
         self._known.pop(name, None)
-        self._stale.add(name)
+        work.stale.add(name)
         work.seen.pop(name, None)
         self._found(work, name, None)
 
@@ -166,11 +166,11 @@ class Objects:
     def _put_blob(self, work: _Pass, wanted: Wanted) -> None:
         fact = wanted.blob
         assert fact is not None  # noqa: S101  the plan's blobs have one
-        there = work.versions.get(wanted.name, {}).get(wanted.name) if wanted.name in self._stale else None
+        there = work.versions.get(wanted.name, {}).get(wanted.name) if wanted.name in work.stale else None
         if there is not None:
             attribute = folders.Attribute.decode(self._storage.attribute(wanted.name))
             if attribute is not None and attribute.sha256 == fact.sha256 and self._has_size(wanted.name, fact.size):
-                self._remember(wanted.name, there)
+                self._remember(work, wanted.name, there)
                 return
             if attribute is None and not config.is_adopted(self._storage):
                 self._keep(work, wanted.name, wal.Staged(wanted.name))
@@ -203,7 +203,7 @@ class Objects:
         if expect == ABSENT:
             self._made.setdefault(name, work.head)  # before the request: if its reply is lost, the object may exist
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
-        self._remember(name, version)
+        self._remember(work, name, version)
         self._found(work, name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
@@ -213,8 +213,8 @@ class Objects:
     def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
         work.outcome.edited.append(foreign.keep(self._storage, work.head, name, content))
 
-    def _remember(self, name: str, version: str) -> None:
-        self._stale.discard(name)
+    def _remember(self, work: _Pass, name: str, version: str) -> None:
+        work.stale.discard(name)
         self._known[name] = version
         self._known.move_to_end(name)
         while len(self._known) > REMEMBERED:
