@@ -54,7 +54,7 @@ class Objects:
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
         self._made: dict[str, int] = {}  # objects that this tenure has created, or may have: name -> LSN applied
-        self._unsure: list[dict[str, int]] = []  # the same of lost tenures, not checked yet
+        self._unsure: dict[str, int] | None = None  # the same of lost tenures, not checked yet; None: none was lost
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; returns (outcome, head that was applied).
@@ -67,14 +67,14 @@ class Objects:
             effect = fold(head)
             outcome, head = self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
         if not outcome.failed:
-            self._unsure.clear()
+            self._unsure = None
         return outcome, head
 
     @property
     def unsure(self) -> bool:
         """Whether a tenure was lost and its effects are not checked yet. Then everything since the redo mark must be
         applied again, which also restores objects that the lost one removed after its successor had put them."""
-        return bool(self._unsure)
+        return self._unsure is not None
 
     def _apply(self, fold: Callable[[int], Effect], work: _Pass) -> tuple[Outcome, int]:
         for _ in range(_PATIENCE):
@@ -91,7 +91,9 @@ class Objects:
 
     def lost(self) -> None:
         """Another committer has taken over, or may have: the next `apply` first checks what this one has created."""
-        self._unsure.append(dict(self._made))
+        # One entry for a name: what was dropped since a later LSN was dropped since the earlier one. So failures that
+        # last take no more memory than what they cannot apply.
+        self._unsure = {**self._made, **(self._unsure or {})}
         self._made.clear()
         self._known.clear()
 
@@ -259,18 +261,19 @@ class Objects:
         that its successor has replaced, and fails. The object is read before the log: one that is put again later has
         another version.
         """
-        for made in self._unsure:
-            names = sorted(made)
-            there = wal.spread(self._version, names)
-            batches = [
-                (batch.lsn, [header_of(record).changes for record in batch.records])
-                for batch in self._log.read(min(made.values(), default=self._log.known()))
-            ]
-            for name, version in zip(names, there, strict=True):
-                since = made[name]
-                changes = (each for lsn, several in batches if lsn > since for each in several)
-                if version is not None and is_gone(name, changes):
-                    self._remove_ghost(name, version)
+        if not self._unsure:
+            return
+        names = sorted(self._unsure)
+        there = wal.spread(self._version, names)
+        batches = [
+            (batch.lsn, [header_of(record).changes for record in batch.records])
+            for batch in self._log.read(min(self._unsure.values()))
+        ]
+        for name, version in zip(names, there, strict=True):
+            since = self._unsure[name]
+            changes = (each for lsn, several in batches if lsn > since for each in several)
+            if version is not None and is_gone(name, changes):
+                self._remove_ghost(name, version)
 
     def _version(self, name: str) -> str | None:
         return self._storage.versions(name).get(name)

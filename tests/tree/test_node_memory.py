@@ -216,6 +216,17 @@ def test_a_node_that_grows_takes_the_place_of_others(grow: str, monkeypatch: pyt
     assert cache._memory <= nodes.CACHE_BYTES or len(cache._nodes) == 1
 
 
+def test_names_that_are_kept_count_with_their_tables() -> None:
+    cache, node = NodeCache(), parsed({}, [f"v{number}" for number in range(1000)])
+    cache.keep(("m",), node)
+    before, empty = cache._memory, getsizeof(node.blobs) + getsizeof(node.names)
+    name(node, "b", "c")
+    cache.recount(("m",), node)
+    assert node.blobs is not None
+    strings = sum(map(getsizeof, (*node.blobs, *node.names)))
+    assert cache._memory == before + strings + getsizeof(node.blobs) + getsizeof(node.names) - empty
+
+
 def test_a_node_that_is_not_kept_is_not_counted() -> None:
     cache, node = NodeCache(), parsed({}, ["a"])
     cache.keep(("m",), parsed({}, []))
@@ -243,7 +254,8 @@ def test_a_long_walk_of_a_handle_stays_within_the_bound(fast_path: Path, monkeyp
                 found = tree.find(f"m{model}")
                 assert found.metadata["number"] == model and len(tree.children(f"m{model}")) == 200
                 reader.ask(lambda _, model=model: named(reader, model))  # type: ignore[misc]
-                assert reader.window.nodes._memory <= bound
+                cache = reader.window.nodes
+                assert cache._memory == sum(node.memory() for node in cache._nodes.values()) <= bound
             return reader.window.nodes
 
         true, cache = held(walk)

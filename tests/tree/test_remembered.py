@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, ConflictError, Metatree, objects, window
+from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, objects, window
 from metatree.facts import Header, KeysFact, encode
 from metatree.objects import Objects
 from metatree.window import Window
@@ -187,3 +187,28 @@ def test_objects_that_a_pass_found_changed_are_not_remembered_beyond_it() -> Non
             sizes.append(sum(len(value) for value in held.values() if isinstance(value, set | dict | list)))
         assert max(sizes[10:]) <= max(sizes[:3])
         assert tree.children("m") == ["v1", "v2"] and tree.check(deep=True).ok
+
+
+def test_passes_that_fail_for_long_leave_no_more_than_what_they_could_not_apply() -> None:
+    bucket, failing = TextBucket(), [False]
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if failing[0] and method == "publish" and arguments[0] == "m/metadata.json":
+            raise wal.RightLostError("taken over")
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around), apply="background") as tree:
+        tree._engine.committer.stop()
+        tree.put("m/w", b"x", name="b")
+        sizes = []
+        for _ in range(20):
+            failing[0] = True
+            with pytest.raises(MetatreeError):
+                tree.flush()
+            sizes.append(len(remembered(tree)._unsure or ()))
+        failing[0] = False
+        tree.flush()
+        assert max(sizes) == sizes[0] and not remembered(tree).unsure
+        assert tree.check(deep=True).ok
+    assert bucket.objects["m/w/b"].data == b"x"
