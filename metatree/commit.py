@@ -21,6 +21,7 @@ from .facts import Changes, Fact, Header, encode, facts_of, header_of
 from .fold import Effect, fold
 from .reader import Reader
 from .staging import Staging
+from .used_keys import UsedKeys
 from .view import View
 
 T = TypeVar("T")
@@ -45,8 +46,7 @@ class Committing:
         self._committer = committer
         self._levels = levels
         self._clock = clock
-        self._keys: dict[str, wal.Position] = {}  # idempotency keys of all records up to _keys_head
-        self._keys_head = 0
+        self._keys = UsedKeys(reader.since)
         self._mates: tuple[wal.Record, int, Effect] | None = None  # first record of the batch, number folded, effect
 
     def single(self, change: Callable[[Draft], T], staging: Staging) -> Outcome[T]:
@@ -207,11 +207,7 @@ class Committing:
 
     def used(self, key: str) -> wal.Position | None:
         """Where an idempotency key was first used, up to the reader's head; the caller holds the reader's lock."""
-        for position, header in self._reader.since(self._keys_head):
-            if header.key is not None:
-                self._keys.setdefault(header.key, position)
-        self._keys_head = self._reader.head
-        return self._keys.get(key)
+        return self._keys.find(key, self._reader.head)
 
     def find(self, txid: str, base: int) -> wal.Position | None:
         """Where a transaction was committed, once the log's end is settled; None: it is not, and never will be."""

@@ -41,6 +41,7 @@ class _Pass:
     outcome: Outcome = field(default_factory=Outcome)
     seen: dict[str, wal.Stored | None] = field(default_factory=dict)  # metadata.json files that were read
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> versions found at and below it
+    stale: set[str] = field(default_factory=set)  # wanted names to be read before they are published
     done: set[str] = field(default_factory=set)  # objects that show `head`
     reading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,9 +53,8 @@ class Objects:
         self._storage = storage
         self._log = log
         self._known: OrderedDict[str, str] = OrderedDict()  # name -> version, as this handle published it
-        self._stale: set[str] = set()  # names to be read before they are published
         self._made: dict[str, int] = {}  # objects that this tenure has created, or may have: name -> LSN applied
-        self._unsure: list[dict[str, int]] = []  # the same of lost tenures, not checked yet
+        self._unsure: dict[str, int] | None = None  # the same of lost tenures, not checked yet; None: none was lost
 
     def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; returns (outcome, head that was applied).
@@ -67,14 +67,14 @@ class Objects:
             effect = fold(head)
             outcome, head = self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
         if not outcome.failed:
-            self._unsure.clear()
+            self._unsure = None
         return outcome, head
 
     @property
     def unsure(self) -> bool:
         """Whether a tenure was lost and its effects are not checked yet. Then everything since the redo mark must be
         applied again, which also restores objects that the lost one removed after its successor had put them."""
-        return bool(self._unsure)
+        return self._unsure is not None
 
     def _apply(self, fold: Callable[[int], Effect], work: _Pass) -> tuple[Outcome, int]:
         for _ in range(_PATIENCE):
@@ -91,7 +91,9 @@ class Objects:
 
     def lost(self) -> None:
         """Another committer has taken over, or may have: the next `apply` first checks what this one has created."""
-        self._unsure.append(dict(self._made))
+        # One entry for a name: what was dropped since a later LSN was dropped since the earlier one. So failures that
+        # last take no more memory than what they cannot apply.
+        self._unsure = {**self._made, **(self._unsure or {})}
         self._made.clear()
         self._known.clear()
 
@@ -99,8 +101,8 @@ class Objects:
 
     def _look(self, work: _Pass) -> bool:
         """Read what the plan needs and is not known; returns whether anything had to be read."""
-        nodes = [w for w in work.plan.nodes if w.name not in work.seen and self._must_read(w)]
-        blobs = [w for w in work.plan.blobs if w.name in self._stale and w.name not in work.versions]
+        nodes = [w for w in work.plan.nodes if w.name not in work.seen and self._must_read(work, w)]
+        blobs = [w for w in work.plan.blobs if w.name in work.stale and w.name not in work.versions]
         gone = [name for name, _ in work.plan.gone if name not in work.versions]
         if not (nodes or blobs or gone):
             return False
@@ -110,8 +112,8 @@ class Objects:
         work.versions.update(zip(names, wal.spread(self._storage.versions, names), strict=True))
         return True
 
-    def _must_read(self, wanted: Wanted) -> bool:
-        return not wanted.effect.whole or wanted.name in self._stale
+    def _must_read(self, work: _Pass, wanted: Wanted) -> bool:
+        return not wanted.effect.whole or wanted.name in work.stale
 
     def _read(self, name: str) -> wal.Stored | None:
         try:
@@ -150,7 +152,7 @@ class Objects:
 
     def _forget(self, work: _Pass, name: str) -> None:
         self._known.pop(name, None)
-        self._stale.add(name)
+        work.stale.add(name)
         work.seen.pop(name, None)
         self._found(work, name, None)
 
@@ -166,11 +168,11 @@ class Objects:
     def _put_blob(self, work: _Pass, wanted: Wanted) -> None:
         fact = wanted.blob
         assert fact is not None  # noqa: S101  the plan's blobs have one
-        there = work.versions.get(wanted.name, {}).get(wanted.name) if wanted.name in self._stale else None
+        there = work.versions.get(wanted.name, {}).get(wanted.name) if wanted.name in work.stale else None
         if there is not None:
             attribute = folders.Attribute.decode(self._storage.attribute(wanted.name))
             if attribute is not None and attribute.sha256 == fact.sha256 and self._has_size(wanted.name, fact.size):
-                self._remember(wanted.name, there)
+                self._remember(work, wanted.name, there)
                 return
             if attribute is None and not config.is_adopted(self._storage):
                 self._keep(work, wanted.name, wal.Staged(wanted.name))
@@ -203,7 +205,7 @@ class Objects:
         if expect == ABSENT:
             self._made.setdefault(name, work.head)  # before the request: if its reply is lost, the object may exist
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
-        self._remember(name, version)
+        self._remember(work, name, version)
         self._found(work, name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
@@ -213,8 +215,8 @@ class Objects:
     def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
         work.outcome.edited.append(foreign.keep(self._storage, work.head, name, content))
 
-    def _remember(self, name: str, version: str) -> None:
-        self._stale.discard(name)
+    def _remember(self, work: _Pass, name: str, version: str) -> None:
+        work.stale.discard(name)
         self._known[name] = version
         self._known.move_to_end(name)
         while len(self._known) > REMEMBERED:
@@ -258,18 +260,19 @@ class Objects:
         that its successor has replaced, and fails. The object is read before the log: one that is put again later has
         another version.
         """
-        for made in self._unsure:
-            names = sorted(made)
-            there = wal.spread(self._version, names)
-            batches = [
-                (batch.lsn, [header_of(record).changes for record in batch.records])
-                for batch in self._log.read(min(made.values(), default=self._log.known()))
-            ]
-            for name, version in zip(names, there, strict=True):
-                since = made[name]
-                changes = (each for lsn, several in batches if lsn > since for each in several)
-                if version is not None and is_gone(name, changes):
-                    self._remove_ghost(name, version)
+        if not self._unsure:
+            return
+        names = sorted(self._unsure)
+        there = wal.spread(self._version, names)
+        batches = [
+            (batch.lsn, [header_of(record).changes for record in batch.records])
+            for batch in self._log.read(min(self._unsure.values()))
+        ]
+        for name, version in zip(names, there, strict=True):
+            since = self._unsure[name]
+            changes = (each for lsn, several in batches if lsn > since for each in several)
+            if version is not None and is_gone(name, changes):
+                self._remove_ghost(name, version)
 
     def _version(self, name: str) -> str | None:
         return self._storage.versions(name).get(name)

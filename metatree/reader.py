@@ -37,9 +37,10 @@ class Reader(Asking):
             node = NodeState.of(dict(effect.keys), effect.children)
         else:
             file = self._read(path)
-            node = NodeState(file.keys, dict.fromkeys(file.children, True), file.size, file.edited)
+            keys, children = file.keys, dict.fromkeys(file.children, True)
             if effect is not None:
-                node.keys, node.children = effect.over_keys(node.keys), effect.over_children(node.children)
+                keys, children = effect.over_keys(keys), effect.over_children(children)
+            node = NodeState(keys, children, file.size, file.edited)
         if not node.edited:  # an edited file may be restored without a record, so it is read each time
             self.window.nodes.keep(path, node)
         return node
@@ -48,8 +49,8 @@ class Reader(Asking):
         """Folded name -> actual name of every child and top-level blob of a node."""
         if node.blobs is None:
             blobs = self.blobs(path, node)
-            node.blobs = blobs
-            node.names = {fold_name(name): name for name in (*node.children, *blobs)}
+            node.set_names(blobs, {fold_name(name): name for name in (*node.children, *blobs)})
+            self.window.nodes.recount(path, node)
         return node.names
 
     def blobs(self, path: Path, node: NodeState) -> set[str]:

@@ -1,0 +1,214 @@
+"""What a handle remembers only to save requests and readings of the log: it is bounded, and answers do not rest on it.
+
+The bounds of parsed nodes are in test_node_memory.py, those of idempotency keys in test_used_keys.py.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import wal
+from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, objects, window
+from metatree.facts import Header, KeysFact, encode
+from metatree.objects import Objects
+from metatree.window import Window
+from tests.tree.storages import NamedObjects, TextBucket
+from tests.tree.test_overtaken import Host, in_order, opened, prepared, shown
+from wal.testing.hosts import watched
+
+# --- headers of the last records --------------------------------------------------------------------------------------
+
+
+class Batches:
+    """A log of batches of one to three records."""
+
+    def __init__(self, number: int) -> None:
+        self.all = [wal.Batch(lsn, tuple(self._records(lsn))) for lsn in range(1, number + 1)]
+        self.read_after: list[int] = []
+        self.log = mock.Mock(trimmed=lambda *, fresh=False: 0, read=self._read)
+
+    def _records(self, lsn: int) -> Iterator[wal.Record]:
+        for index in range(1 + lsn % 3):
+            header = Header(f"{lsn} {index}", "", "", message="x" * (lsn % 50))
+            yield encode(header, [KeysFact((), {"n": lsn}, ())])
+
+    def _read(self, after: int, upto: int) -> Iterator[wal.Batch]:
+        self.read_after.append(after)
+        return (batch for batch in self.all if after < batch.lsn <= upto)
+
+
+BOUNDS = [("RECENT", 10), ("RECENT", 1), ("RECENT_BYTES", 1500), ("RECENT_BYTES", 1)]
+
+
+@pytest.mark.parametrize(("name", "bound"), BOUNDS)
+def test_no_more_headers_are_kept_than_the_bound_and_older_ones_are_read_from_the_log(
+    name: str, bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, name, bound)
+    batches, count = Batches(100), 0
+    kept = Window(batches.log, trust_applied=False, eager=False)
+    for head in range(1, 101):
+        kept.extend(head)
+        count = len(kept._recent)
+        size = sum(len(header) for _, header in kept._recent)
+        assert kept._recent_bytes == size
+        assert count <= bound if name == "RECENT" else size <= bound or count == 1
+    assert count == 10 if bound == 10 else 1 <= count < 20
+    del batches.read_after[:]
+    for base in range(101):
+        expected = [(lsn, f"{lsn} {index}") for lsn in range(base + 1, 101) for index in range(1 + lsn % 3)]
+        assert [(position.lsn, header.txid) for position, header in kept.since(base)] == expected
+    held = kept._recent[0][0].lsn
+    assert set(range(held - 1)) <= set(batches.read_after) <= set(range(held))  # only what is no longer kept
+
+
+def test_headers_are_forgotten_when_the_window_begins_anew() -> None:
+    batches = Batches(20)
+    kept = Window(batches.log, trust_applied=False, eager=False)
+    kept.extend(20)
+    kept._skip(20)
+    assert not kept._recent and kept._recent_bytes == 0
+    assert len([*kept.since(0)]) == sum(len(batch.records) for batch in batches.all)
+
+
+@pytest.mark.parametrize(("name", "bound"), BOUNDS)
+def test_a_transaction_is_validated_against_changes_whose_headers_are_no_longer_kept(
+    name: str, bound: int, fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, name, bound)
+    with Metatree(fast_path / "tree", ("model", "version")) as tree, Metatree(fast_path / "tree") as other:
+        tree.put("m/v1", b"", name="b")
+        tree.put("quiet", b"", name="b")
+
+        def change() -> None:
+            for number in range(40):
+                other.update("m", {"n" if number == 5 else "other": number})
+
+        with pytest.raises(ConflictError), tree.transaction():
+            seen = tree.find("m").metadata.get("n")
+            change()
+            tree.update("m", n=(seen or 0) + 1)
+        with tree.transaction():
+            seen = tree.find("quiet").metadata.get("n")
+            change()
+            tree.update("quiet", n=(seen or 0) + 1)
+        assert (tree.find("m").metadata["n"], tree.find("quiet").metadata["n"]) == (5, 1)
+
+
+# --- versions of objects ----------------------------------------------------------------------------------------------
+
+
+def remembered(tree: Metatree) -> Objects:
+    found = tree._engine.committer._objects
+    assert found is not None
+    return found
+
+
+def many(tree: Metatree) -> None:
+    for number in range(40):
+        tree.put(f"m/w{number}", b"first", name="b", force=True)
+
+
+def many_again(tree: Metatree) -> None:
+    for number in range(0, 39, 3):
+        tree.put(f"m/w{number}", b"second", name="b", force=True)
+        tree.update(f"m/w{number}", n=number)
+        tree.delete(f"m/w{number + 1}", recursive=True)
+
+
+@pytest.mark.parametrize("bound", [0, 1, 10])
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "with another"])
+def test_no_more_versions_are_remembered_than_the_bound_and_the_objects_show_every_commit(
+    bound: int, others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "REMEMBERED", bound)
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree, opened(Host(bucket)) as other:
+        for number, act in enumerate((many, many_again, many)):
+            by = other if others and number == 1 else tree
+            for each in _steps(act, by):
+                each()
+                assert len(remembered(by)._known) <= bound
+        assert len(remembered(tree)._known) == bound
+        assert tree.check(deep=True).ok
+    monkeypatch.undo()
+    assert shown(bucket) == in_order(many, many_again, many)
+
+
+def _steps(act: Callable[[Metatree], object], tree: Metatree) -> list[Callable[[], object]]:
+    """The calls that `act` makes, one by one."""
+    recorder = mock.Mock()
+    act(recorder)
+    return [
+        lambda name=name, args=args, options=options: getattr(tree, name)(*args, **options)  # type: ignore[misc]
+        for name, args, options in recorder.method_calls
+    ]
+
+
+def test_a_version_that_another_has_replaced_is_found_out_and_only_its_own_is_believed() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree, opened(Host(bucket)) as other:
+        for number in range(6):
+            by = (tree, other)[number % 2]
+            by.put("m/v1", f"{number}".encode(), name="b", force=True)
+            by.update("m/v1", n=number)
+            assert bucket.objects["m/v1/b"].data == f"{number}".encode()
+            assert shown(bucket)["m/v1/metadata.json"]["n"] == number
+
+
+def test_objects_that_a_pass_found_changed_are_not_remembered_beyond_it() -> None:
+    """Each round names an object that was found changed, could not be put then, and was dropped after."""
+    bucket, failures = TextBucket(), [OSError(errno.EIO, "no answer"), wal.ChangedError("of another version")]
+    prepared(bucket)
+    pending: list[OSError] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish" and str(arguments[0]).startswith("m/w") and str(arguments[0]).endswith("/b") and pending:
+            raise pending.pop()
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree:
+        sizes = []
+        for number in range(20):
+            pending[:] = failures
+            with pytest.warns(ApplyPendingWarning, match="no answer"):
+                tree.put(f"m/w{number}", b"x", name="b")
+            assert not pending
+            tree.delete(f"m/w{number}", recursive=True)
+            held = {name: value for name, value in vars(remembered(tree)).items() if name != "_known"}
+            sizes.append(sum(len(value) for value in held.values() if isinstance(value, set | dict | list)))
+        assert max(sizes[10:]) <= max(sizes[:3])
+        assert tree.children("m") == ["v1", "v2"] and tree.check(deep=True).ok
+
+
+def test_passes_that_fail_for_long_leave_no_more_than_what_they_could_not_apply() -> None:
+    bucket, failing = TextBucket(), [False]
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if failing[0] and method == "publish" and arguments[0] == "m/metadata.json":
+            raise wal.RightLostError("taken over")
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around), apply="background") as tree:
+        tree._engine.committer.stop()
+        tree.put("m/w", b"x", name="b")
+        sizes = []
+        for _ in range(20):
+            failing[0] = True
+            with pytest.raises(MetatreeError):
+                tree.flush()
+            sizes.append(len(remembered(tree)._unsure or ()))
+        failing[0] = False
+        tree.flush()
+        assert max(sizes) == sizes[0] and not remembered(tree).unsure
+        assert tree.check(deep=True).ok
+    assert bucket.objects["m/w/b"].data == b"x"
