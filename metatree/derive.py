@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .draft import same_value
 from .facts import BlobGone, Changes, ChildFact, Fact, KeysFact, NodeFact, NodeGone
 from .fold import Effect
 from .location import Path, join
-from .values import check_size
+from .values import check_size, same_value
 from .view import View
 
 SMALL = 16 << 10  # bytes of metadata.json up to which a node is logged whole
@@ -126,7 +125,8 @@ class _Derivation:
             return
         children = self._view.children(path)
         if dropped:
-            children = {name: True for name in children if name not in dropped}
+            gone = frozenset(dropped)
+            children = {name: True for name in children if name not in gone}
         self.facts.append(NodeFact(path, keys, (*children, *created)))
 
     def _changed(

@@ -20,9 +20,10 @@ from .errors import (
 )
 from .facts import BlobFact, Source
 from .fold import Effect
+from .inner import InnerNames, prefixes
 from .location import Path, Reference, Segment, check_length, check_name, check_path, join, substitute
 from .reads import UNREAD, ReadSet
-from .values import check_values
+from .values import check_values, same_value
 from .view import View
 
 
@@ -38,6 +39,7 @@ class Draft:
         self.reads = UNREAD if reads is None else reads
         self._levels = levels
         self._void: set[Path] = set()  # nodes that do not exist in the state below, where no folder lies either
+        self._listed: dict[tuple[Path, str], tuple[Effect, InnerNames]] = {}  # see `_files`
 
     # --- resolving ----------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,8 @@ class Draft:
         there = self._check_creatable(path)
         replaced = [top for top in tops if self._check_blob(path, top, force=force, there=there)]
         effect = self._ensure(path, there)
+        for top in tops if self._listed else ():
+            self._listed.pop((path, top), None)
         for top in replaced:
             effect.drop_blob(top)
         for name, size, sha256, source in blobs:
@@ -257,18 +261,31 @@ class Draft:
         A directory blob consists of its files: without this an empty folder would remain or not, depending on how the
         committer works.
         """
-        parts = name.split("/")
-        rest = self.view.blob_files(path, parts[0]) if len(parts) > 1 else []
-        rest = [file for file in rest if file != name and not file.startswith(name + "/")]
-        for depth in range(1, len(parts)):
-            folder = "/".join(parts[:depth])
-            if not any(file.startswith(folder + "/") for file in rest):
-                return folder
+        top, inner, _ = name.partition("/")
+        if inner:
+            files = self._files(path, top)
+            going = len(files.below(name)) + (name in files.below(top))
+            for folder in prefixes(name):
+                if len(files.below(folder)) == going:
+                    return folder
         return name
+
+    def _files(self, path: Path, top: str) -> InnerNames:
+        """The files of a directory blob. Listed once, then brought forward, since a draft may drop many: a commit that
+        changes them conflicts with this one, which has read their name."""
+        effect = self.delta.at(path)
+        known = self._listed.get((path, top))
+        if known is None or known[0] is not effect:  # the same effect: the node was not dropped since
+            known = self._listed[path, top] = effect, InnerNames(self.view.blob_files(path, top))
+        return known[1]
 
     def drop_blob(self, path: Path, name: str) -> None:
         """Drop a blob whose existence the caller has checked."""
         self.delta.at(path).drop_blob(name)
+        known = self._listed.get((path, name.partition("/")[0]))
+        if known is not None:
+            for file in [*known[1].below(name), name]:
+                known[1].discard(file)
 
     def graft(self, path: Path, keys: dict[str, Any], blobs: Sequence[BlobFact]) -> None:
         """Add a copied node with its keys and blobs. `ensure` of the copy's top node has checked `path`."""
@@ -277,12 +294,3 @@ class Draft:
         effect.set_keys(keys)
         for fact in blobs:
             effect.put_blob(fact)
-
-
-def same_value(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal, types included: 1, 1.0 and true are three values."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
-    return type(one) is type(other) and bool(one == other)

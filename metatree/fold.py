@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from .facts import BlobFact, BlobGone, ChildFact, Fact, KeysFact, NodeFact, NodeGone
+from .inner import InnerNames
 from .layout import METADATA
 from .location import Path, fold_name
 
@@ -22,7 +23,6 @@ class Effect:
     """The net effect of a window on one node, and in `below` on the nodes under it."""
 
     __slots__ = (
-        "_deep",
         "_inner",
         "_names",
         "below",
@@ -48,8 +48,7 @@ class Effect:
         self.blobs: dict[str, BlobFact | None] = {}  # None: dropped, with everything below it
         self.cleared: Set[str] = _NONE  # blobs that were dropped, even if put again later
         self.below: dict[str, Effect] = {}
-        self._deep = False  # some blob is a file of a directory blob
-        self._inner = False  # the same, or such a file was put or dropped
+        self._inner: tuple[InnerNames, InnerNames] | None = None  # names with '/' in `blobs`: put, dropped; none yet
         self._names: dict[str, str | None] | None = None  # folded name -> actual name; None: free again
 
     # --- finding ----------------------------------------------------------------------------------------------------
@@ -154,29 +153,36 @@ class Effect:
 
     def put_blob(self, fact: BlobFact) -> None:
         """A blob was put with this content."""
-        if self._deep and "/" not in fact.name:
+        if self._inner is not None and "/" not in fact.name and self.blob_below(fact.name):
             self.drop_blob(fact.name)
-        self._deep = self._deep or "/" in fact.name
-        self._inner = self._inner or self._deep
         self.blobs.pop(fact.name, None)
         self.blobs[fact.name] = fact
+        if "/" in fact.name:
+            self._list(fact.name, put=True)
         if self._names is not None:
             top = fact.name.partition("/")[0]
             self._note(top, top)
 
     def drop_blob(self, name: str) -> None:
         """A blob was dropped, or a directory blob with its files."""
-        if self._deep:
-            for inner in [other for other in self.blobs if other.startswith(name + "/")]:
-                del self.blobs[inner]
+        for names in self._inner or ():
+            for inner in [*names.below(name)]:
+                self.blobs.pop(inner, None)
+                names.discard(inner)
         self.blobs.pop(name, None)
         self.blobs[name] = None
         self.cleared = cleared = _changeable(self.cleared)
         cleared.add(name)
         if "/" not in name:
             self._note(name, None)
-        else:
-            self._inner = True
+        elif self._inner is not None:
+            self._list(name, put=False)
+
+    def _list(self, name: str, *, put: bool) -> None:
+        """Note that a file of a directory blob is in `blobs`, put or dropped."""
+        puts, drops = self._inner = self._inner or (InnerNames(), InnerNames(self.blobs))
+        (puts if put else drops).add(name)
+        (drops if put else puts).discard(name)
 
     def apply(self, fact: Fact) -> None:
         """Fold in one more fact; `self` is the root's effect."""
@@ -228,13 +234,8 @@ class Effect:
 
     def over_blob_files(self, name: str, files: set[str]) -> set[str]:
         """The files of the directory blob `name` at the window's end, as blob names."""
-        result = set() if self.blob(name)[1] else set(files)
-        for other, fact in self.blobs.items() if self._inner else ():
-            if fact is not None and other.startswith(name + "/"):
-                result.add(other)
-            elif fact is None and other.startswith(name + "/"):
-                result -= {file for file in result if file == other or file.startswith(other + "/")}
-        return result
+        kept = () if self.blob(name)[1] else (file for file in files if not self.blob(file)[1])
+        return {*kept, *(self._inner[0].below(name) if self._inner else ())}
 
     def blob(self, name: str) -> tuple[BlobFact | None, bool]:
         """(the blob's fact if it is present at the window's end; whether its state before the window is gone)."""
@@ -252,7 +253,7 @@ class Effect:
 
     def blob_below(self, name: str) -> bool:
         """Whether the window puts a file below the directory blob `name`."""
-        return self._deep and any(f is not None and n.startswith(name + "/") for n, f in self.blobs.items())
+        return self._inner is not None and bool(self._inner[0].below(name))
 
     def name_taken(self, folded: str) -> tuple[str | None, bool]:
         """(the child or top-level blob whose folded name is `folded`, if any; whether the window decides that)."""

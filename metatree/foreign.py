@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import wal
 
 from . import layout
@@ -40,7 +42,7 @@ def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content, why: s
     return kept
 
 
-def restore(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: frozenset[str]) -> None:
+def restore(storage: wal.Storage, aside: str, folder: str, since: int | None, ours: Set[str]) -> None:
     """Move foreign content from `aside`, the earlier folder of a node, into `folder`, where the node was made again.
 
     Only if the earlier folder was made for a record after `since`, the beginning of the applied window: foreign
@@ -50,10 +52,14 @@ def restore(storage: wal.Storage, aside: str, folder: str, since: int | None, ou
     """
     if not storage.capabilities.attributes or not (since is None or _is_made_since(storage, aside, since)):
         return
+    inside: dict[str, set[str]] = {}
+    for name in ours:
+        top, _, inner = name.partition("/")
+        inside.setdefault(top, set()).add(inner)
     for entry in storage.list(aside):
         old, new = f"{aside}/{entry.name}", f"{folder}/{entry.name}"
         there = storage.entry(new)
-        below = frozenset(name.partition("/")[2] for name in ours if name.partition("/")[0] == entry.name)
+        below = inside.get(entry.name, set())
         if there is None and not below and is_foreign(storage, old):
             storage.set_aside(old, new)
         elif there is not None and there.kind is entry.kind is wal.Kind.FOLDER and "" not in below:

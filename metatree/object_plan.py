@@ -116,14 +116,6 @@ def _around(
             yield below, change
 
 
-def prefixes(name: str) -> Iterator[str]:
-    """The names of all folders, so to speak, that contain an object."""
-    at = name.find("/")
-    while at >= 0:
-        yield name[:at]
-        at = name.find("/", at + 1)
-
-
 def failed_below(path: Path, failed: Mapping[str, Exception]) -> bool:
     """Whether something at or below a node failed, so that it must not be listed yet."""
     prefix = join(path)

@@ -20,8 +20,9 @@ from . import config, folders, foreign
 from .errors import CorruptionError, UnavailableError
 from .facts import BlobFact, header_of
 from .fold import Effect
+from .inner import prefixes
 from .location import Path, join
-from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan, prefixes
+from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan
 from .outcome import Outcome
 from .sources import Sources
 

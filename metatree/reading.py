@@ -247,8 +247,10 @@ class Reading:
         reads.name(path, name)
 
         def open_one(draft: Draft, file: str) -> content.OpenBlob:
+            nonlocal base
             if any(reads.conflict(header.changes) for _, header in reader.since(base)):
                 raise _ChangedMeanwhile
+            base = reader.head
             return content.open_blob(storage, draft, path, file)
 
         for file in files:

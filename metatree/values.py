@@ -97,3 +97,12 @@ def _check_text(text: str, path: tuple[object, ...]) -> str:
 
 def _at(path: tuple[object, ...]) -> str:
     return "key " + ".".join(ascii(part).strip("'") for part in path[:4])
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, types included: 1, 1.0 and true are three values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and bool(one == other)

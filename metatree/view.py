@@ -169,12 +169,18 @@ class View:
     def blob_files(self, path: Path, name: str) -> list[str]:
         """The files of a directory blob, as blob names, sorted; empty if there is none."""
         files: set[str] = set()
-        start = self._visible_from(path)
-        if start < 0:
+        layers: list[Effect] = []  # topmost first, to the one that hides all below it
+        for layer in reversed(self.layers):
+            effect, covered = layer.find(path)
+            if effect is not None:
+                layers.append(effect)
+                covered = covered or effect.blob(name)[1]
+            if covered:
+                break
+        else:
             files = self.reader.blob_files(path, name)
-        for layer in self.layers[max(start, 0) :]:
-            effect, _ = layer.find(path)
-            files = files if effect is None else effect.over_blob_files(name, files)
+        for effect in reversed(layers):
+            files = effect.over_blob_files(name, files)
         return sorted(files)
 
     def _visible_from(self, path: Path) -> int:

@@ -11,7 +11,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.growth import changes, memory, openings, processes, reads
+from benchmarks.growth import changes, directories, memory, openings, processes, reads
 from benchmarks.growth.curve import Curve, Measured, measure
 from benchmarks.growth.plot import svg
 from benchmarks.growth.report import as_json, summary, table
@@ -22,7 +22,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def all_curves() -> dict[str, Curve]:
-    return {each.name: each for family in (changes, reads, openings, processes, memory) for each in family.curves()}
+    families = (changes, directories, reads, openings, processes, memory)
+    return {each.name: each for family in families for each in family.curves()}
 
 
 def arguments(names: list[str]) -> argparse.Namespace:

@@ -37,6 +37,10 @@ class Trees:
         """One node "g/m/v", and so many records that were checkpointed long ago."""
         return self._once(f"past-{records}", lambda path: _commit(path, records))
 
+    def files(self, number: int) -> Path:
+        """A folder of so many small files, "f0" and so on: what a directory blob is put from."""
+        return self._once(f"files-{number}", lambda path: _write(path, number))
+
     def _once(self, name: str, build: Callable[[Path], None]) -> Path:
         path = self._made.get(name)
         if path is None:
@@ -65,3 +69,9 @@ def _commit(path: Path, records: int) -> None:
         tree.put("g/m/v", b"small", name="w")
         for number in range(records - 1):
             tree.update("g/m/v", step=number)
+
+
+def _write(path: Path, files: int) -> None:
+    path.mkdir()
+    for number in range(files):
+        (path / f"f{number}").write_bytes(b"small")

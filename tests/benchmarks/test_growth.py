@@ -108,6 +108,7 @@ def test_trees_have_the_size_that_is_asked_for(tmp_path: Path) -> None:
         assert len(tree.children("g/m")) == 7
     with Metatree(trees.past(12)) as tree:
         assert tree.lsn == 12
+    assert sorted(file.name for file in trees.files(3).iterdir()) == ["f0", "f1", "f2"]
     assert trees.wide(7) == trees.wide(7) and trees.fresh() != trees.fresh()
 
 
