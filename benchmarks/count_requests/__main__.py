@@ -1,8 +1,8 @@
-"""python -m benchmarks.count_requests [--old PYTHON] [--server s3,hdfs] [--only operations,committers,parallel]
+"""python -m benchmarks.count_requests [--old PYTHON] [--server s3,hdfs] [--only committers,...]
 
 Prints what a tree on a server asks for, on a SeaweedFS and an HDFS started for it: requests and bytes of each
-operation, commits of one slot while processes contend, and reads of many nodes. With `--old`, metatreedb 0.2.3 stands
-beside it; PYTHON is an interpreter that has it:
+operation, commits of one slot while processes contend, commits where requests take 30 ms, and reads of many nodes. With
+`--old`, metatreedb 0.2.3 stands beside it; PYTHON is an interpreter that has it:
 
     python -m venv /tmp/old && /tmp/old/bin/pip install metatreedb==0.2.3 s3fs requests
     python -m benchmarks.count_requests --old /tmp/old/bin/python
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.count_requests import committers, parallel
+from benchmarks.count_requests import committers, distance, parallel
 from benchmarks.count_requests.servers import CHECKOUT, SERVERS, Place
 from benchmarks.count_requests.wire import Wire
 
@@ -92,6 +92,14 @@ def contention(place: Place, _: str | None) -> Iterator[str]:
         )
 
 
+def far(place: Place, _: str | None) -> Iterator[str]:
+    """Commits where each request takes its time."""
+    yield f"\n{place.name}: one process, in the background, each request {distance.DELAY * 1000:.0f} ms later"
+    yield f"{'threads':>10}{'commits a second':>18}{'slots a second':>16}{'puts applied a second':>24}"
+    for each in distance.commit(f"{place.url}/far", place.options):
+        yield f"{each.threads:>10}{each.commits:>18,.1f}{each.slots:>16,.1f}{each.applied:>24,.1f}"
+
+
 def reads(place: Place, _: str | None) -> Iterator[str]:
     """Reads of many nodes."""
     yield f"\n{place.name}: the metadata of {parallel.NODES:,} nodes, by a handle that has read none"
@@ -105,6 +113,7 @@ def reads(place: Place, _: str | None) -> Iterator[str]:
 TABLES: dict[str, Callable[[Place, str | None], Iterator[str]]] = {
     "operations": operations,
     "committers": contention,
+    "distance": far,
     "parallel": reads,
 }
 
