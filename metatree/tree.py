@@ -86,14 +86,14 @@ class Metatree(Upkeep):
     @property
     def lsn(self) -> int:
         """The LSN of the last commit; 0 if the tree was never changed."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return self._engine.log.head()
 
     @property
     def unapplied(self) -> int:
         """How many batches of the log the files are behind, as far as this handle knows; 0 when they show all."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return self._engine.committer.unapplied()
 
@@ -113,7 +113,7 @@ class Metatree(Upkeep):
         """
         segments = self._parse(location)
         blob_name = content.source_name(source, name)
-        with translated():
+        with self._engine.translated:
             staging = self._engine.staging()
             if not content.is_at_hand(source):
                 self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
@@ -192,7 +192,7 @@ class Metatree(Upkeep):
             storage, depth = self._engine.storage, len(self._engine.levels)
             Copying(storage, txn.run, txn.staging, move=move, depth=depth).run(source, target)
 
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             active = self._engine.active.get()
             if active is not None:
@@ -215,7 +215,7 @@ class Metatree(Upkeep):
                 raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
         if idempotency_key == "":
             raise ValueError("idempotency_key must not be empty: omit it, or pass one that names the work")
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
         return Transaction(self._engine, message, idempotency_key, self)
 
@@ -247,7 +247,7 @@ class Metatree(Upkeep):
         ValueError (not a transaction id), UnavailableError (this handle's flush failed: reopen the tree, then ask).
         """
         base = base_of(txid)
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             position = self._engine.committing.find(txid, base)
         return None if position is None else position.lsn
@@ -256,7 +256,7 @@ class Metatree(Upkeep):
 
     def close(self) -> None:
         """Apply what is pending, make a checkpoint, release all resources. Later calls raise ClosedError."""
-        with translated():
+        with self._engine.translated:
             self._engine.close()
         self._finalizer.detach()
 
