@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,6 +42,11 @@ def crc_at(disk: MemoryPosix, lsn: int) -> tuple[int, int, int]:
     assert tail.lsn == lsn
     log.close()
     return tail.number, tail.offset, tail.crc
+
+
+def segment(disk: MemoryPosix) -> bytes:
+    """The content of the first segment."""
+    return MemoryStorage(disk).read(ONE).data
 
 
 def put(disk: MemoryPosix, name: str, data: bytes, offset: int) -> None:
@@ -321,6 +328,55 @@ def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
     assert add(log, b"room again").lsn == 4
     assert bodies(log)[3:] == [b"room again"]
     assert log.verify().problems == ()
+    log.close()
+
+
+class SmallDisk(Boundary):
+    """A disk on which the log's segments can grow by so many bytes: a write takes what fits, the next one fails."""
+
+    def __init__(self, disk: MemoryPosix, free: int, number: int) -> None:
+        super().__init__(disk)
+        self.end, self.number = len(segment(disk)) + free, number
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "pwrite" and call.path.endswith(".log"):
+            fd, data, offset = call.arguments
+            fits = self.end - offset  # type: ignore[operator]
+            if fits <= 0:
+                raise OSError(self.number, os.strerror(self.number))
+            if fits < len(data):  # type: ignore[arg-type]
+                return self.inner.pwrite(fd, data[:fits], offset)  # type: ignore[arg-type, index, return-value]
+        return run()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_log_that_cannot_grow_gives_back_what_it_took_and_small_batches_go_on(number: int) -> None:
+    disk = made()
+    length = len(segment(disk))
+    log = open_log(MemoryStorage(SmallDisk(disk, 300_000, number)))
+    for _ in range(2):  # neither attempt takes the space of the files
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            add(log, bytes(length + 60_000))
+        assert len(segment(disk)) == length
+    add(log, b"x" * (length - 4_000))  # up to the end of what is there
+    assert len(segment(disk)) == length
+    for count in range(1, 4):  # the usual step does not fit, but what a deletion needs does
+        add(log, b"y" * 4_000)
+        assert length < len(segment(disk)) <= length + count * 8192
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        add(log, b"z" * 60_000)
+    assert len(bodies(log)) == 7 and log.verify().problems == ()
+    log.close()
+
+
+def test_a_log_that_cannot_grow_for_another_reason_gives_back_what_it_took_too() -> None:
+    disk = made()
+    length = len(segment(disk))
+    log = open_log(MemoryStorage(SmallDisk(disk, 300_000, errno.EIO)))
+    add(log, b"x" * (length - 4_000))
+    with pytest.raises(OSError, match="Input/output"):
+        add(log, b"y" * 4_000)
+    assert len(segment(disk)) == length
     log.close()
 
 
