@@ -24,7 +24,7 @@ class Clock(wal.Clock):
 
     def jitter(self, attempt: int) -> float:
         """Seconds to wait before attempt number `attempt` (0, 1, …): up to 1 ms, doubling up to 0.25 s."""
-        return (0.2 + 0.8 * os.urandom(1)[0] / 255) * min(0.25, 0.001 * 2.0**attempt)
+        return (0.2 + 0.8 * os.urandom(1)[0] / 255) * min(0.25, 0.001 * 2.0 ** min(attempt, 8))
 
 
 def base_of(txid: str) -> int:

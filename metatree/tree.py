@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -22,6 +23,8 @@ from .upkeep import Upkeep
 from .values import check_key, check_value, merge
 
 T = TypeVar("T")
+
+_ATTEMPTS = 10  # of a transaction that `run` repeats, at least, however long each takes
 
 
 class Metatree(Upkeep):
@@ -219,25 +222,32 @@ class Metatree(Upkeep):
             self._engine.require_writable()
         return Transaction(self._engine, message, idempotency_key, self)
 
-    def run(self, fn: Callable[[Transaction], T], *, attempts: int = 10) -> T:
-        """Call `fn(txn)` in a transaction and return its result; on ConflictError retry, with jittered back-off.
+    def run(self, fn: Callable[[Transaction], T], *, attempts: int | None = None) -> T:
+        """Call `fn(txn)` in a transaction and return its result; on ConflictError call it again, in a new transaction,
+        after a pause that grows from 1 ms to 0.25 s, with jitter.
 
-        `fn` runs at most `attempts` times; the last ConflictError is raised.
+        `attempts`: how often `fn` is called at most. By default, until 60 s have passed, and at least 10 times. Then
+        the last ConflictError is raised, with a note that says how often it was called.
         """
-        if attempts < 1:
+        if attempts is not None and attempts < 1:
             raise ValueError(f"attempts is at least 1, not {attempts}")
-        for attempt in range(attempts):
+        clock = self._engine.clock
+        begin = clock.monotonic()
+        for attempt in itertools.count():
             txn = self.transaction()
             try:
                 with txn:
                     result = fn(txn)
                 return result
-            except ConflictError:
-                if attempt + 1 == attempts:
+            except ConflictError as error:
+                took = clock.monotonic() - begin
+                enough = attempt + 1 >= (_ATTEMPTS if attempts is None else attempts)
+                if enough and (attempts is not None or took >= self._engine.lock_timeout):
+                    error.add_note(f"run() gave up: each of {attempt + 1} attempts in {took:.1f} s met a conflict")
                     raise
             finally:
                 txn.leave()
-            self._engine.clock.sleep(self._engine.clock.jitter(attempt))
+            clock.sleep(clock.jitter(attempt))
         raise AssertionError("unreachable")
 
     def status(self, txid: str) -> int | None:

@@ -141,7 +141,7 @@ SIGNATURES = {
     "exists": "(self, location)",
     "walk": "(self, location=None)",
     "transaction": "(self, message=None, *, idempotency_key=None)",
-    "run": "(self, fn, *, attempts=10)",
+    "run": "(self, fn, *, attempts=None)",
     "status": "(self, txid)",
     "gc": "(self, older_than=86400.0, *, dry_run=True)",
     "check": "(self, *, deep=False, progress=None)",
