@@ -17,7 +17,7 @@ from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
 from .location import Location
 from .opening import parse_consistency
-from .root import open_root
+from .root import name_of, open_root
 from .transaction import Transaction
 from .upkeep import Upkeep
 from .values import check_key, check_value, merge
@@ -70,7 +70,7 @@ class Metatree(Upkeep):
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
-        with translated(), wal.DeferredInterrupt():
+        with translated(name_of(root)), wal.DeferredInterrupt():
             storage, self._root = open_root(root, options, keys, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, apply=apply, **tuning)
