@@ -404,7 +404,7 @@ def test_a_disk_without_room_for_the_zeros_ahead_appends_nothing_and_leaves_no_a
     size = MemoryStorage(disk).entry(ONE).size  # type: ignore[union-attr]
     faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
     with pytest.raises(OSError, match="space"):
-        add(log, bytes(size))
+        add(log, bytes(size + 60_000))
     assert faulty.failed[0].path.endswith(".log")
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False))
     assert head.state() == (3, 3)
