@@ -23,8 +23,8 @@ class Clock(wal.Clock):
         return f"{base:x}-{self.token(8).hex()}"
 
     def jitter(self, attempt: int) -> float:
-        """Seconds to wait before attempt number `attempt` (0, 1, …): up to 1 ms, doubling up to 0.25 s."""
-        return (0.2 + 0.8 * os.urandom(1)[0] / 255) * min(0.25, 0.001 * 2.0**attempt)
+        """Seconds to wait before attempt number `attempt` (0, 1, …): up to 5 ms, doubling up to a second."""
+        return (0.2 + 0.8 * os.urandom(1)[0] / 255) * min(1.0, 0.005 * 2.0 ** min(attempt, 8))
 
 
 def base_of(txid: str) -> int:

@@ -16,7 +16,7 @@ import wal
 
 from . import apply, layout, marks
 from .clock import Clock
-from .errors import CorruptionError, MetatreeError, UnavailableError, warn_pending
+from .errors import CorruptionError, MetatreeError, UnavailableError, reason, warn_pending
 from .fold import Effect, fold
 from .outcome import Mode, Outcome
 from .reader import Reader
@@ -81,10 +81,10 @@ class Committer:
     def flush(self) -> None:
         """Apply every commit up to now. Raises UnavailableError with the reason if that fails."""
         head = self._log.head(fresh=True)
+        outcome = self.pass_(defer=False) if self.applied() < head else Outcome()
         if self.applied() < head:
-            self.pass_(defer=False)
-        if self.applied() < head:
-            raise UnavailableError(f"commits are durable in the log but not all files could follow: {self.failure}")
+            why = f"commits are durable in the log but not all files could follow: {self.failure}"
+            raise UnavailableError(why) from next(iter(outcome.failed.values()), None)
 
     def unapplied(self) -> int:
         """How many batches the files are behind the log."""
@@ -232,7 +232,7 @@ class Committer:
     def _failed(self, outcome: Outcome) -> None:
         path, error = next(iter(outcome.failed.items()))
         self.fault()
-        self.failure = f"{path or 'the root'}: {type(error).__name__}: {error}"
+        self.failure = f"{path or 'the root'}: {reason(error)}"
 
     def _effect(self, after: int, head: int) -> Effect:
         """The net effect of (after, head], from the reader's memory if it holds all of it."""
@@ -271,7 +271,7 @@ class Committer:
                 if self.upkeep is not None:
                     self.upkeep()
             except (OSError, wal.WalError, MetatreeError) as error:  # for flush(); tried again in a second
-                self.failure = f"{type(error).__name__}: {error}"
+                self.failure = reason(error)
 
     def stop(self) -> None:
         """End the background thread; commits that are not applied stay in the log."""

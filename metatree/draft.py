@@ -47,8 +47,10 @@ class Draft:
         """The path of a node that need not exist. Raises InvalidLocationError; NodeNotFoundError for a reference whose
         node does not exist."""
         if len(segments) > len(self._levels):
+            shown = "/".join(each if isinstance(each, str) else f"<{each.key}>" for each in segments)
             raise InvalidLocationError(
-                f"{len(segments)} segments, but this tree has {len(self._levels)} levels: {', '.join(self._levels)}"
+                f"{shown!r} has {len(segments)} segments, but this tree has {len(self._levels)} levels: "
+                f"{', '.join(self._levels)}; a blob is read with get or open, and put takes its name as name='…'"
             )
         return self.resolve_target(segments)
 

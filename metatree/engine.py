@@ -23,6 +23,8 @@ from .errors import (
     ReadOnlyError,
     TransactionError,
     UnavailableError,
+    reason,
+    translated,
 )
 from .location import Path
 from .nodes import Found, Where
@@ -62,6 +64,7 @@ class Engine:
     ) -> None:
         """`staleness`, `ttl`, `segment_size`: see `wal.open_log`."""
         self.storage = storage
+        self.translated = translated(storage.url)  # around every call of the API
         self.clock = clock or Clock()
         self.read_only = read_only
         self._pid = os.getpid()
@@ -168,7 +171,7 @@ class Engine:
             if due:
                 self.checkpoint_quietly()
         except (OSError, wal.WalError, MetatreeError) as error:
-            self.committer.note(f"{type(error).__name__}: {error}")
+            self.committer.note(reason(error))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"the commit with LSN {position.lsn} is durable; its files will follow")
             raise

@@ -150,7 +150,11 @@ _FROM_WAL: tuple[tuple[type[Exception], type[MetatreeError]], ...] = (
 class translated:
     """Translate errors of the layers below into those of this package, with the original as the cause."""
 
-    __slots__ = ()
+    __slots__ = ("_root",)
+
+    def __init__(self, root: str = "") -> None:
+        """`root`: named in the message of an error that names no file."""
+        self._root = root
 
     def __enter__(self) -> None:
         pass
@@ -169,14 +173,35 @@ class translated:
         if isinstance(error, OSError):
             if error.errno == errno.EBADF:  # only closing takes a descriptor from a thread at work
                 raise ClosedError("the tree was closed meanwhile; open it again with Metatree(root)") from error
-            raise UnavailableError(f"{error}; nothing was changed{_advice(error)}") from error
+            where = f"{self._root}: " if self._root and not error.filename else ""
+            raise UnavailableError(f"{where}{error}; nothing was changed{_advice(error)}") from error
 
 
 def _ours(error: wal.WalError) -> type[MetatreeError]:
     return next((ours for kind, ours in _FROM_WAL if isinstance(error, kind)), UnavailableError)
 
 
+_SHORT = {errno.ENOSPC: "the disk is full: free space", errno.EDQUOT: "the quota is used up: free space or raise it"}
+
+
+def shortage(error: BaseException | None) -> str:
+    """What is short and what to do, if an error or its cause says that there is no space; otherwise ""."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _SHORT:
+            return _SHORT[error.errno]
+        error = error.__cause__
+    return ""
+
+
+def reason(error: Exception) -> str:
+    """An error as the reason for something else."""
+    short = shortage(error)
+    return f"{type(error).__name__}: {error}" + (f" ({short})" if short else "")
+
+
 def _advice(error: OSError) -> str:
     """Advice to retry, unless retrying cannot help: permission denied, or a missing bucket."""
+    if short := shortage(error):
+        return f". {short[:1].upper()}{short[1:]}, then try again"
     lasting = isinstance(error, PermissionError) or error.errno == errno.ENXIO
     return "" if lasting else ", try again when the storage is back"

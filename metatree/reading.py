@@ -12,7 +12,7 @@ import wal
 from . import content
 from .draft import Draft
 from .engine import Engine
-from .errors import CorruptionError, InvalidLocationError, UnavailableError, translated
+from .errors import CorruptionError, InvalidLocationError, UnavailableError
 from .location import Location, Path, Segment, parse
 from .metadata import Metadata, WatchedMetadata
 from .node import Node
@@ -186,11 +186,11 @@ class Reading:
         return self._engine.cursor.get() if where is None else self._parse(where)
 
     def _read(self, question: Callable[[Draft], T]) -> T:
-        with translated():
+        with self._engine.translated:
             return self._engine.read(question)
 
     def _change(self, change: Callable[[Draft], T]) -> T:
-        with translated():
+        with self._engine.translated:
             return self._engine.change(change, self._engine.staging())
 
     def _resolve(self, where: Location) -> Path:
@@ -217,7 +217,7 @@ class Reading:
 
     def _open(self, segments: tuple[Segment, ...]) -> content.OpenBlob:
         storage = self._engine.storage
-        with translated():
+        with self._engine.translated:
             self._engine.let_read()
         return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
 
@@ -241,7 +241,7 @@ class Reading:
             path, name = draft.resolve_blob(segments)
             return path, name, content.directory_files(draft, path, name), reader.head
 
-        with translated():
+        with self._engine.translated:
             self._engine.let_read()
         path, name, files, base = self._read(begin)
         reads.name(path, name)

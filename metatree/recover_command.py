@@ -24,8 +24,10 @@ from .errors import (
     ReadOnlyError,
     UnavailableError,
     UnsupportedStorageError,
+    shortage,
 )
 from .findings import Report, Weight
+from .look import is_refusal
 from .options import parse_options
 from .recovery import Recovered
 
@@ -68,9 +70,16 @@ def _code(done: Recovered, report: Report | None) -> int:
     problems = [] if report is None else report.problems
     refused = [finding for finding in problems if finding.weight in _REFUSED]
     behind = {finding.path for finding in refused}
-    if len(refused) < len(problems) or any((path or ".") not in behind for path in done.failed):
+    failed = [path for path, error in done.errors.items() if not is_refusal(error)]
+    if len(refused) < len(problems) or any((path or ".") not in behind for path in failed):
         return 1
-    return 2 if refused else 0
+    return 2 if refused or done.errors else 0
+
+
+def _advice(code: int, done: Recovered) -> str:
+    """What to do, for an exit code that is not 0."""
+    short = next(filter(None, map(shortage, done.errors.values())), "") if code == 2 else ""
+    return f"{short}, then run this again" if short else _ADVICE[code]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,8 +117,8 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
     print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
-    if isinstance(error.__cause__, ConnectionError):
-        return 2  # a server that does not answer is not damage
+    if isinstance(error.__cause__, ConnectionError) or shortage(error):
+        return 2  # neither a server that does not answer nor a full disk is damage
     return 2 if type(error) in _USAGE and not isinstance(error.__cause__, wal.UnsafePathError) else 1
 
 
@@ -140,7 +149,7 @@ def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -
     for finding in report.problems if report is not None else ():
         if finding.kind != "cannot-write" or finding.path not in {path or "." for path in done.failed}:
             lines.append(f"  {_REFUSED.get(finding.weight, 'DAMAGE')}: {finding.path}: {finding.reason}")
-    return [*lines, _ADVICE[code]] if code else lines
+    return [*lines, _advice(code, done)] if code else lines
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ mark; unfinished and staged files stay, since they may belong to a living writer
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import wal
@@ -39,18 +39,24 @@ class Recovered:
     staged: list[str] = field(default_factory=list)  # staged blobs of transactions that never committed, set aside
     scratch: list[str] = field(default_factory=list)  # unfinished files, set aside
     edited: list[str] = field(default_factory=list)  # quarantined copies of files that were edited by hand
-    failed: dict[str, str] = field(default_factory=dict)  # node path -> why it could not be brought up to date
+    errors: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be brought up to date
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The same as text."""
+        return {path: f"{type(error).__name__}: {error}" for path, error in self.errors.items()}
 
     @property
     def clean(self) -> bool:
         """Nothing had to be done."""
         return not (
-            self.records or self.tail_bytes or self.adopted or self.staged or self.scratch or self.edited or self.failed
+            self.records or self.tail_bytes or self.adopted or self.staged or self.scratch or self.edited or self.errors
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the names are stable."""
-        return {"clean": self.clean, **asdict(self)}
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "errors"}
+        return {"clean": self.clean, **found, "failed": self.failed}
 
 
 def plan(storage: wal.Storage, log: wal.WriteAheadLog, *, shared: bool) -> Recovered:
@@ -116,7 +122,7 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
 def _note(recovered: Recovered, outcome: Outcome) -> None:
     recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
     recovered.edited = outcome.edited
-    recovered.failed = {path: f"{type(error).__name__}: {error}" for path, error in outcome.failed.items()}
+    recovered.errors = outcome.failed
 
 
 def leftovers(storage: wal.Storage) -> list[str]:

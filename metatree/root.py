@@ -47,6 +47,11 @@ def open_root(
     return _open_local(os.path.abspath(path), create=create, read_only=read_only)
 
 
+def name_of(root: object) -> str:
+    """A root, as far as it is a path or URL, for the message of an error that names no file."""
+    return os.fsdecode(root).partition("?")[0] if isinstance(root, (str, os.PathLike)) else ""
+
+
 def require_root(text: str) -> str | None:
     """The path of a local root; None for a URL of another kind. Raises InvalidLocationError for what is neither."""
     if not text or "\0" in text:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .commit import conflict
 from .draft import Draft
-from .errors import TransactionError, translated
+from .errors import TransactionError
 from .reads import ReadSet, Watch
 from .view import View
 
@@ -65,7 +65,7 @@ class Transaction:
         if self._engine.active.get() is not None:
             raise TransactionError("transactions do not nest: this task is inside one already")
         try:
-            with translated(), self._engine.reader.lock:
+            with self._engine.translated, self._engine.reader.lock:
                 self._engine.reader.refresh()
                 self._base = self._engine.reader.head
                 self._look_up_key()
@@ -111,10 +111,10 @@ class Transaction:
         if error is not None or self._failure is not None or self._draft is None:
             self.staging.discard()
             if error is None and self._failure is not None:
-                with translated():
+                with self._engine.translated:
                     raise self._failure
             return
-        with translated():
+        with self._engine.translated:
             outcome = self._engine.committing.transaction(
                 self._draft, self._base, self.staging, self.message, self._key
             )
@@ -168,7 +168,7 @@ class Transaction:
             looked_at = ReadSet()
             note(looked_at)
             if not self._finished and self._base != base and self._pid == os.getpid():
-                with translated(), self._engine.reader.lock:
+                with self._engine.translated, self._engine.reader.lock:
                     self._require_unchanged(looked_at, base)
 
         return watch

@@ -16,7 +16,7 @@ from .engine import Engine
 from .errors import ConflictError, MetatreeError, translated
 from .location import Location
 from .opening import parse_consistency
-from .root import open_root
+from .root import name_of, open_root
 from .transaction import Transaction
 from .upkeep import Upkeep
 from .values import check_key, check_value, merge
@@ -67,7 +67,7 @@ class Metatree(Upkeep):
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
-        with translated(), wal.DeferredInterrupt():
+        with translated(name_of(root)), wal.DeferredInterrupt():
             storage, self._root = open_root(root, options, keys, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, apply=apply, **tuning)
@@ -86,14 +86,14 @@ class Metatree(Upkeep):
     @property
     def lsn(self) -> int:
         """The LSN of the last commit; 0 if the tree was never changed."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return self._engine.log.head()
 
     @property
     def unapplied(self) -> int:
         """How many batches of the log the files are behind, as far as this handle knows; 0 when they show all."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return self._engine.committer.unapplied()
 
@@ -113,7 +113,7 @@ class Metatree(Upkeep):
         """
         segments = self._parse(location)
         blob_name = content.source_name(source, name)
-        with translated():
+        with self._engine.translated:
             staging = self._engine.staging()
             if not content.is_at_hand(source):
                 self._engine.examine(lambda draft: draft.resolve(segments))  # before the copying
@@ -192,7 +192,7 @@ class Metatree(Upkeep):
             storage, depth = self._engine.storage, len(self._engine.levels)
             Copying(storage, txn.run, txn.staging, move=move, depth=depth).run(source, target)
 
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             active = self._engine.active.get()
             if active is not None:
@@ -215,29 +215,32 @@ class Metatree(Upkeep):
                 raise ValueError(f"{what} is printable text of at most 10,000 characters, not {text!r:.80}")
         if idempotency_key == "":
             raise ValueError("idempotency_key must not be empty: omit it, or pass one that names the work")
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
         return Transaction(self._engine, message, idempotency_key, self)
 
     def run(self, fn: Callable[[Transaction], T], *, attempts: int = 10) -> T:
-        """Call `fn(txn)` in a transaction and return its result; on ConflictError retry, with jittered back-off.
+        """Call `fn(txn)` in a transaction and return its result; on ConflictError call it again, in a new transaction,
+        after a pause that doubles each time, up to a second, with jitter.
 
-        `fn` runs at most `attempts` times; the last ConflictError is raised.
+        `fn` is called at most `attempts` times; then the last ConflictError is raised, with a note that says so.
         """
         if attempts < 1:
             raise ValueError(f"attempts is at least 1, not {attempts}")
+        clock = self._engine.clock
         for attempt in range(attempts):
             txn = self.transaction()
             try:
                 with txn:
                     result = fn(txn)
                 return result
-            except ConflictError:
+            except ConflictError as error:
                 if attempt + 1 == attempts:
+                    error.add_note(f"run() gave up after attempt {attempts}, which met a conflict as all before it did")
                     raise
             finally:
                 txn.leave()
-            self._engine.clock.sleep(self._engine.clock.jitter(attempt))
+            clock.sleep(clock.jitter(attempt))
         raise AssertionError("unreachable")
 
     def status(self, txid: str) -> int | None:
@@ -247,7 +250,7 @@ class Metatree(Upkeep):
         ValueError (not a transaction id), UnavailableError (this handle's flush failed: reopen the tree, then ask).
         """
         base = base_of(txid)
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             position = self._engine.committing.find(txid, base)
         return None if position is None else position.lsn
@@ -256,7 +259,7 @@ class Metatree(Upkeep):
 
     def close(self) -> None:
         """Apply what is pending, make a checkpoint, release all resources. Later calls raise ClosedError."""
-        with translated():
+        with self._engine.translated:
             self._engine.close()
         self._finalizer.detach()
 

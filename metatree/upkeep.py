@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .errors import TransactionError, translated
+from .errors import TransactionError
 from .reading import Reading
 from .recovery import Recovered
 from .staging import GRACE
@@ -27,7 +27,7 @@ class Upkeep(Reading):
         """
         from .check import check
 
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return check(self._engine, deep=deep, progress=progress)
 
@@ -48,7 +48,7 @@ class Upkeep(Reading):
 
         if edits not in (None, ADOPT, REVERT):
             raise ValueError(f"edits is 'adopt', 'revert' or None, not {edits!r}")
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             if self._engine.active.get() is not None:
                 raise TransactionError("a repair makes a commit of its own: call it outside of the transaction")
@@ -63,7 +63,7 @@ class Upkeep(Reading):
         """
         from .gc import collect
 
-        with translated():
+        with self._engine.translated:
             self._engine.require_usable()
             return collect(self._engine, older_than=older_than, dry_run=dry_run)
 
@@ -71,17 +71,17 @@ class Upkeep(Reading):
         """What recovery did when this handle, as the first opener, opened the tree. Where hosts share the storage there
         is no first opener, and this call replays. Files are then up to date except those named in `failed`.
         `dry_run`: what a replay from the redo mark would do; nothing is changed."""
-        with translated():
+        with self._engine.translated:
             return self._engine.recover(dry_run=dry_run)
 
     def flush(self) -> None:
         """Wait until the files show every commit. Raises UnavailableError naming those that cannot."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             self._engine.committer.flush()
 
     def checkpoint(self) -> int:
         """Apply every commit, make the files durable and trim the log; returns the LSN up to which that is done."""
-        with translated():
+        with self._engine.translated:
             self._engine.require_writable()
             return self._engine.checkpointer.run()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 from zlib import crc32
 
@@ -14,6 +16,9 @@ from wal.storage.base import RandomFile
 
 _FIRST_WINDOW = 8 * 2**10
 _LAST_WINDOW = 2**20
+_PAGE = 4 * 2**10
+_SMALL = 16 * 2**10  # bytes by which a batch may extend a segment on a disk that is nearly full
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 Read = Callable[[int, int], bytes]
 """`read(length, offset)`: as RandomFile.pread."""
@@ -154,9 +159,28 @@ def extend(file: RandomFile, size: int, upto: int, segment_size: int) -> int:
 
     A later frame then overwrites allocated blocks: neither the file size nor its extents change, which makes fdatasync
     twice as fast as on a growing file. `fallocate` alone does not help where extents are journaled.
+
+    Where a whole step does not fit on the disk, only a small batch gets what it needs: the rest stays free, so that
+    files can follow the log, and deletions can make room.
     """
     step = chunk_for(segment_size)
     target = max(upto, min(-(-upto // step) * step, segment_size))
-    for start in range(size, target, CHUNK):
-        file.pwrite(bytes(min(CHUNK, target - start)), start)
+    try:
+        _write_zeros(file, size, target)
+    except OSError as error:
+        target = max(upto, min(-(-upto // _PAGE) * _PAGE, segment_size))
+        if error.errno not in _NO_SPACE or target - size > _SMALL:
+            raise
+        _write_zeros(file, size, target)
     return target
+
+
+def _write_zeros(file: RandomFile, size: int, target: int) -> None:
+    """Extend the file to `target` bytes, or leave it as long as it was."""
+    try:
+        for start in range(size, target, CHUNK):
+            file.pwrite(bytes(min(CHUNK, target - start)), start)
+    except OSError:
+        with suppress(OSError):
+            file.truncate(size)
+        raise

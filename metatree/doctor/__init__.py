@@ -58,7 +58,7 @@ def _shown(url: str, place: Place) -> str:
 def _examine(place: Place, report: Report, tell: Tell, clock: Clock) -> None:
     def run(check: Check, trial: Callable[[], races.Verdict]) -> bool:
         tell(check.guarantee)
-        report.findings.append(finding := _tried(check, trial))
+        report.findings.append(finding := _tried(check, trial, report.can.filesystem))
         return finding.status is Status.HOLDS
 
     if not run(advice.READING, lambda: _readable(place.around)):
@@ -132,12 +132,12 @@ def _failed(error: Exception) -> races.Verdict:
     raise error
 
 
-def _tried(check: Check, trial: Callable[[], races.Verdict]) -> Finding:
+def _tried(check: Check, trial: Callable[[], races.Verdict], filesystem: str) -> Finding:
     try:
         holds, seen = trial()
     except _TROUBLE as error:
         text = str(error) if isinstance(error, ContenderError) else f"{type(error).__name__}: {error}"
-        return Finding(check, Status.UNKNOWN, text)
+        return Finding(advice.after(check, error, filesystem), Status.UNKNOWN, text)
     return Finding(check, Status.HOLDS if holds else Status.FAILS, seen)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
+
 import wal
+from metatree.errors import shortage
 
 from .findings import Check
 
@@ -67,6 +71,28 @@ ATTRIBUTES = Check(
     "trees work, but hand edits and damaged blobs are not noticed, and `list` misses some directory blobs",
     needed=False,
 )
+
+
+_S3_KEYS = "pass -o key=... and -o secret=..., or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+
+
+def after(check: Check, error: Exception, filesystem: str) -> Check:
+    """The check with the advice for the error in which it ended, where the error tells the cause."""
+    if short := shortage(error):
+        return replace(check, lost=f"{short}, then run this again")
+    if check is not READING or not isinstance(error, OSError):
+        return check
+    if error.errno == errno.ENXIO:
+        return replace(check, lost="create the bucket, or correct its name in the URL")
+    if isinstance(error, PermissionError) and filesystem != "s3":
+        return replace(check, lost="give this user permission to read here")
+    if isinstance(error, PermissionError):
+        absent = "no usable credentials" in str(error)
+        why = "there are no credentials" if absent else "the key, the secret or what they permit is wrong"
+        return replace(check, lost=f"{why}: {_S3_KEYS}")
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return replace(check, lost="the server does not answer: check its address and port, the network, that it runs")
+    return check
 
 
 def condition(found: wal.Condition) -> Check:

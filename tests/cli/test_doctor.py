@@ -289,7 +289,17 @@ def test_wrong_credentials_are_told_and_no_secret_is_shown(seaweedfs: Server, do
         assert done.returncode == 1
         assert "403" in done.stdout
         assert "hunter2" not in done.stdout + done.stderr
+        assert "the key, the secret or what they permit is wrong: pass -o key=" in done.stdout
+        assert "nothing can be done here" not in done.stdout
     assert json.loads(done.stdout)["fit"] == "none"
+
+
+def test_a_missing_bucket_and_a_server_that_is_not_there_are_told_apart(moto: Server, doctor: Doctor) -> None:
+    done = doctor("s3://no-such-bucket-here/x", *options(moto))
+    assert done.returncode == 1 and "the bucket does not exist" in done.stdout
+    assert "create the bucket, or correct its name in the URL" in done.stdout
+    done = doctor("s3://bucket/x", "-o", "endpoint_url=http://127.0.0.1:9", "-o", "key=a", "-o", "secret=b")
+    assert done.returncode == 1 and "the server does not answer: check its address and port" in done.stdout
 
 
 # --- HDFS -------------------------------------------------------------------------------------------------------------

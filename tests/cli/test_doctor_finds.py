@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 import wal
 from metatree.doctor import Fit, advice, measures, races
 from metatree.doctor.contenders import ContenderError, Contenders
-from metatree.doctor.findings import Finding, Report, Status, judge
+from metatree.doctor.findings import Check, Finding, Report, Status, judge
 from metatree.doctor.place import Place
 
 THREADS = 4
@@ -395,3 +396,33 @@ def test_what_could_not_be_removed_is_named(tmp_path: Path) -> None:
     assert place.remove() == f"{tmp_path}/{name}"
     with suppress(FileNotFoundError):
         assert (tmp_path / name).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("check", "error", "filesystem", "expected"),
+    [
+        (
+            advice.READING,
+            PermissionError(errno.EACCES, "list: no usable credentials were found"),
+            "s3",
+            "there are no cr",
+        ),
+        (
+            advice.READING,
+            PermissionError(errno.EACCES, "list: the server answered 403"),
+            "s3",
+            "the key, the secret or",
+        ),
+        (advice.READING, PermissionError(errno.EACCES, "denied"), "ext4", "give this user permission to read here"),
+        (advice.READING, OSError(errno.ENXIO, "list: the bucket does not exist"), "s3", "create the bucket"),
+        (advice.READING, ConnectionError("list: no answer"), "s3", "the server does not answer"),
+        (advice.READING, OSError(errno.EIO, "strange"), "s3", "nothing can be done here"),
+        (advice.SCRATCH, PermissionError(errno.EACCES, "denied"), "s3", "give this user permission to write here"),
+        (advice.SCRATCH, OSError(errno.ENOSPC, "No space left on device"), "ext4", "the disk is full: free space"),
+        (advice.SCRATCH, OSError(errno.EDQUOT, "quota"), "webhdfs", "the quota is used up: free space"),
+        (advice.READING, ContenderError("a process ended"), "ext4", "nothing can be done here"),
+    ],
+)
+def test_the_advice_fits_the_error(check: Check, error: Exception, filesystem: str, expected: str) -> None:
+    told = advice.after(check, error, filesystem)
+    assert told.lost.startswith(expected) and (told.name, told.needed) == (check.name, check.needed)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from metatree import Metatree
+from metatree import Metatree, UnavailableError, recover_command
 from metatree.cli.check import code_of
 from metatree.cli.ending import Code
 from metatree.findings import Weight
@@ -145,3 +145,62 @@ def test_a_recovery_that_meets_damage_as_well_says_that(root: Path) -> None:
     code, out = run("sys.exit(recover_command.main())", root)
     assert code == 1 and "NOT brought up to date: m: PermissionError" in out
     assert "  DAMAGE: m/v1/metadata.json" in out and out.splitlines()[-1].startswith("damage remains: ")
+
+
+# --- no space ---------------------------------------------------------------------------------------------------------
+
+
+class Full(Boundary):
+    """A disk without space for another file; the log was given its space before, and changes in place."""
+
+    def __init__(self, disk: MemoryPosix, number: int) -> None:
+        super().__init__(disk)
+        self.number = number
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if self.number and call.method == "pwrite" and not call.path.endswith((".log", "/head")):
+            raise OSError(self.number, os.strerror(self.number))  # without a name, as the system does
+        return run()
+
+
+ADVICE = {errno.ENOSPC: "the disk is full: free space", errno.EDQUOT: "the quota is used up: free space or raise it"}
+
+
+@pytest.mark.parametrize("number", ADVICE)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside a writer"])
+def test_a_recovery_on_a_full_disk_says_that_and_finds_no_damage(
+    number: int, alone: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = empty_disk()
+    with open_tree(disk) as tree:
+        tree.put("m/v1", b"weights", name="w")
+    full = Full(disk, 0)
+    tree = open_tree(full)
+    tree.update(wal_mark=1)  # what a replay writes again, and any other pass finds in place
+    full.number = number
+    behind(tree)
+    if alone:
+        tree._engine.abandon()
+    opened = lambda root, read_only=False, storage_options=None: open_tree(full, read_only=read_only)  # noqa: E731
+    monkeypatch.setattr(recover_command, "Metatree", opened)
+    code = recover_command.main([ROOT])
+    said = capsys.readouterr()
+    text = said.out + said.err
+    assert code == 2 and os.strerror(number) in text, text
+    assert ADVICE[number] in text.splitlines()[-1] and "DAMAGE" not in text and "backup" not in text
+    assert not alone or "the root: OSError" in text
+    if not alone:
+        tree._engine.abandon()
+    full.number = 0
+    assert recover_command.main([ROOT]) == 0
+
+
+def test_a_full_disk_is_named_with_its_tree_and_what_to_do() -> None:
+    disk = empty_disk()
+    with open_tree(disk) as tree:
+        tree.put("m/v1", b"weights", name="w")
+    full = Full(disk, errno.ENOSPC)
+    with pytest.raises(UnavailableError) as caught, open_tree(full) as tree:
+        tree.put("m/v2", b"x" * 100_000, name="large")
+    advice = "nothing was changed. The disk is full: free space, then try again"
+    assert str(caught.value) == f"{ROOT}: [Errno 28] No space left on device; {advice}"

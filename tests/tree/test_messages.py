@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,36 @@ def test_only_what_may_pass_is_to_be_tried_again(error: OSError, passes: bool) -
     with pytest.raises(UnavailableError, match="nothing was changed") as caught, translated():
         raise error
     assert ("try again" in str(caught.value)) is passes
+
+
+def test_a_location_that_is_too_long_is_named_and_told_apart_from_a_blob(tree: Metatree) -> None:
+    for call in (lambda: tree.find("m/v1/w"), lambda: tree.put("m/v1/w", b"x", name="w")):
+        with pytest.raises(InvalidLocationError) as caught:
+            call()
+        assert str(caught.value) == (
+            "'m/v1/w' has 3 segments, but this tree has 2 levels: model, version; a blob is read with get or open, "
+            "and put takes its name as name='…'"
+        )
+    with pytest.raises(InvalidLocationError, match="'m/<active>/w' has 3 segments"):
+        tree.find("m/<active>/w")
+
+
+def test_an_error_without_a_file_names_the_root() -> None:
+    with pytest.raises(UnavailableError) as caught, translated("ftp://x/y"):
+        raise OSError(-2, "Name or service not known")
+    assert str(caught.value).startswith("ftp://x/y: [Errno -2] Name or service not known; ")
+    with pytest.raises(UnavailableError) as caught, translated("/root"):
+        raise OSError(errno.EIO, "broken", "/root/file")
+    assert str(caught.value).startswith("[Errno 5] broken: '/root/file'; ")
+
+
+def test_a_url_whose_host_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UnavailableError, match=r"^ftp://no\.such\.host/y: \[Errno -2\]"):
+        Metatree("ftp://no.such.host/y", read_only=True)
 
 
 def test_check_names_a_file_that_cannot_be_read_once(tree: Metatree) -> None:

@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -29,8 +29,11 @@ from metatree import (
     TransactionError,
     UnavailableError,
 )
+from metatree.clock import Clock
 from tests.tree.conftest import LEVELS, assert_clean
+from tests.tree.model import empty_disk, open_tree
 from tests.tree.storages import again, at, records
+from wal import MemoryStorage
 from wal.testing import Failing, FaultyStorage
 
 MakeTree = Callable[..., Metatree]
@@ -464,6 +467,65 @@ def test_run_gives_up_after_its_attempts_with_the_conflict(filled: Metatree, mak
     with pytest.raises(ConflictError, match="'n' of m"):
         filled.run(lose, attempts=3)
     assert calls == [1, 2, 3] and filled.find("m").metadata["n"] == 4
+
+
+class Stepping(Clock):
+    """Time that passes only by sleeping, and by what a test says."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Losing:
+    """A tree on a disk in memory with a clock of its own, and a function that always meets a conflict."""
+
+    def __init__(self) -> None:
+        class Tuned(Metatree):
+            _tuning: ClassVar = {"clock": Stepping()}
+
+        self.clock = Tuned._tuning["clock"]
+        disk = empty_disk()
+        self.tree = Tuned(MemoryStorage(disk), LEVELS)
+        self._other = open_tree(disk)
+        self.tree.put("m", b"", name="b")
+        self.calls = 0
+
+    def __call__(self, txn: object) -> int:
+        n = int(self.tree.find("m").metadata.get("n", 0))
+        self.calls += 1
+        self._other.update("m", n=n + 1)
+        self.tree.update("m", n=n + 1)
+        return n
+
+
+@pytest.mark.local("time is the test's own")
+def test_run_waits_longer_each_time_and_gives_up_with_the_number_of_its_attempts() -> None:
+    lose = Losing()
+    with pytest.raises(ConflictError, match="'n' of m") as caught:
+        lose.tree.run(lose)
+    assert lose.calls == 10
+    longest = sum(0.005 * 2**n for n in range(8)) + 1
+    assert longest / 5 <= lose.clock.time <= longest
+    assert caught.value.__notes__ == ["run() gave up after attempt 10, which met a conflict as all before it did"]
+    for attempts in (1, 3):
+        lose.calls = 0
+        with pytest.raises(ConflictError):
+            lose.tree.run(lose, attempts=attempts)
+        assert lose.calls == attempts
+    for refused in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            lose.tree.run(lose, attempts=refused)
+
+
+def test_a_pause_is_short_however_often_a_transaction_was_tried() -> None:
+    for attempt in (0, 8, 9, 5_000):
+        assert 0 < Clock().jitter(attempt) <= 1
 
 
 def test_run_does_not_repeat_after_any_other_error(filled: Metatree) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar, cast
@@ -42,6 +44,11 @@ def crc_at(disk: MemoryPosix, lsn: int) -> tuple[int, int, int]:
     assert tail.lsn == lsn
     log.close()
     return tail.number, tail.offset, tail.crc
+
+
+def segment(disk: MemoryPosix) -> bytes:
+    """The content of the first segment."""
+    return MemoryStorage(disk).read(ONE).data
 
 
 def put(disk: MemoryPosix, name: str, data: bytes, offset: int) -> None:
@@ -367,6 +374,55 @@ def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
     log.close()
 
 
+class SmallDisk(Boundary):
+    """A disk on which the log's segments can grow by so many bytes: a write takes what fits, the next one fails."""
+
+    def __init__(self, disk: MemoryPosix, free: int, number: int) -> None:
+        super().__init__(disk)
+        self.end, self.number = len(segment(disk)) + free, number
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "pwrite" and call.path.endswith(".log"):
+            fd, data, offset = call.arguments
+            fits = self.end - offset  # type: ignore[operator]
+            if fits <= 0:
+                raise OSError(self.number, os.strerror(self.number))
+            if fits < len(data):  # type: ignore[arg-type]
+                return self.inner.pwrite(fd, data[:fits], offset)  # type: ignore[arg-type, index, return-value]
+        return run()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_log_that_cannot_grow_gives_back_what_it_took_and_small_batches_go_on(number: int) -> None:
+    disk = made()
+    length = len(segment(disk))
+    log = open_log(MemoryStorage(SmallDisk(disk, 300_000, number)))
+    for _ in range(2):  # neither attempt takes the space of the files
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            add(log, bytes(length + 60_000))
+        assert len(segment(disk)) == length
+    add(log, b"x" * (length - 4_000))  # up to the end of what is there
+    assert len(segment(disk)) == length
+    for count in range(1, 4):  # the usual step does not fit, but what a deletion needs does
+        add(log, b"y" * 4_000)
+        assert length < len(segment(disk)) <= length + count * 8192
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        add(log, b"z" * 60_000)
+    assert len(bodies(log)) == 7 and log.verify().problems == ()
+    log.close()
+
+
+def test_a_log_that_cannot_grow_for_another_reason_gives_back_what_it_took_too() -> None:
+    disk = made()
+    length = len(segment(disk))
+    log = open_log(MemoryStorage(SmallDisk(disk, 300_000, errno.EIO)))
+    add(log, b"x" * (length - 4_000))
+    with pytest.raises(OSError, match="Input/output"):
+        add(log, b"y" * 4_000)
+    assert len(segment(disk)) == length
+    log.close()
+
+
 @pytest.mark.parametrize("body", [b"end", b"end" + bytes(100)], ids=["plain", "zeros at its end"])
 def test_without_a_head_file_a_later_batch_still_proves_that_the_one_before_it_was_flushed(body: bytes) -> None:
     disk = made(1)
@@ -391,7 +447,7 @@ def test_a_disk_without_room_for_the_zeros_ahead_appends_nothing_and_leaves_no_a
     size = MemoryStorage(disk).entry(ONE).size  # type: ignore[union-attr]
     faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
     with pytest.raises(OSError, match="space"):
-        add(log, bytes(size))
+        add(log, bytes(size + 60_000))
     assert faulty.failed[0].path.endswith(".log")
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False))
     assert head.state() == (3, 3)

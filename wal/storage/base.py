@@ -116,6 +116,10 @@ class RandomFile(Protocol):
         """Write all of `data` (short writes are continued). Not durable, not atomic."""
         ...
 
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes, which frees the space of the rest. Not durable."""
+        ...
+
     def datasync(self) -> None:
         """Make content and length durable. After an error the content is unknown: do not retry."""
         ...

@@ -136,6 +136,10 @@ class LocalRandomFile:
         """Write all of `data`; after an error a part may be written."""
         write_all(self._posix, self._fd, data, offset)
 
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        self._posix.ftruncate(self._fd, size)
+
     def datasync(self) -> None:
         """Make content and length durable. Do not retry after an error: the kernel may have dropped the pages."""
         self._posix.fdatasync(self._fd)

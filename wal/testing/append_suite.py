@@ -23,6 +23,9 @@ class AppendSuite(StorageAccess):
         assert file.pread(5, 99) == b"\0abc\0"
         assert file.pread(100, 4096) == b"end"
         assert file.pread(10, 9999) == b""
+        file.pwrite(bytes(1000), 4099)
+        file.truncate(4099)
+        assert file.size() == 4099
         assert self.raw_read(storage, ".wal/head")[100:103] == b"abc"
         reader = self.opened_again(storage).open_file(".wal/head", writable=False)
         assert reader.pread(3, 100) == b"abc"
