@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import wal
 
-from . import config, layout, marks, recovery
+from . import behind, config, layout, marks, recovery
 from .errors import CorruptionError
 from .expected import Expected
 from .facts import BlobFact, Slice
@@ -42,10 +42,10 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
     def held(tenure: wal.Tenure) -> Report:
         checking = _Check(engine, deep=deep, progress=progress)
         try:
-            behind = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
+            failed = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
         except _DAMAGE as damage:
-            behind = {layout.LOG: damage}
-        checking.report.problems += [_behind(path, error) for path, error in behind.items()]
+            failed = {layout.LOG: damage}
+        checking.report.problems += [_behind(path, error) for path, error in failed.items()]
         return checking.run()
 
     try:
@@ -66,9 +66,10 @@ def _behind(path: str, error: Exception) -> Finding:
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
     """Check a tree that others may change: a finding counts only if it is found again, or the log has not grown."""
-    report, seen = None, None
+    report, seen, begun = None, None, None
     for _ in range(_LOOKS):
         begin = _reached(engine.log)
+        begun = begun or begin
         report = _Check(engine, deep=deep, progress=progress).run()
         end = _reached(engine.log)
         if begin == end:
@@ -81,7 +82,18 @@ def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Repor
             break
         seen = found
     assert report is not None  # noqa: S101  the loop has run at least once
+    if engine.shared and begun is not None:
+        report.notes[:0] = _unattended(engine, begun[0])
     return report
+
+
+def _unattended(engine: Engine, head: int) -> list[Finding]:
+    """The finding for commits up to `head` that nobody is applying, if there are any."""
+    try:
+        finding = behind.unattended(engine.log, engine.clock, head)
+    except _DAMAGE:
+        return []  # a finding of its own
+    return [] if finding is None else [finding]
 
 
 def _reached(log: wal.WriteAheadLog) -> tuple[int, int, int] | None:
