@@ -23,6 +23,7 @@ from .findings import Finding, Report
 from .location import Path, join
 from .look import Look, Place, is_refusal
 from .sources import Sources
+from .unlisted import Unlisted
 from .window import fold_log
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class _Check:
         self._read_only = engine.read_only
         self._shared = engine.shared
         adopted = config.is_adopted(engine.storage)
-        self._place = Place(engine.storage, len(engine.levels), adopted, deep, self._was_read)
+        unlisted = Unlisted(engine.storage, engine.log)
+        self._place = Place(engine.storage, len(engine.levels), adopted, deep, unlisted, self._was_read)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:

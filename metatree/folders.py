@@ -162,6 +162,21 @@ def is_blob_folder(storage: wal.Storage, folder: str, *, leaf: bool) -> bool:
         return False
 
 
+def holds_node(storage: wal.Storage, folder: str) -> bool:
+    """Whether a folder's metadata.json, another file in it, or a node below it has the engine's attribute. Raises
+    nothing if it is removed meanwhile."""
+    try:
+        entries = {entry.name: entry.kind for entry in storage.list(folder)}
+        if not storage.capabilities.attributes or entries.pop(layout.METADATA, None) is not wal.Kind.FILE:
+            return False
+        files = [layout.METADATA, *(name for name, kind in entries.items() if kind is wal.Kind.FILE)]
+        if any(Attribute.decode(storage.attribute(f"{folder}/{name}")) is not None for name in files):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return any(holds_node(storage, f"{folder}/{name}") for name, kind in entries.items() if kind is wal.Kind.FOLDER)
+
+
 def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
     """The files of a directory blob, as blob names ('dir/sub/file'), in no order. Folders inside it that are removed
     during the walk are skipped. Raises FileNotFoundError, NotADirectoryError if it is not a folder itself."""

@@ -135,6 +135,8 @@ class Planner:
     def _reverting(self, finding: Finding) -> tuple[str, str]:
         if supplies(self._window, finding) is not None:
             return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
+        if is_unlisted(finding):
+            return CANNOT, "the log holds no list of its parent since the last checkpoint, and a node is not set aside"
         if finding.kind not in _FOREIGN_KINDS:
             return CANNOT, (
                 "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
@@ -148,6 +150,8 @@ class Planner:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
         if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
             return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
+        if is_unlisted(finding):
+            return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         if finding.kind in _NODE_KINDS:
             return ADOPT, "a commit sets the node's keys to those in the file"
         if _folded(finding.path) in self._twins:
@@ -187,8 +191,13 @@ def is_node(step: Step | Finding) -> bool:
     return step.kind in _NODE_KINDS
 
 
+def is_unlisted(step: Step | Finding) -> bool:
+    """Whether it concerns a node's folder, which its parent does not list."""
+    return step.kind == "node-unlisted"
+
+
 def node_of(path: str) -> Path:
-    """The node of a metadata.json."""
+    """The node of a metadata.json; the parent of an unlisted node."""
     return tuple(path.split("/")[:-1])
 
 
@@ -199,6 +208,11 @@ def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None
         effect, _ = window.find(path)
         enough = effect is not None and (effect.whole or finding.kind == "node-wrong")
         return (path, "") if enough else None
+    if is_unlisted(finding):
+        path = node_of(finding.path)
+        effect, _ = window.find(path)
+        listed = effect is not None and effect.whole and effect.children.get(finding.path.rpartition("/")[2])
+        return (path, "") if listed else None
     parts = finding.path.split("/")
     for depth in range(len(parts)):
         effect, _ = window.find(tuple(parts[:depth]))
