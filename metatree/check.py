@@ -11,6 +11,7 @@ know: foreign files and folders, leftovers of a process that died.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import wal
@@ -18,11 +19,10 @@ import wal
 from . import behind, config, layout, marks, recovery
 from .errors import CorruptionError
 from .expected import Expected
-from .facts import BlobFact, Slice
-from .findings import Finding, Report
+from .findings import REBUILD, Finding, Report
 from .location import Path, join
 from .look import Look, Place, is_refusal
-from .sources import Sources
+from .supply import lacking, lacks
 from .unlisted import Unlisted
 from .window import fold_log
 
@@ -132,6 +132,7 @@ class _Check:
         self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
         self._node((), 1.0)
         self._check_staged()
+        self.report.problems[:] = map(self._settled, self.report.problems)
         for name in recovery.leftovers(self._storage):
             shared = "an unfinished file, of a writer that is still running or has died"
             reason = shared if self._shared else "an unfinished file; the next recovery sets it aside"
@@ -142,6 +143,11 @@ class _Check:
 
     def _note(self, kind: str, path: str, reason: str) -> None:
         self.report.notes.append(Finding(path, reason, kind))
+
+    def _settled(self, finding: Finding) -> Finding:
+        """The finding; if only a rebuild would repair it, and the log cannot supply that, without this remedy."""
+        hopeless = REBUILD in finding.remedies and lacks(self._storage, self._window, finding) is not None
+        return replace(finding, hopeless=True) if hopeless else finding
 
     def _progressed(self, share: float = 0.0) -> None:
         """Report progress: a further part of the tree, `share` of 1, is done."""
@@ -194,7 +200,7 @@ class _Check:
 
     def _check_staged(self) -> None:
         staged = [fact for _, effect in self._window.walk() for fact in effect.blobs.values() if fact is not None]
-        missing = [(fact, error) for fact in staged if isinstance(fact.source, Slice) and (error := self._lacks(fact))]
+        missing = [(fact, error) for fact in staged if (error := lacking(self._storage, fact))]
         if missing:
             # A checkpoint may have erased it since. It raises the mark first, so what is needed now was there.
             needed = fold_log(self._log, self._log.trimmed(fresh=True), self.report.head)
@@ -206,19 +212,6 @@ class _Check:
                     self._problem(kind, where, f"the log needs its staged content, but {error}")
         for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
-
-    def _lacks(self, fact: BlobFact) -> OSError | CorruptionError | None:
-        """The error if a fact's staged content is missing or damaged, else None."""
-        try:
-            with Sources(self._storage) as sources:
-                content = sources.read(fact)
-            if isinstance(content, wal.Staged):
-                entry = self._storage.entry(content.name)
-                if entry is None or entry.size != fact.size:
-                    raise CorruptionError(f"{content.name} is missing or cut short")
-        except (OSError, CorruptionError) as error:
-            return error
-        return None
 
     # --- the folders --------------------------------------------------------------------------------------------------
 

@@ -115,13 +115,16 @@ NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, Re
 """The causes of the CorruptionError for a metadata.json that is missing or cannot be parsed."""
 
 
+RESTORING = "restore it, from a backup if repair() cannot"
+"""In a message about a file; a plan that cannot repair it says it otherwise."""
+
+
 def _way_out(name: str) -> str:
     """What to do about a metadata.json that cannot be parsed, for the end of a message."""
-    restoring = "restore it, from a backup if repair() cannot"
     folder = name.rpartition("/")[0]
     if not folder or folder.startswith(layout.QUARANTINE):
-        return restoring
-    return f"{restoring}, or give the node up with delete({folder!r}, recursive=True)"
+        return RESTORING
+    return f"{RESTORING}, or give the node up with delete({folder!r}, recursive=True)"
 
 
 def missing(path: Path) -> CorruptionError:

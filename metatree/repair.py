@@ -20,8 +20,9 @@ from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
 from .location import Path, join
 from .reads import ReadSet
-from .repair_plan import DOING, Planner, Repaired, Step, is_node, is_unlisted, node_of, supplies
+from .repair_plan import DOING, Planner, Repaired, Step
 from .staging import Staging
+from .supply import is_node, is_unlisted, node_of, supplies
 from .unlisted import Unlisted
 from .values import check_size
 from .view import View

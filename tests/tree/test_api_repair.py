@@ -270,3 +270,17 @@ def test_a_node_without_any_mark_is_known_by_the_log_and_a_deleted_one_is_none(t
     tree.repair(edits="adopt")
     assert tree.find("m").children == ["v1", "v2"]
     assert tree.repair(edits="revert", paths=["m/v3"]).clean
+
+
+def test_a_plan_promises_no_content_that_was_cut_in_the_staging_area_too(tree: Metatree) -> None:
+    (staged,) = [name for name in at(tree, ".wal/staged").files() if not name.rpartition("/")[2].startswith("pack")]
+    for name in (f".wal/staged/{staged}", "m/v2/large"):
+        at(tree, name).write_bytes(LARGE[:1000])
+    for choice in ("revert", None):
+        plan = tree.repair(dry_run=True, edits=choice)
+        assert {step.path for step in plan.steps} == {"m/v2/large"}
+        assert not {step.action for step in plan.steps} & {"revert", "rebuild"}
+        assert not [step for step in plan.steps if "is restored" in step.detail]
+    lose(tree, "m/v2/large")
+    assert set(actions(tree).values()) == {"cannot"}
+    tree.put("m/v2", LARGE, name="large", force=True)
