@@ -143,7 +143,10 @@ class Planner:
         if why is None:
             return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
         if is_unlisted(finding):
-            return CANNOT, "the log holds no list of its parent since the last checkpoint, and a node is not set aside"
+            return CANNOT, (
+                "the log holds no list of its parent since the last checkpoint, and a node is not set aside: adopting "
+                "lists it again"
+            )
         if finding.kind not in _FOREIGN_KINDS:
             return CANNOT, f"{why}: {_RESTORE}, or adopt it"
         if finding.path in self._paths:
