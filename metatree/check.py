@@ -11,18 +11,19 @@ know: foreign files and folders, leftovers of a process that died.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import wal
 
-from . import config, layout, marks, recovery
+from . import behind, config, layout, marks, recovery
 from .errors import CorruptionError
 from .expected import Expected
-from .facts import BlobFact, Slice
-from .findings import Finding, Report
+from .findings import REBUILD, Finding, Report
 from .location import Path, join
 from .look import Look, Place, is_refusal
-from .sources import Sources
+from .supply import lacking, lacks
+from .unlisted import Unlisted
 from .window import fold_log
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def check(engine: Engine, *, deep: bool, progress: Progress | None = None) -> Re
     def held(tenure: wal.Tenure) -> Report:
         checking = _Check(engine, deep=deep, progress=progress)
         try:
-            behind = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
+            failed = engine.committer.pass_held(tenure).failed  # committed changes belong in the files anyway
         except _DAMAGE as damage:
-            behind = {layout.LOG: damage}
-        checking.report.problems += [_behind(path, error) for path, error in behind.items()]
+            failed = {layout.LOG: damage}
+        checking.report.problems += [_behind(path, error) for path, error in failed.items()]
         return checking.run()
 
     try:
@@ -66,9 +67,10 @@ def _behind(path: str, error: Exception) -> Finding:
 
 def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Report:
     """Check a tree that others may change: a finding counts only if it is found again, or the log has not grown."""
-    report, seen = None, None
+    report, seen, begun = None, None, None
     for _ in range(_LOOKS):
         begin = _reached(engine.log)
+        begun = begun or begin
         report = _Check(engine, deep=deep, progress=progress).run()
         end = _reached(engine.log)
         if begin == end:
@@ -81,7 +83,18 @@ def _standing(engine: Engine, *, deep: bool, progress: Progress | None) -> Repor
             break
         seen = found
     assert report is not None  # noqa: S101  the loop has run at least once
+    if engine.shared and begun is not None:
+        report.notes[:0] = _unattended(engine, begun[0])
     return report
+
+
+def _unattended(engine: Engine, head: int) -> list[Finding]:
+    """The finding for commits up to `head` that nobody is applying, if there are any."""
+    try:
+        finding = behind.unattended(engine.log, engine.clock, head)
+    except _DAMAGE:
+        return []  # a finding of its own
+    return [] if finding is None else [finding]
 
 
 def _reached(log: wal.WriteAheadLog) -> tuple[int, int, int] | None:
@@ -101,7 +114,8 @@ class _Check:
         self._read_only = engine.read_only
         self._shared = engine.shared
         adopted = config.is_adopted(engine.storage)
-        self._place = Place(engine.storage, len(engine.levels), adopted, deep, self._was_read)
+        unlisted = Unlisted(engine.storage, engine.log)
+        self._place = Place(engine.storage, len(engine.levels), adopted, deep, unlisted, self._was_read)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
@@ -118,6 +132,7 @@ class _Check:
         self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
         self._node((), 1.0)
         self._check_staged()
+        self.report.problems[:] = map(self._settled, self.report.problems)
         for name in recovery.leftovers(self._storage):
             shared = "an unfinished file, of a writer that is still running or has died"
             reason = shared if self._shared else "an unfinished file; the next recovery sets it aside"
@@ -128,6 +143,11 @@ class _Check:
 
     def _note(self, kind: str, path: str, reason: str) -> None:
         self.report.notes.append(Finding(path, reason, kind))
+
+    def _settled(self, finding: Finding) -> Finding:
+        """The finding; if only a rebuild would repair it, and the log cannot supply that, without this remedy."""
+        hopeless = REBUILD in finding.remedies and lacks(self._storage, self._window, finding) is not None
+        return replace(finding, hopeless=True) if hopeless else finding
 
     def _progressed(self, share: float = 0.0) -> None:
         """Report progress: a further part of the tree, `share` of 1, is done."""
@@ -180,7 +200,7 @@ class _Check:
 
     def _check_staged(self) -> None:
         staged = [fact for _, effect in self._window.walk() for fact in effect.blobs.values() if fact is not None]
-        missing = [(fact, error) for fact in staged if isinstance(fact.source, Slice) and (error := self._lacks(fact))]
+        missing = [(fact, error) for fact in staged if (error := lacking(self._storage, fact))]
         if missing:
             # A checkpoint may have erased it since. It raises the mark first, so what is needed now was there.
             needed = fold_log(self._log, self._log.trimmed(fresh=True), self.report.head)
@@ -192,19 +212,6 @@ class _Check:
                     self._problem(kind, where, f"the log needs its staged content, but {error}")
         for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
             self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
-
-    def _lacks(self, fact: BlobFact) -> OSError | CorruptionError | None:
-        """The error if a fact's staged content is missing or damaged, else None."""
-        try:
-            with Sources(self._storage) as sources:
-                content = sources.read(fact)
-            if isinstance(content, wal.Staged):
-                entry = self._storage.entry(content.name)
-                if entry is None or entry.size != fact.size:
-                    raise CorruptionError(f"{content.name} is missing or cut short")
-        except (OSError, CorruptionError) as error:
-            return error
-        return None
 
     # --- the folders --------------------------------------------------------------------------------------------------
 

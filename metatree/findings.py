@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "cannot-read": (Weight.CANNOT_READ, ()),
     "node-edited": (Weight.EDIT, (ADOPT, REVERT)),  # in place
     "node-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # by a file without the engine's attribute
+    "node-unlisted": (Weight.EDIT, (ADOPT, REVERT)),  # by its parent, whose metadata.json was changed
     "blob-extra": (Weight.EDIT, (ADOPT, REVERT)),
     "folder-extra": (Weight.EDIT, (REVERT,)),
     "link": (Weight.EDIT, ()),
@@ -53,6 +54,7 @@ class Finding:
     path: str  # of the file or folder, below the root
     reason: str
     kind: str = ""  # one of KINDS
+    hopeless: bool = False  # the log cannot supply what a rebuild needs
 
     @property
     def weight(self) -> Weight:
@@ -62,7 +64,7 @@ class Finding:
     @property
     def remedies(self) -> tuple[str, ...]:
         """The actions of `repair` that may apply; if there are none, `reason` says what to do by hand."""
-        return KINDS[self.kind][1]
+        return tuple(each for each in KINDS[self.kind][1] if not (self.hopeless and each == REBUILD))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the names are stable."""

@@ -115,13 +115,16 @@ NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, Re
 """The causes of the CorruptionError for a metadata.json that is missing or cannot be parsed."""
 
 
+RESTORING = "restore it, from a backup if repair() cannot"
+"""In a message about a file; a plan that cannot repair it says it otherwise."""
+
+
 def _way_out(name: str) -> str:
     """What to do about a metadata.json that cannot be parsed, for the end of a message."""
-    restoring = "restore it, from a backup if repair() cannot"
     folder = name.rpartition("/")[0]
     if not folder or folder.startswith(layout.QUARANTINE):
-        return restoring
-    return f"{restoring}, or give the node up with delete({folder!r}, recursive=True)"
+        return RESTORING
+    return f"{RESTORING}, or give the node up with delete({folder!r}, recursive=True)"
 
 
 def missing(path: Path) -> CorruptionError:
@@ -160,6 +163,21 @@ def is_blob_folder(storage: wal.Storage, folder: str, *, leaf: bool) -> bool:
         return storage.attribute(folder) is not None or leaf
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def holds_node(storage: wal.Storage, folder: str) -> bool:
+    """Whether a folder's metadata.json, another file in it, or a node below it has the engine's attribute. Raises
+    nothing if it is removed meanwhile."""
+    try:
+        entries = {entry.name: entry.kind for entry in storage.list(folder)}
+        if not storage.capabilities.attributes or entries.pop(layout.METADATA, None) is not wal.Kind.FILE:
+            return False
+        files = [layout.METADATA, *(name for name, kind in entries.items() if kind is wal.Kind.FILE)]
+        if any(Attribute.decode(storage.attribute(f"{folder}/{name}")) is not None for name in files):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return any(holds_node(storage, f"{folder}/{name}") for name, kind in entries.items() if kind is wal.Kind.FOLDER)
 
 
 def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from .facts import BlobFact
 from .findings import Finding, Report
 from .fold import Effect
 from .location import Path, fold_name, join
+from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
 _ABSENT = (FileNotFoundError, NotADirectoryError)
@@ -35,6 +36,7 @@ class Place:
     depth: int  # number of levels: there are no nodes below them
     adopted: bool  # from metatreedb 0.2.3, whose files have no mark
     deep: bool
+    unlisted: Unlisted
     tell: Callable[[int], None]  # called with the number of further bytes read
 
     def is_there(self, folder: str) -> bool:
@@ -168,14 +170,24 @@ class Look:
             self._note("tree-inside", inner, f"is a tree inside this one. {_MOVE_OUT}")
         if not self._place.is_there(full):
             return
+        known = lambda window: is_known(window, self._path, name)  # noqa: E731
+        if self._is_unlisted(name):
+            self._note("node-unlisted", full, "is a node that its parent does not list: no program finds it", known)
+            return
         if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
-            reason = "a folder that is neither a node nor a blob; it is left alone"
-            self._note("folder-extra", full, reason, lambda window: is_known(window, self._path, name))
+            self._note("folder-extra", full, "a folder that is neither a node nor a blob; it is left alone", known)
             return
         for inner in folders.files_below(self._storage, self._path, name):
             file = layout.blob(self._path, inner)
             with suppress(*_ABSENT), self._reading(file):
                 self._blob(file)
+
+    def _is_unlisted(self, name: str) -> bool:
+        """Whether a folder is a node that its parent does not list. One that the log has dropped is another finding."""
+        below = None if self._shown is None else self._shown.below.get(name)
+        if len(self._path) >= self._place.depth or (below is not None and below.exists is False):
+            return False
+        return self._place.unlisted.is_node(self._path, name)
 
     def _blob(self, name: str) -> None:
         self.blobs += 1

@@ -20,8 +20,10 @@ from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
 from .location import Path, join
 from .reads import ReadSet
-from .repair_plan import DOING, Planner, Repaired, Step, is_node, node_of, supplies
+from .repair_plan import DOING, Planner, Repaired, Step
 from .staging import Staging
+from .supply import is_node, is_unlisted, node_of, supplies
+from .unlisted import Unlisted
 from .values import check_size
 from .view import View
 
@@ -103,10 +105,16 @@ class _Repair:
         draft = Draft(View(engine.reader), engine.levels, ReadSet())
         facts: list[Fact] = []
         changes: Changes = {}
+        written: set[Path] = set()  # nodes
         try:
             for step in steps:
                 try:
-                    facts.append(self._fact(step, draft, staging, changes))
+                    if is_node(step) or is_unlisted(step):
+                        path = node_of(step.path)
+                        facts += [self._node(path, step.source, draft, changes)] if path not in written else []
+                        written.add(path)
+                    else:
+                        facts.append(self._blob(step, draft, staging, changes))
                 except (CorruptionError, FileNotFoundError, ValueError) as error:
                     self._result.failed[step.path] = str(error)
         except BaseException:
@@ -120,13 +128,9 @@ class _Repair:
         engine.committer.flush()
         self._result.lsn = None if outcome.position is None else outcome.position.lsn
 
-    def _fact(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> Fact:
+    def _blob(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> BlobFact:
         """The fact that adopts an edit; also records the change in `changes`, and what the commit relies on."""
         source = step.source or step.path
-        if is_node(step):
-            return self._node(
-                node_of(step.path), folders.parse_node(source, self._storage.read(source)), draft, changes
-            )
         segments = step.path.split("/")
         path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
         if not name:
@@ -136,13 +140,16 @@ class _Repair:
         changes.setdefault(join(path), {}).setdefault("put", []).append(name)
         return BlobFact(path, name, size, sha256, place)
 
-    def _node(self, path: Path, file: folders.NodeFile, draft: Draft, changes: Changes) -> NodeFact:
-        """A node with the keys in the file, and those of its listed children that exist: a list entry makes no node."""
+    def _node(self, path: Path, source: str, draft: Draft, changes: Changes) -> NodeFact:
+        """A node with the keys in its file, and those of its listed children that exist: a list entry makes no node,
+        and a missing one drops none. `source`: the file, if it is not in place."""
+        name = source or layout.metadata(path)
+        file = folders.parse_node(name, self._storage.read(name))
         check_size(file.keys)
         keys, listed = self._engine.reader.ask(lambda _: (dict(draft.view.keys(path)), list(draft.view.children(path))))
         draft.reads.all_keys(path)
         draft.reads.names(path)
-        children = self._children(path, file.children)
+        children = self._children(path, file.children, listed)
         change = changes.setdefault(join(path), {})
         for word, names in (
             ("set", list(file.keys)),
@@ -154,16 +161,18 @@ class _Repair:
                 change[word] = names
         return NodeFact(path, file.keys, children)
 
-    def _children(self, path: Path, listed: Sequence[str]) -> tuple[str, ...]:
+    def _children(self, path: Path, wanted: Sequence[str], committed: Sequence[str]) -> tuple[str, ...]:
         if len(path) >= len(self._engine.levels):
             return ()
-        there = {}
-        for entry in self._storage.list(layout.folder(path)):
-            name = layout.metadata((*path, entry.name))
-            if entry.kind is wal.Kind.FOLDER and self._storage.entry(name) is not None:
-                there[entry.name] = folders.Attribute.decode(self._storage.attribute(name)) is not None
-        ours = [name for name, marked in sorted(there.items()) if marked and name not in listed]
-        return (*(name for name in listed if name in there), *ours)
+        there = [
+            entry.name
+            for entry in sorted(self._storage.list(layout.folder(path)))
+            if entry.kind is wal.Kind.FOLDER and self._storage.entry(layout.metadata((*path, entry.name))) is not None
+        ]
+        others = [name for name in there if name not in wanted]
+        unlisted = Unlisted(self._storage, self._engine.log)
+        ours = [name for name in others if name in committed or unlisted.is_node(path, name)]
+        return (*(name for name in wanted if name in there), *ours)
 
 
 def _only(window: Effect, steps: Sequence[Step]) -> Effect:

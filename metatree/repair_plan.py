@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import layout
+from . import folders, layout
 from .errors import InvalidLocationError
-from .findings import ADOPT, ASIDE, REBUILD, REVERT, Finding, Report, Weight
-from .fold import Effect
-from .location import Path, check_blob_name, fold_name
+from .findings import ADOPT, ASIDE, KINDS, REBUILD, REVERT, Finding, Report, Weight
+from .location import check_blob_name, fold_name
+from .supply import is_node, is_unlisted, lacks, supplies
 from .window import fold_log
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHOOSE, CANNOT, LEAVE, RECOVER = "choose", "cannot", "leave", "recover"
 DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
-_NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
+_RESTORE = "restore it from a backup"
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 
@@ -106,10 +106,17 @@ class Planner:
 
     def _step(self, finding: Finding) -> Step:
         action, detail = self._decide(finding)
-        return Step(finding.path, finding.kind, finding.reason, action, detail)
+        reason = finding.reason
+        if action == CANNOT:  # one advice, not two
+            reason = reason.replace(folders.RESTORING, _RESTORE)
+            detail = detail.removesuffix(f": {_RESTORE}") if _RESTORE in reason else detail
+        return Step(finding.path, finding.kind, reason, action, detail)
+
+    def _lacks(self, finding: Finding) -> str | None:
+        return lacks(self._engine.storage, self._window, finding)
 
     def _decide(self, finding: Finding) -> tuple[str, str]:
-        remedies = finding.remedies
+        remedies = KINDS[finding.kind][1]
         if RECOVER in remedies:
             return RECOVER, "opening the tree for writing replays them"
         if finding.weight is Weight.CANNOT_READ:
@@ -117,9 +124,8 @@ class Planner:
         if finding.kind == "cannot-write":
             return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
         if REBUILD in remedies:
-            if supplies(self._window, finding) is not None:
-                return REBUILD, "the log since the last checkpoint holds it"
-            return CANNOT, "the log holds no content of it since the last checkpoint: restore it from a backup"
+            why = self._lacks(finding)
+            return (CANNOT, f"{why}: {_RESTORE}") if why else (REBUILD, "the log since the last checkpoint holds it")
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         if REVERT not in remedies:
@@ -127,18 +133,22 @@ class Planner:
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
             return adopting
-        if self._edits == REVERT or (self._recovering and supplies(self._window, finding) is not None):
+        if self._edits == REVERT or (self._recovering and not self._lacks(finding)):
             return reverting
         ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
         return CHOOSE, "; ".join(ways)
 
     def _reverting(self, finding: Finding) -> tuple[str, str]:
-        if supplies(self._window, finding) is not None:
+        why = self._lacks(finding)
+        if why is None:
             return REVERT, "the content in the log is restored, the edit is kept in the quarantine"
-        if finding.kind not in _FOREIGN_KINDS:
+        if is_unlisted(finding):
             return CANNOT, (
-                "the log holds no content of it since the last checkpoint: restore it from a backup, or adopt it"
+                "the log holds no list of its parent since the last checkpoint, and a node is not set aside: adopting "
+                "lists it again"
             )
+        if finding.kind not in _FOREIGN_KINDS:
+            return CANNOT, f"{why}: {_RESTORE}, or adopt it"
         if finding.path in self._paths:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         return LEAVE, "left alone, unless --path names it"
@@ -148,7 +158,9 @@ class Planner:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
         if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
             return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
-        if finding.kind in _NODE_KINDS:
+        if is_unlisted(finding):
+            return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
+        if is_node(finding):
             return ADOPT, "a commit sets the node's keys to those in the file"
         if _folded(finding.path) in self._twins:
             return CANNOT, "another name differs from it only in case or form: rename one"
@@ -180,34 +192,6 @@ class Planner:
             if path and supplies(self._window, Finding(path, "", kind)) is not None:
                 return path
         return None
-
-
-def is_node(step: Step | Finding) -> bool:
-    """Whether it concerns a metadata.json."""
-    return step.kind in _NODE_KINDS
-
-
-def node_of(path: str) -> Path:
-    """The node of a metadata.json."""
-    return tuple(path.split("/")[:-1])
-
-
-def supplies(window: Effect, finding: Finding | Step) -> tuple[Path, str] | None:
-    """(node, blob name or '') if the records of the window hold its content; None if they do not."""
-    if is_node(finding):
-        path = node_of(finding.path)
-        effect, _ = window.find(path)
-        enough = effect is not None and (effect.whole or finding.kind == "node-wrong")
-        return (path, "") if enough else None
-    parts = finding.path.split("/")
-    for depth in range(len(parts)):
-        effect, _ = window.find(tuple(parts[:depth]))
-        if effect is None:
-            return None
-        name = "/".join(parts[depth:])
-        if effect.blobs.get(name) is not None:
-            return tuple(parts[:depth]), name
-    return None
 
 
 def _is_in(path: str, folder: str) -> bool:

@@ -47,6 +47,7 @@ METATREE = {
 }
 
 WAL = {
+    "Applying",
     "Batch",
     "Capabilities",
     "ChangedError",

@@ -21,7 +21,19 @@ from wal.errors import (
     WalError,
 )
 from wal.interrupts import DeferredInterrupt, safe_point
-from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification, WriteAheadLog
+from wal.log import (
+    LSN,
+    Applying,
+    Batch,
+    Deferred,
+    Position,
+    Prepare,
+    Record,
+    TailReport,
+    Tenure,
+    Verification,
+    WriteAheadLog,
+)
 from wal.opening import open_log
 from wal.parallel import spread
 from wal.process import whoami
@@ -60,6 +72,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LSN",
     "TTL",
+    "Applying",
     "Batch",
     "Capabilities",
     "ChangedError",

@@ -95,6 +95,9 @@ class AppendLog:
         except (OSError, UnsupportedError):
             return None
 
+    def applying(self) -> None:
+        """None: the marks are in the head file, and whether a writer lives is known from its lock."""
+
     def settle(self) -> None:
         """Decide what is at the log's end, as every holder of the append right does first."""
         self.append(lambda _head, _mates: None)

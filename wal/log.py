@@ -78,6 +78,15 @@ class Verification(NamedTuple):
     problems: tuple[str, ...]  # empty: every byte of the log reads back
 
 
+class Applying(NamedTuple):
+    """What the last holder of the right to apply has published of itself, where hosts share the log."""
+
+    marks: tuple[int, ...]  # its marks, as it last wrote them: what they describe was done before
+    held: bool  # False: it has released the right; True: it holds it, or has died
+    sign: tuple[str, int, int]  # differs from time to time if it holds the right and lives ...
+    ttl: float  # ... and if it does not differ for so many seconds, the holder is overtaken
+
+
 class Tenure(Protocol):
     """The right to apply, for as long as it is held."""
 
@@ -131,6 +140,11 @@ class WriteAheadLog(Protocol):
 
     def attended(self) -> bool | None:
         """Whether a writer on this machine has the log open; None if the storage or this user cannot tell."""
+        ...
+
+    def applying(self) -> Applying | None:
+        """What the last holder of the right to apply has published, read now; None if nothing is known of one. Always
+        None on one machine, where `attended` and `load_mark` tell it."""
         ...
 
     def trimmed(self, *, fresh: bool = False) -> LSN:

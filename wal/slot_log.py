@@ -15,14 +15,15 @@ from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from wal.checkpoint import Checkpoint
-from wal.claim import MARKS, Claim
+from wal.claim import MARKS
 from wal.epoch import Epochs
 from wal.errors import InDoubtError, LogClosedError, LogCorruptionError, UnsupportedError, WalError
+from wal.fencing import applying, at_once, claimant
 from wal.group import Group
 from wal.host_right import HostRight
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.lease import Lease
-from wal.log import LSN, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
+from wal.log import LSN, Applying, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
 from wal.names import Names, slot_numbers
 from wal.parallel import spread
 from wal.settings import Settings
@@ -30,7 +31,6 @@ from wal.slot import NO_LINK, TOKEN_BYTES, Slot
 from wal.slot_chain import READERS, SlotChain
 from wal.slot_history import SlotHistory
 from wal.slot_leader import SlotLeader
-from wal.storage.base import Fence
 
 
 class SlotLog:
@@ -52,7 +52,7 @@ class SlotLog:
 
     def _attach(self) -> None:
         settings = self.settings
-        claim = self._claim()
+        claim = at_once(settings, self.names)
         done = 0 if claim is None or settings.done is None else claim.marks[settings.done]
         self.chain = SlotChain(settings.storage, self.names, done)
         if claim is not None and claim.log == self.id:
@@ -69,29 +69,13 @@ class SlotLog:
         self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
 
     def _fencing(self, token: str) -> Lease | Epochs:
-        """A claimant of the right to apply. `token`: 32 hex digits, its own."""
-        settings = self.settings
-        if settings.storage.capabilities.fence is Fence.VERSION:
-            return Lease(settings.storage, self.names.apply, self.id, token, self._marks, self._epoch)
-        return Epochs(settings.storage, self.names, self.id, token, self._marks)
+        return claimant(self.settings, self.names, self.id, token, self._marks, self._epoch)
 
     def _applied(self, fencing: Lease | Epochs) -> LSN:
         """Up to where the last committer has applied the log, by its claim; 0 if unknown."""
-        if self.settings.done is None:
-            return 0
-        claim = fencing.look()
-        return 0 if claim is None or claim.log != self.id else claim.marks[self.settings.done]
-
-    def _claim(self) -> Claim | None:
-        """The last committer's claim, if one request is enough to read it. Its marks can be trusted: they are published
-        after the work that they describe, which is durable by then."""
-        settings = self.settings
-        if settings.done is None or settings.storage.capabilities.fence is not Fence.VERSION:
-            return None
-        try:
-            return Claim.decode(settings.storage.read(self.names.apply).data)
-        except FileNotFoundError:
-            return None
+        done = self.settings.done
+        last = None if done is None else applying(fencing, self.id, self.settings.ttl)
+        return 0 if last is None or done is None else last.marks[done]
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -193,6 +177,10 @@ class SlotLog:
     def attended(self) -> bool | None:
         """Always None: a host cannot know about writers on others."""
         return None
+
+    def applying(self) -> Applying | None:
+        """What the last committer has published of itself. One request, or two where an epoch is a folder."""
+        return applying(self._fencing(""), self.id, self.settings.ttl)
 
     def settle(self) -> None:
         """Take the next slot with an empty batch, so that no append in flight can be committed."""

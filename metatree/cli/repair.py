@@ -111,7 +111,7 @@ def _text(root: str, done: Repaired) -> list[str]:
         return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
     lines = [f"{root}: {_headline(done)}"]
     for step in done.steps:
-        if step.action == LEAVE:
+        if step.action == LEAVE or _is_mended(step, done):
             continue
         word = f"FAILED {step.action}" if step.path in done.failed else step.action
         colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
@@ -128,7 +128,7 @@ def _text(root: str, done: Repaired) -> list[str]:
 def _headline(done: Repaired) -> str:
     if not done.done:
         return "plan, nothing is changed yet"
-    actions = [step.action for step in done.steps if step.path not in done.failed]
+    actions = [step.action for step in done.steps if step.path not in done.failed and not _is_mended(step, done)]
     mended = sum(action in DOING for action in actions)
     counts = (
         (len(done.failed), "failed", "failed"),
@@ -137,9 +137,18 @@ def _headline(done: Repaired) -> str:
         (actions.count(LEAVE), "is left alone", "are left alone"),
     )
     rest = ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
-    if not mended:
+    if not mended and rest:
         return f"nothing repaired: {rest}"
     return f"{mended} repaired; {rest}" if rest else "repaired"
+
+
+def _is_mended(step: Step, done: Repaired) -> bool:
+    """Whether a step that could not be carried out came right by another one, as by that of its parent."""
+    if step.action != CANNOT or done.remains is None:
+        return False
+    return all(
+        (each.path, each.kind) != (step.path, step.kind) for each in (*done.remains.problems, *done.remains.notes)
+    )
 
 
 def _left(done: Repaired) -> list[str]:

@@ -223,6 +223,29 @@ def test_the_first_line_says_what_was_done(edited: Path, run: Run) -> None:
     assert run(edited, "--yes", "--adopt", *named)[1].splitlines()[0] == first
 
 
+def test_what_cannot_be_repaired_is_told_with_one_advice_and_check_names_no_remedy(root: Path, run: Run) -> None:
+    (root / "m/v1/metadata.json").write_bytes(b'{"cut')
+    out = run(root)[1]
+    assert "  cannot    m/v1/metadata.json: " in out
+    assert "repair() cannot" not in out and out.count("backup") == 1
+    with Metatree(root) as tree:
+        tree.put("m/v3", b"three", name="w")
+        tree.flush()
+        (root / "m/v3/metadata.json").unlink()
+        found = json.loads(CliRunner().invoke(commands, ["check", str(root), "--json"]).stdout)["problems"]
+        remedies = {each["path"]: each["remedies"] for each in found}
+        assert remedies == {"m/v1/metadata.json": [], "m/v3/metadata.json": ["rebuild"]}
+        assert tree.repair(paths=["m/v3"]).steps[0].action == "rebuild"
+
+
+def test_what_another_step_has_mended_is_not_counted_among_what_cannot_be_repaired(root: Path, run: Run) -> None:
+    (root / "m/metadata.json").write_bytes(b'{"children": ["v1", "v2", "v9"]}')
+    assert "  cannot    m/v9/metadata.json: " in run(root, "--adopt")[1]
+    code, out = run(root, "--adopt", "--yes")
+    assert code == 0 and out.splitlines()[0] == f"{root}: repaired"
+    assert "cannot" not in out
+
+
 def test_a_file_that_cannot_be_read_has_a_way_out_that_is_no_circle(
     root: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
 from metatree import recover_command
+from metatree.cli.app import commands
 from tests.hosts.conftest import LEVELS, Shared, environment
 
 BIG = bytes(range(256)) * 400  # 100 KiB: above what travels inside a record, so it is staged
@@ -106,6 +108,22 @@ def test_the_plan_changes_nothing_then_all_is_replayed_and_a_second_run_is_clean
 
 
 CLEAN = "clean: nothing to replay, nothing to set aside"
+
+
+@pytest.mark.parametrize("there", ["seaweedfs", "hdfs"], indirect=True)
+def test_a_check_says_that_commits_wait_for_a_recovery_until_it_ran(killed: Shared, recover: Recover) -> None:
+    options = [word for key, value in killed.place.options.items() for word in ("-o", f"{key}={value}")]
+
+    def check() -> tuple[int, list[str]]:
+        done = CliRunner().invoke(commands, ["check", killed.place.root, "--json", *options])
+        report = json.loads(done.stdout)
+        kinds = [each["kind"] for each in (*report["problems"], *report["notes"]) if each["weight"] != "leftover"]
+        assert report["clean"] is not bool(kinds)
+        return done.exit_code, kinds
+
+    assert check() == (7, ["not-recovered"])
+    assert recover()[0] == 0
+    assert check() == (0, [])
 
 
 @pytest.mark.parametrize("there", ["seaweedfs"], indirect=True)

@@ -36,6 +36,7 @@ API = {
     "test_api_reading",
     "test_api_repair",
     "test_api_tree",
+    "test_check_between_hosts",
     "test_isolation",
     "test_locations",
     "test_transactions",
@@ -64,6 +65,8 @@ def _kinds(metafunc: pytest.Metafunc) -> tuple[str, ...]:
     chosen = metafunc.config.getoption("--storage")
     if chosen:
         kinds = KINDS if chosen == "all" else (str(chosen),)
+    if definition.get_closest_marker("between_hosts"):
+        return tuple(kind for kind in kinds if kind not in ("local", "memory"))
     if definition.get_closest_marker("by_url"):
         return tuple(kind for kind in kinds if kind not in ("memory", "mount", "objects"))
     if definition.get_closest_marker("outside"):

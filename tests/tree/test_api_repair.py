@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -204,3 +205,82 @@ def test_wrong_words_are_refused(tree: Metatree) -> None:
         tree.repair(edits="both")
     with tree.transaction(), pytest.raises(TransactionError, match="outside of the transaction"):
         tree.repair()
+
+
+def test_a_node_that_its_parent_no_longer_lists_is_named_so_and_never_set_aside(tree: Metatree) -> None:
+    files = at(tree, "m").files()
+    at(tree, "m/metadata.json").write_bytes(b'{"children": [], "owner": "bob"}')
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)  # even if its own file was edited, too
+    at(tree, "m/mine/readme").write_bytes(b"neither")
+    kinds = {note.path: note.kind for note in tree.check().notes}
+    assert (kinds["m/v1"], kinds["m/v2"], kinds["m/mine"]) == ("node-unlisted", "node-unlisted", "folder-extra")
+    paths = ["m/v1", "m/v2"]
+    assert actions(tree, edits="adopt", paths=paths) == {"m/v1": "adopt", "m/v2": "adopt"}
+    plan = tree.repair(dry_run=True, edits="revert", paths=paths)
+    assert {step.action for step in plan.steps} <= {"cannot", "revert"}
+    tree.repair(edits="revert", paths=["m/v1", "m/v2"])
+    assert at(tree, "m/v1/w").exists() and at(tree, "m/v2/w").exists()
+    tree.repair(edits="revert", paths=["m/mine"])
+    assert not at(tree, "m/mine/readme").exists()
+    done = tree.repair(edits="adopt")
+    assert done.clean, str(done.remains)
+    assert again(tree, read_only=True).find("m").children == ["v1", "v2"]
+    assert {name: at(tree, "m").files()[name] for name in ("v1/w", "v2/w")} == {n: files[n] for n in ("v1/w", "v2/w")}
+    assert_clean(tree)
+
+
+def test_a_node_that_is_not_listed_though_its_parent_was_not_changed_is_adopted_by_its_name(tree: Metatree) -> None:
+    old = at(tree, "m/metadata.json").read_bytes()
+    tree.checkpoint()
+    storage = storage_of(tree)
+    before = storage.read("m/metadata.json")
+    tree.put("m/v3", b"third", name="w")
+    tree.checkpoint()
+    storage.publish("m/metadata.json", old, before.attribute or b"", durable=True)  # as from a backup
+    storage.close()
+    reader = again(tree, read_only=True)
+    assert [(note.path, note.kind) for note in reader.check().notes] == [("m/v3", "node-unlisted")]
+    done = again(tree).repair(edits="adopt", paths=["m/v3"])
+    assert done.clean, str(done.remains)
+    assert again(tree, read_only=True).find("m").children == ["v1", "v2", "v3"]
+
+
+def test_a_directory_blob_with_a_metadata_json_of_its_own_is_no_node(tree: Metatree, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir/metadata.json").write_bytes(b"{}")
+    tree.put("m", tmp_path / "dir", name="dir", recursive=True)
+    tree.checkpoint()
+    assert_clean(tree)
+    at(tree, "m/metadata.json").write_bytes(b'{"children": []}')
+    assert "m/dir" not in actions(tree)
+    assert tree.repair(edits="adopt").clean
+    assert tree.find("m").children == ["v1", "v2"] and tree.list("m") == ["dir"]
+
+
+def test_a_node_without_any_mark_is_known_by_the_log_and_a_deleted_one_is_none(tree: Metatree) -> None:
+    tree.put("m/v3", b"third", name="w")
+    tree.delete("m/v3", recursive=True)
+    tree.checkpoint()
+    for name, data in at(tree, "m").files().items():
+        at(tree, "m", name).write_bytes(data)
+    at(tree, "m/v3/metadata.json").write_bytes(b"{}")
+    at(tree, "m/metadata.json").write_bytes(b"{}")
+    found = actions(tree, edits="revert", paths=["m/v1", "m/v3"])
+    assert (found["m/v1"], found["m/v3"]) == ("cannot", "set aside")
+    tree.repair(edits="adopt")
+    assert tree.find("m").children == ["v1", "v2"]
+    assert tree.repair(edits="revert", paths=["m/v3"]).clean
+
+
+def test_a_plan_promises_no_content_that_was_cut_in_the_staging_area_too(tree: Metatree) -> None:
+    (staged,) = [name for name in at(tree, ".wal/staged").files() if not name.rpartition("/")[2].startswith("pack")]
+    for name in (f".wal/staged/{staged}", "m/v2/large"):
+        at(tree, name).write_bytes(LARGE[:1000])
+    for choice in ("revert", None):
+        plan = tree.repair(dry_run=True, edits=choice)
+        assert {step.path for step in plan.steps} == {"m/v2/large"}
+        assert not {step.action for step in plan.steps} & {"revert", "rebuild"}
+        assert not [step for step in plan.steps if "is restored" in step.detail]
+    lose(tree, "m/v2/large")
+    assert set(actions(tree).values()) == {"cannot"}
+    tree.put("m/v2", LARGE, name="large", force=True)
