@@ -6,10 +6,10 @@ It is found out when it is first needed: asking for the account takes a tenth of
 from __future__ import annotations
 
 import os
-import sys
+from contextlib import suppress
 from functools import cache
 
-if sys.platform != "win32":  # where trees are only read, which asks for nobody's name
+with suppress(ImportError):  # Windows: trees are only read there, which asks for nobody's name
     import pwd  # not in the function: a child forked while another thread imports could never import it
 
 

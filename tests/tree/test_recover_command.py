@@ -213,7 +213,7 @@ def test_the_json_has_the_same_keys_whatever_happened(root: Path, recover: Recov
         {"staged": ["a"]},
         {"scratch": ["a"]},
         {"edited": ["a"]},
-        {"failed": {"a": "why"}},
+        {"errors": {"a": OSError("why")}},
     ],
     ids=str,
 )

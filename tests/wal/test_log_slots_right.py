@@ -60,6 +60,19 @@ def world(request: pytest.FixtureRequest) -> World:
     return World(request.param)
 
 
+def test_what_the_last_committer_published_can_be_asked_for_without_the_right(world: World) -> None:
+    host, other = world.host(), world.host()
+    assert other.applying() is None
+    with host.right() as tenure:
+        tenure.check()
+        seen = other.applying()
+        assert seen is not None and (seen.held, seen.ttl) == (True, TTL)
+    after = other.applying()
+    assert after is not None and not after.held and after.sign != seen.sign
+    host.close()
+    other.close()
+
+
 @pytest.fixture
 def leased() -> World:
     return World("lease")
