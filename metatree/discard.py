@@ -13,19 +13,22 @@ from . import config, folders, layout
 from .errors import CorruptionError
 
 
-def empty_trash(storage: wal.Storage) -> list[str]:
-    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply."""
+def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
+    """Erase what was dropped for records up to `upto`; returns the names, in the quarantine, of what was kept. For the
+    holder of the right to apply; if it was overtaken, its successor drops things for later records only."""
     kept: list[str] = []
     try:
         entries = storage.list(layout.TRASH)
     except FileNotFoundError:
         return kept
-    for entry in entries:
+    old = [entry for entry in entries if not (entry.name.isdecimal() and int(entry.name) > upto)]
+    for entry in old:
         if entry.kind is wal.Kind.FOLDER:
             _Sorting(storage, entry.name, kept).ways()
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
-    storage.erase(layout.TRASH)
+    for entry in old:
+        storage.erase(layout.trash_of(entry.name, ""))
     return kept
 
 
