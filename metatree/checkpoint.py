@@ -90,7 +90,7 @@ class Checkpointer:
         """
         if self._committer.pass_held(tenure).failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-        head = self._log.load_mark(marks.APPLIED)
+        head = self._committer.applied()
         done = self._staged(head)
         if head > self._log.trimmed():
             tenure.check(now=True)  # publishes the mark, unless we were overtaken

@@ -19,6 +19,7 @@ import pytest
 
 import wal
 from metatree import Metatree
+from metatree.discard import empty_trash
 from metatree.window import fold_counted
 from tests.figures import TORTURE
 from tests.tree.model import State, dump
@@ -290,3 +291,13 @@ def test_what_was_read_before_a_trimmed_record_was_met_is_left_out() -> None:
         read = mock.Mock(read=lambda after: iter([there[0], gone]))
         effect, count = fold_counted(read, 0, tree.lsn)
         assert count == 2 and len(list(effect.walk())) == 1 and not effect.whole and not effect.children
+
+
+def test_a_checkpoint_leaves_what_was_dropped_for_records_after_it() -> None:
+    """It may be that of a host that was overtaken; its successor has dropped that, and is not done."""
+    storage = mount()()
+    for lsn in (7, 12, 100):
+        storage.publish(f".wal/trash/{lsn}/m/b", b"", b"", durable=True)
+    storage.publish(".wal/trash/of somebody else", b"", b"", durable=True)
+    assert empty_trash(storage, 12) == []
+    assert [entry.name for entry in storage.list(".wal/trash")] == ["100"]
