@@ -31,7 +31,8 @@ from wal.testing.objects import Bucket, MemoryObjects
 LEVELS = ("model", "version")
 LARGE = 70_000  # bytes; is staged
 SLOT, MARK = "publish .wal/0", "publish .wal/checkpoint.json"  # the first and the last step of a trim
-AGAIN = ("publish_folder m/v1", "publish_folder n", "publish m/v1/weights", "publish n/v1/b")
+AGAIN = ("publish_folder m/v1", "publish_folder n", "publish m/v1/weights", "publish m/v2/weights", "publish n/v1/b")
+THEN = GOES_ON, OVERTAKEN, DIES = ("goes on", "is overtaken in turn", "dies")  # the successor, when the first is awake
 PATIENCE = 60.0  # seconds for a thread to come to a stop or to its end
 DRAWN = 10_000 if TORTURE else 20  # stops, or pairs of them, of some hundreds or thousands
 Storages = Callable[[], wal.Storage]
@@ -64,6 +65,20 @@ def texts() -> Storages:
 KINDS = {"mount": mount, "objects": objects, "objects, versions of content": texts}
 
 
+class Patient(Swift):
+    """Waits for another host only once it may, if it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.may_wait = threading.Event(), threading.Event()
+        self.may_wait.set()
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.set()
+        assert self.may_wait.wait(PATIENCE)
+        super().sleep(seconds)
+
+
 class Host:
     """One handle. Sleeps in `begin`, before its k-th call or the first of this kind, until `end` wakes it."""
 
@@ -75,7 +90,8 @@ class Host:
         self.stopped, self._go_on = threading.Event(), threading.Event()
         self.dead = False
         self._errors: list[BaseException] = []
-        kind = type("Hosted", (Metatree,), {"_tuning": {"clock": Swift()}})
+        self._clock = Patient()
+        kind = type("Hosted", (Metatree,), {"_tuning": {"clock": self._clock}})
         self.tree: Metatree = kind(watched(storage, self._around), LEVELS, **options)
         self._thread = threading.Thread()
 
@@ -112,8 +128,17 @@ class Host:
         assert self.stopped.wait(PATIENCE)
         return self._counting
 
+    def wake(self) -> None:
+        """Let it go on until it is done, or waits for another host."""
+        self._clock.may_wait.clear()
+        self._clock.waits.clear()
+        self._go_on.set()
+        while self._thread.is_alive() and not self._clock.waits.wait(0.001):
+            pass
+
     def end(self) -> None:
         """Wake it up, and let it finish."""
+        self._clock.may_wait.set()
         self._go_on.set()
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
@@ -201,21 +226,25 @@ def drawn(among: Sequence[T], number: int = DRAWN) -> list[T]:
 
 
 def life(
-    kind: str, work: Callable[[Metatree], object], k: int | str, j: int | str, state: State, *, dies: bool = False
+    kind: str, work: Callable[[Metatree], object], k: int | str, j: int | str, state: State, then: str = ""
 ) -> tuple[int, int]:
-    """One sleeps before call k of its checkpoint, its successor before call j of `work` (0: never), or `dies` there.
-    Returns how many calls each made, up to that."""
-    what = f"{kind}: asleep before call {k}, the successor before call {j}"
+    """One sleeps before call k of its checkpoint, its successor before call j of `work` (0: never). One wakes, `then`
+    its successor. Returns how many calls each made, up to that."""
+    then = then or random.choice(THEN)
+    what = f"{kind}: asleep before call {k}, the successor before call {j}, which {then}"
     with two_hosts(kind) as (one, two, storages):
         slept = one.begin(checkpoint, k)
         two.begin(work, j)
         where = f"{what}: {one.calls[-1] if slept else 'never'}, {two.calls[-1:]}"
         try:
+            if then == OVERTAKEN:
+                one.end()
+            else:
+                one.wake()
+            two.kill() if then == DIES else two.end()
             one.end()
-            two.kill() if dies else two.end()
-            make_checkpoint(one.tree) if work is update else update(one.tree)
-            if dies and "x" not in one.tree.find("other").metadata:
-                update(one.tree)  # it died before its commit
+            update(one.tree)  # once more, if the successor did not die before its commit
+            make_checkpoint(one.tree)
         except BaseException as error:
             error.add_note(where)
             raise
@@ -229,7 +258,7 @@ def test_one_that_sleeps_at_any_call_of_its_checkpoint_takes_nothing_from_its_su
     kind: str, work: Callable[[Metatree], object]
 ) -> None:
     state = expected()
-    calls, others = life(kind, work, 0, 0, state)
+    calls, others = life(kind, work, 0, 0, state, GOES_ON)
     pairs = [(k, j) for k in range(1, calls + 1) for j in range(others + 1)]  # 0: the other is done when it wakes
     for k, j in drawn(pairs):
         life(kind, work, k, j, state)
@@ -237,17 +266,18 @@ def test_one_that_sleeps_at_any_call_of_its_checkpoint_takes_nothing_from_its_su
     assert calls > 15 and others > 5
 
 
-@pytest.mark.parametrize("dies", [False, True], ids=["sleeps", "dies"])
+@pytest.mark.parametrize("then", THEN)
 @pytest.mark.parametrize("asleep", [SLOT, MARK], ids=["it trims", "it clears away"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_that_sleeps_before_it_removes_anything_removes_nothing_that_its_successor_needs(
-    kind: str, asleep: str, dies: bool
+    kind: str, asleep: str, then: str
 ) -> None:
     """A successor that applied the window again would have nodes in the trash, or need what was staged."""
     state = expected()
-    others = life(kind, update, asleep, 0, state)[1]
-    for j in (*AGAIN, *drawn(range(1, others + 1), DRAWN // 2)):
-        life(kind, update, asleep, j, state, dies=dies)
+    others = life(kind, update, asleep, 0, state, GOES_ON)[1]
+    stops: list[int | str] = [*AGAIN, *drawn(range(1, others + 1), DRAWN // 2)]
+    for j in stops:
+        life(kind, update, asleep, j, state, then)
     assert others > 5
 
 
@@ -255,9 +285,10 @@ def test_one_that_sleeps_before_it_removes_anything_removes_nothing_that_its_suc
 def test_one_that_sleeps_before_it_takes_the_right_learns_what_was_trimmed_meanwhile(kind: str) -> None:
     """Nobody is overtaken: the holder before takes its own right again, and makes a checkpoint."""
     state = expected()
-    calls = life(kind, update, 0, 0, state)[1]
+    calls = life(kind, update, 0, 0, state, GOES_ON)[1]
     claim = "publish_folder .wal/epoch/" if kind == "mount" else "publish .wal/apply"
-    for at in (claim, *drawn(range(1, calls + 1))):
+    stops: list[int | str] = [claim, *drawn(range(1, calls + 1))]
+    for at in stops:
         with two_hosts(kind) as (one, two, storages):
             assert two.begin(update, at)
             one.tree.checkpoint()
