@@ -14,21 +14,25 @@ from .errors import CorruptionError
 
 
 def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
-    """Erase what was dropped for records up to `upto`; returns the names, in the quarantine, of what was kept. For the
-    holder of the right to apply; if it was overtaken, its successor drops things for later records only."""
+    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply.
+
+    Where it may have been overtaken, only what was dropped for records up to `upto`: its successor drops things for
+    later records.
+    """
     kept: list[str] = []
     try:
         entries = storage.list(layout.TRASH)
     except FileNotFoundError:
         return kept
-    old = [entry for entry in entries if not (entry.name.isdecimal() and int(entry.name) > upto)]
+    alone = storage.capabilities.fence is wal.Fence.LOCK
+    old = [entry for entry in entries if alone or not (entry.name.isdecimal() and int(entry.name) > upto)]
     for entry in old:
         if entry.kind is wal.Kind.FOLDER:
             _Sorting(storage, entry.name, kept).ways()
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
-    for entry in old:
-        storage.erase(layout.trash_of(entry.name, ""))
+    for name in [layout.TRASH] if alone else [layout.trash_of(entry.name, "") for entry in old]:
+        storage.erase(name)
     return kept
 
 
