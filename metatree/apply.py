@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import wal
 
-from . import config, folders, foreign, layout
+from . import config, folders, foreign, layout, shown
 from .errors import CorruptionError
 from .facts import BlobFact
 from .fold import Effect
@@ -120,7 +120,7 @@ class _Application:
     # --- nodes --------------------------------------------------------------------------------------------------------
 
     def _born_whole(self, path: Path, effect: Effect) -> bool:
-        """Create a new node with everything below it in one step; False if it exists and must be merged."""
+        """Create a new node with everything below it in one step, or see that it was; False if it must be merged."""
         if not path or not effect.is_all():
             return False
         folder, aside = layout.folder(path), None
@@ -128,11 +128,13 @@ class _Application:
         if entry is not None:
             if entry.kind is wal.Kind.FOLDER and (not effect.reset or self._mode is Mode.REWRITE):
                 return False
+            if self._mode is Mode.FOLLOW and shown.is_shown(self._storage, path, effect, self._since):
+                return True
+        files, deep = list[wal.Publication](), list[BlobFact]()
+        nodes = self._gather(path, effect, files, deep)  # a pack that is missing is noticed before anything is dropped
+        if entry is not None:
             went = self._drop(path, dropped=effect.reset)
             aside = went if entry.kind is wal.Kind.FOLDER else None  # a file holds nothing that belongs into the node
-        files: list[wal.Publication] = []
-        deep: list[BlobFact] = []
-        nodes = self._gather(path, effect, files, deep)
         if not self._storage.publish_folder(folder, files):
             return False
         if aside is not None:
@@ -214,12 +216,11 @@ class _Application:
     # --- blobs --------------------------------------------------------------------------------------------------------
 
     def _publish_blob(self, fact: BlobFact) -> None:
-        name = layout.blob(fact.path, fact.name)
+        name, content, attribute = self._publication(fact)
         self._clear_way(fact)
         if self._mode is not Mode.FOLLOW:
             self._keep_foreign_blob(name, fact)
-        publication = self._publication(fact)
-        self._storage.publish(name, publication.content, publication.attribute, durable=False)
+        self._storage.publish(name, content, attribute, durable=False)
         if "/" in fact.name:
             self._mark_folders(fact.path, fact.name)
         self.outcome.blobs += 1
@@ -261,8 +262,8 @@ class _Application:
             self._storage.make_folder(top, self._attribute(""))
 
     def _publication(self, fact: BlobFact) -> wal.Publication:
-        name = layout.blob(fact.path, fact.name)
-        return wal.Publication(name, self._sources.read(fact), self._attribute(fact.sha256))
+        name, attribute = layout.blob(fact.path, fact.name), self._attribute(fact.sha256)
+        return wal.Publication(name, self._sources.read(fact), attribute)
 
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()

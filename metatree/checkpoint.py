@@ -83,12 +83,17 @@ class Checkpointer:
         raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
 
     def _run_shared(self, tenure: wal.Tenure) -> int:
-        """Published files are durable here: no sync is needed, and one tenure is enough."""
+        """Published files are durable here: no sync is needed, and one tenure is enough.
+
+        What is removed here is not fenced. So every successor must know before that the files show `head`: it then
+        needs neither bodies nor staged files nor trash of records up to that, whenever we may wake up and remove them.
+        """
         if self._committer.pass_held(tenure).failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
-        head = self._log.load_mark(marks.APPLIED)
+        head = self._committer.applied()
         done = self._staged(head)
         if head > self._log.trimmed():
+            tenure.check(now=True)  # publishes the mark, unless we were overtaken
             self._log.trim(head)
         self._clear(done, head)
         return head
@@ -157,5 +162,5 @@ class Checkpointer:
         for name in staged:
             self._storage.erase(name)
         if self._storage.capabilities.folders:  # without folders, removed objects are erased at once
-            empty_trash(self._storage)
+            empty_trash(self._storage, redo)
         self._cleared = redo

@@ -13,19 +13,26 @@ from . import config, folders, layout
 from .errors import CorruptionError
 
 
-def empty_trash(storage: wal.Storage) -> list[str]:
-    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply."""
+def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
+    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply.
+
+    Where it may have been overtaken, only what was dropped for records up to `upto`: its successor drops things for
+    later records.
+    """
     kept: list[str] = []
     try:
         entries = storage.list(layout.TRASH)
     except FileNotFoundError:
         return kept
-    for entry in entries:
+    alone = storage.capabilities.fence is wal.Fence.LOCK
+    old = [entry for entry in entries if alone or not (entry.name.isdecimal() and int(entry.name) > upto)]
+    for entry in old:
         if entry.kind is wal.Kind.FOLDER:
             _Sorting(storage, entry.name, kept).ways()
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
-    storage.erase(layout.TRASH)
+    for name in [layout.TRASH] if alone else [layout.trash_of(entry.name, "") for entry in old]:
+        storage.erase(name)
     return kept
 
 

@@ -9,6 +9,7 @@ ordinary commit reads nothing.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -177,8 +178,13 @@ class Objects:
                 return
             if attribute is None and not config.is_adopted(self._storage):
                 self._keep(work, wanted.name, wal.Staged(wanted.name))
-        content = self._content(work, fact)
-        self._store(work, wanted.name, content, fact.sha256, there)
+        try:
+            self._store(work, wanted.name, self._content(work, fact), fact.sha256, there)
+        except FileNotFoundError as error:
+            if wanted.name in self._stale:  # looked at: it is not there either
+                raise
+            # a checkpoint of another host has erased what was staged, since the object was in place: look at it
+            raise wal.ChangedError(errno.ESTALE, "its staged content is gone", wanted.name) from error
         work.outcome.blobs += 1
 
     def _has_size(self, name: str, size: int) -> bool:

@@ -170,11 +170,17 @@ def fold_log(log: wal.WriteAheadLog, after: int, head: int) -> Effect:
 
 
 def fold_counted(log: wal.WriteAheadLog, after: int, head: int) -> tuple[Effect, int]:
-    """(net effect of the records (after, head] of a log, their number)."""
+    """(net effect of the records (after, head] of a log, their number).
+
+    A record that is trimmed by now is in the files, and so are all before it, even if their bodies were still there
+    when they were read: without it, their effect would be an older state.
+    """
     effect, count = Effect(), 0
     for batch in takewhile(lambda batch: batch.lsn <= head, log.read(after)):
         count += len(batch.records)
         for record in batch.records:
-            if record.body is not None:
+            if record.body is None:
+                effect = Effect()
+            else:
                 fold(facts_of(record), effect)
     return effect, count

@@ -1,9 +1,10 @@
 """The committer's right where folders are real and renames are atomic (HDFS, mounts): an epoch is a folder.
 
 Epoch e is claimed by creating the folder `epoch/<e>`, which succeeds for exactly one caller. Everything its holder
-changes in the tree is a rename out of or into `epoch/<e>/work`. A successor claims e + 1 and moves the working folders
-of all earlier epochs away before it reads anything: from then on every step of an overtaken holder fails. Epoch
-folders are never removed, so no epoch is claimed twice.
+changes in the tree is a rename out of or into `epoch/<e>/work`, and so is each claim that it publishes. A successor
+claims e + 1 and moves the working folders of all earlier epochs away before it reads their claims or anything else:
+from then on every step of an overtaken holder fails, and the marks in its claim are its last. Epoch folders are never
+removed, so no epoch is claimed twice.
 """
 
 from __future__ import annotations
@@ -51,8 +52,7 @@ class Epochs:
         return claim.token == self._claim.token
 
     def take(self, seen: Claim | None) -> bool:
-        if seen is not None:
-            self._marks[:] = map(max, self._marks, seen.marks)
+        self._learn(seen)
         self._interrupted = False
         if self._ours:
             return self._say()
@@ -64,16 +64,14 @@ class Epochs:
             return False
         self._storage.sync_folder(folder)
         self._claim = claim
-        self._move_away(self._newest, seen)
+        last = self._move_away(self._newest)
         self._ours = epoch  # only now: if the moving fails, the next try claims another epoch and moves again
-        self._interrupted = self._newest > 0 and self._was_held(self._newest)
+        self._interrupted = self._newest > 0 and (last is None or (last.held and not self.is_own(last)))
         return self._say(clean=True)
 
-    def _was_held(self, epoch: int) -> bool:
-        """Whether that epoch ended without a release. To be asked once its folder is moved away: until then its
-        holder, should it wake up, can still begin a change."""
-        owner = self._owner(epoch)
-        return owner is None or (owner.held and not self.is_own(owner))
+    def _learn(self, claim: Claim | None) -> None:
+        if claim is not None:
+            self._marks[:] = map(max, self._marks, claim.marks)
 
     def interrupted(self) -> bool:
         return self._interrupted
@@ -87,18 +85,24 @@ class Epochs:
             return False
         return True
 
-    def _move_away(self, epoch: int, owner: Claim | None) -> None:
+    def _move_away(self, newest: int) -> Claim | None:
         """Move away the working folders of this epoch and of earlier ones, down to a `clean` one: its holder did so
-        for all before it."""
-        while epoch > 0:
+        for all before it. Returns the claim of the newest.
+
+        Each claim is read once its folder is gone. Until then its holder, should it wake up, can still begin a change,
+        or say that it has applied more, and then trim the log up to there.
+        """
+        owners: list[Claim | None] = []
+        for epoch in range(newest, 0, -1):
             aside = self._names.moved_away(epoch)
             self._storage.retire(f"{self._names.epoch(epoch)}/work", aside)
             self._storage.sync_folder(self._names.epoch(epoch))
             self._forget(aside)
+            owners.append(owner := self._owner(epoch))
+            self._learn(owner)
             if owner is not None and owner.clean:
-                return
-            epoch -= 1
-            owner = self._owner(epoch)
+                break
+        return owners[0] if owners else None
 
     def _forget(self, aside: str) -> None:
         """Erase a moved working folder that holds only its first file: the usual case."""

@@ -128,9 +128,10 @@ class HostRight:
         ttl: float,
         follow: Callable[[], None],
     ) -> None:
-        """`follow` is called after the right was taken from another holder, which can publish nothing more, and follows
-        the log to its head. What that holder has published comes from records that exist by now; applying the log
-        only up to an older head would undo it."""
+        """`follow` is called after the right was taken from another holder, which can publish nothing more. It follows
+        the log to its head: what that holder has published comes from records that exist by now, and applying the log
+        only up to an older head would undo it. And it reads how far bodies are trimmed: the last marks say that too,
+        but a claim may be lost, or of a version that trimmed first."""
         self._follow = follow
         self._fencing = fencing
         self._what = what

@@ -102,7 +102,8 @@ class Tenure(Protocol):
 
     def check(self, *, now: bool = False) -> None:
         """Raise RightLostError if another holder has taken over. Call it regularly; it is usually free.
-        `now`: ask the storage, as after a failed step; may then also raise OSError."""
+        `now`: ask the storage, as after a failed step; may then also raise OSError. If it raises nothing, every later
+        holder begins with marks at least as high as the present ones: call it before removing what lower ones need."""
         ...
 
 
@@ -171,7 +172,8 @@ class WriteAheadLog(Protocol):
         ...
 
     def trim(self, upto: LSN) -> None:
-        """Record durably that bodies up to `upto` are no longer needed, then free what can be freed."""
+        """Record durably that bodies up to `upto` are no longer needed, then free what can be freed. It is not fenced:
+        a mark that says so must have been published first, see `Tenure.check`."""
         ...
 
     def size_after(self, lsn: LSN) -> int:

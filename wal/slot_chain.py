@@ -138,6 +138,13 @@ class SlotChain:
                 self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
 
+    def refresh(self) -> None:
+        """Read all new slots, and how far bodies are trimmed: slots that were read long ago may have been since."""
+        self.follow()
+        checkpoint = self.load_checkpoint()
+        if checkpoint is not None:
+            self.moved(min(checkpoint.redo, self.head))
+
     def require(self, lsn: LSN) -> None:
         """For a handle that will append: slot `lsn`, which was applied, must exist. Raises LogCorruptionError."""
         if self.head < lsn:

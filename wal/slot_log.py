@@ -66,7 +66,7 @@ class SlotLog:
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
         self._group = Group(self._leader)
         what = f"the right to apply ({settings.storage.url}/{self.names.folder})"
-        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.follow)
+        self._right = HostRight(fencing, what, settings.lock_timeout, settings.clock, settings.ttl, self.chain.refresh)
 
     def _fencing(self, token: str) -> Lease | Epochs:
         return claimant(self.settings, self.names, self.id, token, self._marks, self._epoch)
@@ -113,10 +113,7 @@ class SlotLog:
     def trimmed(self, *, fresh: bool = False) -> LSN:
         """See WriteAheadLog; `fresh`: read the checkpoint."""
         if fresh:
-            self.chain.follow()
-            checkpoint = self.chain.load_checkpoint()  # slots that were read long ago may have been trimmed since
-            if checkpoint is not None:
-                self.chain.moved(min(checkpoint.redo, self.chain.head))
+            self.chain.refresh()
         return self.chain.trimmed
 
     def size_after(self, lsn: LSN) -> int:

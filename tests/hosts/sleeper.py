@@ -26,6 +26,17 @@ from wal.testing.boundary import Boundary, Call
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds to come to a stop or to an end
 
+LARGE = 70_000  # bytes; is staged
+
+
+def make_again(tree: Metatree, node: str) -> None:
+    """... and make a checkpoint."""
+    with tree.transaction():
+        tree.delete(node, recursive=True)
+        tree.put(node, b"x" * LARGE, name="weights")
+    tree.checkpoint()
+
+
 CHANGES: dict[str, Callable[[Metatree, str], object]] = {
     "put a version": lambda tree, node: tree.put(node, b"first", name="weights"),
     "put a blob": lambda tree, node: tree.put(node, b"more", name="more"),
@@ -33,6 +44,7 @@ CHANGES: dict[str, Callable[[Metatree, str], object]] = {
     "update": lambda tree, node: tree.update(node, x=1),
     "delete": lambda tree, node: tree.delete(node, recursive=True),
     "move": lambda tree, node: tree.move(node, f"{node}-moved"),
+    "make again, checkpoint": make_again,
 }
 
 

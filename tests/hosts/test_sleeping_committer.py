@@ -20,7 +20,7 @@ from tests.hosts.conftest import LEVELS, TORTURE, Shared
 from tests.hosts.sleeper import Sleeper
 
 TTL = 0.05  # seconds, by the clock of the one that overtakes
-MOST = 400  # calls of one change
+MOST = 1000  # calls of one change
 STEPS = {
     "mount": 1,
     "seaweedfs": 1 if TORTURE else 3,
@@ -43,6 +43,11 @@ def replace_twice(tree: Metatree, node: str) -> None:
     tree.put(node, b"first", name="weights", force=True)
 
 
+def checkpoint(tree: Metatree, node: str) -> None:
+    tree.update(node, x=4)
+    tree.checkpoint()
+
+
 Meanwhile = Callable[[Metatree, str], object]
 # what the sleeper does; what the node is before; what is done meanwhile
 CASES: dict[str, tuple[str, bool, Meanwhile]] = {
@@ -56,6 +61,8 @@ CASES: dict[str, tuple[str, bool, Meanwhile]] = {
     "a replaced blob, replaced back": ("replace a blob", True, replace_twice),
     "an update, updated back and forth": ("update", True, again),
     "a deletion, put again meanwhile": ("delete", True, put_again),
+    "a checkpoint, and a commit meanwhile": ("make again, checkpoint", True, lambda tree, node: tree.update(node, x=4)),
+    "a checkpoint, and another meanwhile": ("make again, checkpoint", True, checkpoint),
     "a move, moved back": ("move", True, lambda tree, node: tree.move(f"{node}-moved", node)),
 }
 

@@ -19,9 +19,25 @@ import pytest
 
 from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, MetatreeError, UnavailableError
 from metatree.engine import Engine
+from metatree.folders import Attribute, digest
 from tests.figures import Layer
-from tests.tree.model import LEVELS, OPERATIONS, Bench, Operation, Run, State, clone, dump, open_tree, plain
+from tests.tree.model import (
+    BIG,
+    LEVELS,
+    OPERATIONS,
+    ROOT,
+    Bench,
+    Operation,
+    Run,
+    State,
+    clone,
+    dump,
+    open_tree,
+    plain,
+    put_directory,
+)
 from tests.tree.recoveries import Recoveries, open_steadily
+from tests.tree.storages import MemoryFiles
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.storage.posix import Posix
 from wal.testing import ALL_CALLS, MUTATING_CALLS, Boundary, Call, Failing, FaultyStorage
@@ -255,6 +271,60 @@ def test_a_commit_whose_files_cannot_follow_returns_with_a_warning(size: int) ->
     assert plain(disk) == dump(tree)
     tree.close()
     assert_recovered(disk, [plain(disk)])
+
+
+def again(tree: Metatree) -> None:
+    with tree.transaction():
+        for name in ("m", "n"):
+            tree.delete(name, recursive=True)
+        tree.put("m/v1", BIG, name="weights")
+        tree.put("m/v1", b"small", name="b")
+        put_directory(tree)  # in m/v1
+        tree.put("n/v1", b"n", name="b")
+        tree.put("refused/v1", b"1", name="b")
+
+
+@pytest.mark.parametrize("edit", ["", "foreign", "content", "ours", "folder", "gone"])
+def test_a_node_made_again_stays_while_another_cannot_be_applied(edit: str) -> None:
+    """Other programs would see it vanish with each try, and the trash would grow by a copy of it."""
+    disk = MemoryPosix()
+    posix = Refusing(disk)
+    with open_tree(posix) as tree:
+        for node in ("m/v1", "m/v2", "n/v1"):
+            tree.put(node, b"old", name="old")
+        tree.checkpoint()
+        posix.refuse = lambda path: path.endswith("/refused")
+        with pytest.warns(ApplyPendingWarning, match="refused"):
+            again(tree)
+        there = inode(disk, "m"), inode(disk, "n")
+        files = MemoryFiles(disk, ROOT)
+        if edit == "foreign":
+            files.write("m/v1/notes/a.txt", b"by a person")
+        elif edit == "content":
+            files.write("m/v1/b", b"larger")
+        elif edit == "ours":  # as of a committer that knew less of the log
+            tree._engine.storage.publish("m/v1/old", b"old", Attribute(99, digest(b"old")).encode(), durable=True)
+        elif edit == "folder":
+            tree._engine.storage.make_folder("m/v1/old", Attribute(99, "").encode())
+        elif edit == "gone":
+            disk.unlink(f"{ROOT}/m/v1/b")
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="refused"):
+                tree.flush()
+        stays = edit in ("", "foreign")
+        assert ((inode(disk, "m"), inode(disk, "n")) == there) is stays
+        assert inode(disk, "n") == there[1]
+        assert "old" not in dump(tree)["m/v1"][2] and plain(disk)["m/v1"][2]["weights"] == BIG
+        if edit == "foreign":
+            assert files.read("m/v1/notes/a.txt") == b"by a person"
+        posix.refuse = lambda path: False
+        tree.flush()
+        assert tree.check(deep=True).ok
+    assert plain(disk)["m/v1"][2]["b"] == b"small"
+
+
+def inode(disk: MemoryPosix, name: str) -> int:
+    return disk.lstat(f"{ROOT}/{name}").st_ino
 
 
 def test_a_held_right_to_apply_delays_the_files_and_not_the_commit() -> None:

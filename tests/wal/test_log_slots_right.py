@@ -403,6 +403,71 @@ def test_what_an_overtaken_holder_says_of_its_marks_reaches_nobody(world: World)
         assert third.load_mark(0) <= 3
 
 
+def test_a_mark_that_a_holder_published_reaches_its_successor_though_the_holder_wrote_nothing_after(
+    world: World,
+) -> None:
+    """What may be removed once a mark is published, nobody needs who comes after (I5)."""
+    holder, other = world.host(), world.host()
+    right = holder.right()
+    tenure = right.__enter__()
+    holder.store_mark(0, 3)
+    tenure.check(now=True)
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    world.clock.now += TTL + 1
+    with other.right(timeout=0):
+        assert other.load_mark(0) == 3
+        with pytest.raises(RightLostError):
+            right.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["another died between", "next"])
+def test_marks_that_were_published_after_another_had_looked_reach_it(epochs: World, between: bool) -> None:
+    """It found the right free, and slept; the holder took its own epoch again, and published a mark."""
+    holder, dying, other = epochs.host(), epochs.host(), epochs.host()
+    with holder.right():
+        holder.store_mark(0, 1)
+    again: list[Any] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "publish_folder" and not again:
+            again.append(holder.right(timeout=0))
+            tenure = again[0].__enter__()
+            holder.store_mark(0, 3)
+            tenure.check(now=True)
+        elif method == "retire" and between and len(again) == 1:
+            again.append("died")
+            raise OSError("died here")
+        return run()
+
+    epochs.around = around
+    if between:
+        with pytest.raises(OSError, match="died here"), dying.right(timeout=0):
+            pytest.fail("it died")
+        with pytest.raises(LockBusyError), other.right(timeout=0):
+            pytest.fail("two holders")
+        epochs.clock.now += TTL + 1
+    with other.right(timeout=0):
+        assert other.load_mark(0) == 3
+    with pytest.raises(RightLostError):
+        again[0].__exit__(None, None, None)
+    with holder.right(timeout=0):
+        assert holder.load_mark(0) == 3
+
+
+def test_who_takes_the_right_learns_how_far_the_log_is_trimmed_though_the_claim_before_is_lost(world: World) -> None:
+    holder, other = world.host(), world.host()
+    for number in range(3):
+        add(holder, b"%d" % number)
+    assert other.head() == 3
+    with holder.right():
+        holder.trim(2)
+    world.storage().erase(LEASE if world.kind == "lease" else f"{NAMES.epoch(1)}/owner")
+    assert other.trimmed() == 0
+    with other.right(timeout=0):
+        assert other.trimmed() == 2
+
+
 # --- E22: epochs -----------------------------------------------------------------------------------------------------
 
 STEPS: dict[str, Callable[[Storage], object]] = {
