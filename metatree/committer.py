@@ -54,7 +54,7 @@ class Committer:
         self._reader = reader
         self._clock = clock
         self.background = background
-        self._lock_timeout = lock_timeout
+        self.lock_timeout = lock_timeout
         self.unsynced = not shared  # only a checkpoint makes applied files durable
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
         self._objects = None if storage.capabilities.folders else _make_objects(storage, log)
@@ -112,7 +112,7 @@ class Committer:
         next pass of this handle then repairs what the block may have left in the way of its successor."""
         before: dict[int, int] = {}
         try:
-            with self._log.right(self._lock_timeout) as tenure:
+            with self._log.right(self.lock_timeout) as tenure:
                 if tenure.died:
                     self.fault()
                 if not self.unsynced:  # otherwise only the death of this process ends the right

@@ -84,6 +84,7 @@ WAL = {
     "TTL",
     "TailReport",
     "Tenure",
+    "Turn",
     "UnsafePathError",
     "UnsupportedError",
     "Verification",

@@ -53,6 +53,7 @@ from wal.storage import (
     try_conditions,
     written_at,
 )
+from wal.turn import Turn
 
 if TYPE_CHECKING:
     from wal.storage import MemoryPosix, MemoryStorage
@@ -95,6 +96,7 @@ __all__ = [
     "Stored",
     "TailReport",
     "Tenure",
+    "Turn",
     "UnsafePathError",
     "UnsupportedError",
     "Verification",

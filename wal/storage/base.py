@@ -289,6 +289,10 @@ class Storage(Protocol):
         """A lock on the folder `name`, or on the file `name` (created empty if absent)."""
         ...
 
+    def reset_after_fork(self) -> None:
+        """In a forked child: renew what it must not share with its parent."""
+        ...
+
     def close(self) -> None:
         """Release every handle."""
         ...

@@ -277,6 +277,9 @@ class LocalStorage:
         split(name)
         return FileLock(self._rooted, name, self._clock, self._handles)
 
+    def reset_after_fork(self) -> None:
+        self._rooted.reopen()
+
     def close(self) -> None:
         if self._passage is not None:
             return

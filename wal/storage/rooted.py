@@ -45,6 +45,14 @@ class Rooted:
             fd, self.fd = self.fd, -1
             self.posix.close(fd)
 
+    @undisturbed
+    def reopen(self) -> None:
+        """In a forked child: open the root anew. Of one open file, the kernel tells only one process that a write has
+        failed: the parent or the child."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, self.posix.open(self.root, os.O_RDONLY | FOLDER_ONLY)
+            self.posix.close(fd)
+
     def path(self, name: str) -> str:
         """The path of `name`, with every folder above it checked. Raises FileNotFoundError, NotADirectoryError,
         UnsafePathError."""

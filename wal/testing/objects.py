@@ -229,6 +229,9 @@ class MemoryObjects:
     def lock(self, name: str) -> Lock:
         self._refuse(_CAPABILITIES.reason)
 
+    def reset_after_fork(self) -> None:
+        """Does nothing: handles share the bucket."""
+
     def close(self) -> None:
         """Does nothing."""
 
