@@ -107,7 +107,7 @@ class Checkpointer:
         self._vouches_from = sys.maxsize
 
     def _run_shared(self, tenure: wal.Tenure) -> int:
-        """Published files are durable here: no sync is needed, and one tenure is enough."""
+        """What is applied is durable here, see `flushing`: no sync is needed, and one tenure is enough."""
         if self._committer.pass_held(tenure).failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         head = self._log.load_mark(marks.APPLIED)

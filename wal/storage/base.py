@@ -90,6 +90,7 @@ class Capabilities(NamedTuple):
     slot_log: bool = False  # `create` is exclusive among all writers of all hosts, and durable when it returns
     fence: Fence = Fence.LOCK  # of the committer's right
     folders: bool = True  # folders are real: they may be empty, and are published and set aside atomically
+    needs_sync: bool = False  # what is published or set aside is durable only after `sync`
     filesystem: str = ""  # its type, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
 
 

@@ -229,11 +229,10 @@ class MemoryObjects:
     def lock(self, name: str) -> Lock:
         self._refuse(_CAPABILITIES.reason)
 
-    def reset_after_fork(self) -> None:
-        """Does nothing: handles share the bucket."""
-
     def close(self) -> None:
         """Does nothing."""
+
+    reset_after_fork = close
 
     def _refuse(self, why: str) -> NoReturn:
         raise UnsupportedError(f"{self.url}: {why}")
@@ -255,8 +254,6 @@ class _Reading(io.BytesIO):
 
 
 class _Staging:
-    """See `StagedFile`."""
-
     def __init__(self, storage: MemoryObjects, name: str) -> None:
         self._storage = storage
         self._name = name
