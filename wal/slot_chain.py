@@ -39,8 +39,8 @@ class SlotChain:
         """Finds the log and begins at slot `done` if it exists, else at the redo mark. Raises LogMissingError,
         LogCorruptionError, LogFormatError, UnsupportedError."""
         self._can_doubt = writes and storage.capabilities.needs_sync
-        self._in_doubt = False  # a flush of the folder failed, or may have: the next one proves nothing ...
-        self._sure: LSN = 0  # ... of the slots after this one
+        self._in_doubt = False  # a flush of the folder failed, or may have: the next one proves nothing
+        self._sure: LSN = 0  # slots up to this one are durable in any case
         self.storage = storage
         self.names = names
         self._mutex = threading.RLock()
@@ -163,11 +163,19 @@ class SlotChain:
             raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
         return target
 
-    def doubt(self, sure: LSN = 0) -> None:
-        """A flush of the folder failed, or may have: slots after `sure`, and after those taken, may be lost."""
+    def write_anew(self, sure: LSN) -> None:
+        """For a handle that will append: follow, and write the slots after `sure` anew: of a flush that failed a writer
+        may have been told that then died."""
+        if self._can_doubt:
+            self._sure = sure
+            self.doubt()
+            self.follow()
+            self._in_doubt = False
+
+    def doubt(self) -> None:
+        """A flush of the folder failed, or may have: slots that are not taken yet may be lost."""
         with self._mutex:
             self._in_doubt = self._can_doubt
-            self._sure = max(self._sure, sure)
 
     def make_sure(self, found: Sequence[Slot] = ()) -> None:
         """Make the names of the slots durable before anything builds on them: a writer may have died before it did.

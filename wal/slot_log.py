@@ -61,7 +61,7 @@ class SlotLog:
             known = 0 if settings.done is None else self._marks[settings.done]  # from `claim`
             applied = max(known, self._applied(fencing)) if isinstance(fencing, Epochs) else known
             if settings.done is not None:
-                self.chain.doubt(applied)  # of later slots, a writer that has died may have known that a flush failed
+                self.chain.write_anew(applied)
             self.chain.require(applied)  # a new batch must not take a lost one's place
             self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)

@@ -1,4 +1,4 @@
-"""A flush of the slots' folder that failed: the next one succeeds, and proves nothing (the kernel has dropped the name)."""
+"""A flush of the slots' folder that failed: the next one succeeds and proves nothing, the kernel has dropped names."""
 
 from __future__ import annotations
 
