@@ -53,6 +53,7 @@ WAL = {
     "Clock",
     "Condition",
     "Content",
+    "CutShortError",
     "Deferred",
     "DeferredInterrupt",
     "Entry",

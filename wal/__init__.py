@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wal.clock import Clock
 from wal.errors import (
+    CutShortError,
     InDoubtError,
     LockBusyError,
     LogClosedError,
@@ -67,6 +68,7 @@ __all__ = [
     "Clock",
     "Condition",
     "Content",
+    "CutShortError",
     "Deferred",
     "DeferredInterrupt",
     "Entry",

@@ -12,6 +12,7 @@ import pytest
 
 from metatree import ApplyPendingWarning, Metatree, UnavailableError, marks
 from metatree.clock import Clock
+from metatree.content import take_in
 from metatree.engine import Engine
 from metatree.flushing import Flushing
 from tests.tree.model import BIG, LEVELS, ROOT, dump, plain
@@ -175,6 +176,44 @@ def test_who_takes_over_from_a_committer_that_died_writes_the_window_anew(mount:
         tree.put("other", b"1", name="b")
         assert f"{ROOT}/m/v1/metadata.json" in mount.brought
     dead.abandon()
+
+
+def stage_and_damage(mount: Mount, tree: Metatree, content: bytes, damage: Callable[[bytearray], object]) -> None:
+    """Commit a blob whose staged content is damaged before it is applied."""
+    engine = tree._engine
+    staging = engine.staging()
+    if len(content) < 1 << 16:
+        staging._inline_limit = 0  # into a pack
+    blobs = take_in(content, "b", staging, recursive=False)
+    engine.committing.single(lambda draft: draft.put(("m", "v2"), blobs, force=False), staging)
+    inode = mount.inner._find(f"{ROOT}/.wal/staged/{staging.txid}")  # type: ignore[attr-defined]
+    (file,) = inode.entries.values()
+    kept = bytes(file.data)
+    damage(file.data)
+    with pytest.raises(UnavailableError) as raised:
+        tree.flush()
+    assert f"CorruptionError: .wal/staged/{staging.txid}/" in str(raised.value)
+    assert tree.unapplied == 1
+    file.data[:] = kept
+    tree.flush()
+    assert b"".join(tree.get("m/v2/b")) == content
+
+
+def test_a_staged_file_that_a_server_cut_does_not_become_the_blob(mount: Mount) -> None:
+    with mount.tree() as tree:
+        stage_and_damage(mount, tree, BIG, lambda data: data.__delitem__(slice(100, None)))
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_pack_that_was_damaged_does_not_become_the_blob(mount: Mount, cut: bool) -> None:
+    def damage(data: bytearray) -> None:
+        if cut:
+            del data[10:]
+        else:
+            data[10] ^= 1
+
+    with mount.tree() as tree:
+        stage_and_damage(mount, tree, b"small " * 100, damage)
 
 
 class MemoryTree(Metatree):
