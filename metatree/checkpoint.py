@@ -7,6 +7,8 @@ The right to apply is not held during the sync, which may take long (E14). What 
 comes from later records, which hold all that a replay needs, with one exception: a process that rewrites the window
 replaces files without a sync, and their content may be only in records before our mark. It records that in the head
 file, and we then sync again.
+
+Where hosts share the storage, what a pass has published is durable before the mark APPLIED says so (see `flushing`).
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class Checkpointer:
         self._vouches_from = sys.maxsize
 
     def _run_shared(self, tenure: wal.Tenure) -> int:
-        """What is applied is durable here, see `flushing`: no sync is needed, and one tenure is enough."""
+        """Published files are durable here: no sync is needed, and one tenure is enough."""
         if self._committer.pass_held(tenure).failed:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         head = self._log.load_mark(marks.APPLIED)
