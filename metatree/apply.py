@@ -20,7 +20,7 @@ from .facts import BlobFact
 from .fold import Effect
 from .location import Path, join
 from .outcome import Mode, Outcome
-from .sources import Sources
+from .sources import Sources, told
 
 _READ_TO_COMPARE = 1 << 20  # bytes; a larger blob is not read to compare it
 
@@ -110,7 +110,7 @@ class _Application:
             self._publish_metadata(path, effect)
             self._drop_all(path, gone)  # after they left `children`
         except (OSError, CorruptionError) as error:
-            self.outcome.failed[join(path)] = error
+            self.outcome.failed[join(path)] = told(error)
 
     def _child(self, path: Path, parent: Effect) -> bool:
         """Apply to a child; returns whether it exists."""

@@ -7,10 +7,13 @@ The right to apply is not held during the sync, which may take long (E14). What 
 comes from later records, which hold all that a replay needs, with one exception: a process that rewrites the window
 replaces files without a sync, and their content may be only in records before our mark. It records that in the head
 file, and we then sync again.
+
+Where hosts share the storage, what a pass has published is durable before the mark APPLIED says so (see `flushing`).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,6 +30,7 @@ from .window import fold_log
 LOG_BYTES = 16 << 20  # a checkpoint is due when the log has this many bytes after the redo mark ...
 BATCHES = 10_000  # ... or this many batches
 SLOTS = 64  # ... or this many slots where hosts share the storage: every opener reads each of them
+_WHAT = "the checkpoint of this handle"
 _ATTEMPTS = 100  # an attempt is repeated if another process died, failed to write or rewrote the window during it
 
 
@@ -59,6 +63,7 @@ class Checkpointer:
         self._committer = committer
         self._clock = clock
         self._vouches_from = vouches_from
+        self._turn = wal.Turn(_WHAT, clock)
         self._syncing = False  # a sync was begun, and has not succeeded
         self._sure_of = 0  # the value of the mark FAULT after which this handle wrote everything again
         self._batches = batches
@@ -69,8 +74,24 @@ class Checkpointer:
         redo = self._log.trimmed()
         return head - redo >= self._batches or self._log.size_after(redo) >= LOG_BYTES
 
-    def run(self) -> int:
-        """Make a checkpoint; returns the new redo mark. Raises UnavailableError: then the log keeps what it needs."""
+    def run(self, *, unless_running: bool = False) -> int:
+        """Make a checkpoint; returns the new redo mark. Raises UnavailableError: then the log keeps what it needs.
+
+        One thread at a time: of the threads that sync through one descriptor, the kernel tells only one that a write
+        has failed, and another would trim before that one has recorded it. `unless_running`: none if another thread
+        makes one now.
+        """
+        with wal.DeferredInterrupt():
+            if not unless_running:
+                self._turn.take(self._committer.lock_timeout)
+            elif not self._turn.try_take(0):
+                return self._log.trimmed()
+            try:
+                return self._run()
+            finally:
+                self._turn.release()
+
+    def _run(self) -> int:
         if not self._committer.unsynced:
             return self._committer.holding(self._run_shared)
         for _ in range(_ATTEMPTS):
@@ -81,6 +102,11 @@ class Checkpointer:
             if redo is not None:
                 return redo
         raise UnavailableError("no checkpoint: writes of other processes kept failing meanwhile; try again")
+
+    def reset_after_fork(self) -> None:
+        """In a forked child, whose storage was opened anew: its sync vouches for nothing that was written before."""
+        self._turn = wal.Turn(_WHAT, self._clock)
+        self._vouches_from = sys.maxsize
 
     def _run_shared(self, tenure: wal.Tenure) -> int:
         """Published files are durable here: no sync is needed, and one tenure is enough.

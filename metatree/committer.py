@@ -17,6 +17,7 @@ import wal
 from . import apply, layout, marks
 from .clock import Clock
 from .errors import CorruptionError, MetatreeError, UnavailableError, reason, warn_pending
+from .flushing import Flushing
 from .fold import Effect, fold
 from .outcome import Mode, Outcome
 from .reader import Reader
@@ -47,19 +48,22 @@ class Committer:
         lock_timeout: float,
         shared: bool,
     ) -> None:
-        """`shared`: hosts share the log, and a published file is durable when it is acknowledged."""
+        """`shared`: hosts share the log, and what is applied is durable before a mark says that it is."""
         self._storage = storage
         self._log = log
         self._reader = reader
-        self._clock = clock
         self.background = background
-        self._lock_timeout = lock_timeout
+        self.lock_timeout = lock_timeout
         self.unsynced = not shared  # only a checkpoint makes applied files durable
         self._delay = (FOLLOW_SHARED if shared else FOLLOW) / 2
-        self._objects = None if storage.capabilities.folders else _make_objects(storage, log)
+        self._flushing = Flushing(storage, log, clock, shared=shared)
+        self._objects: Objects | None = None
+        if not storage.capabilities.folders:
+            from .objects import Objects  # imported here: local trees do not need it
+
+            self._objects = Objects(storage, log)
         self._thread: threading.Thread | None = None
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
-        self._fault = 0  # the value of a fault that is not stored as a mark yet
         self.upkeep: Callable[[], None] | None = None  # called by the background thread after it has applied
         self.failure: str | None = None  # why the last pass did not apply everything
 
@@ -107,9 +111,9 @@ class Committer:
         next pass of this handle then repairs what the block may have left in the way of its successor."""
         before: dict[int, int] = {}
         try:
-            with self._log.right(self._lock_timeout) as tenure:
+            with self._log.right(self.lock_timeout) as tenure:
                 if tenure.died:
-                    self.fault()
+                    self._flushing.doubt()
                 if not self.unsynced:  # otherwise only the death of this process ends the right
                     before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
@@ -153,6 +157,8 @@ class Committer:
                 return Outcome()
             outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
             return self._advance(self._ours(tenure, outcome), head)
+        if self._flushing.in_doubt():
+            return self._write_anew(tenure, applied, head)
         small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
         if defer and small < head:
             effect = self._effect(small, head)
@@ -174,8 +180,16 @@ class Committer:
         return head
 
     def _apply(self, tenure: wal.Tenure, effect: Effect, since: int, head: int, *, defer: bool = False) -> Outcome:
-        outcome = apply.apply(tenure.storage, effect, since, head, defer=defer, check=tenure.check)
-        return self._ours(tenure, outcome)
+        return self._ours(tenure, self._flushing.apply(tenure, effect, since, head, defer=defer))
+
+    def _write_anew(self, tenure: wal.Tenure, applied: int, head: int) -> Outcome:
+        """Apply the records (applied, head]; then write again what all since the redo mark put."""
+        outcome = self._apply(tenure, self._effect(applied, head), applied, head) if applied < head else Outcome()
+        if not outcome.failed:
+            outcome = self.rewrite_held(tenure, self._log.trimmed(), head)
+        if not outcome.failed:
+            self._flushing.settled()
+        return self._advance(outcome, head)
 
     def _ours(self, tenure: wal.Tenure, outcome: Outcome) -> Outcome:
         """The outcome. Raises RightLostError if steps failed because another host has taken over."""
@@ -198,25 +212,19 @@ class Committer:
         if self._objects is not None:
             outcome, _ = self._objects.apply(effect_to, applied, tenure)
         else:
-            effect = effect_to(applied)
-            outcome = apply.apply(tenure.storage, effect, redo, applied, mode=Mode.REWRITE, check=tenure.check)
+            outcome = self._flushing.apply(tenure, effect_to(applied), redo, applied, mode=Mode.REWRITE)
         if self._ours(tenure, outcome).failed:
             self._failed(outcome)
         return outcome
 
     def fault(self) -> None:
         """Record that writes may have been lost: the next checkpoint writes everything since the redo mark again."""
-        if not self.unsynced:
-            return
-        self._fault = int.from_bytes(self._clock.token(7), "big") | 1
-        with suppress(OSError, wal.LogClosedError):  # the caller's error matters more; a checkpoint stores it
-            self.store_fault()
+        if self.unsynced:
+            self._flushing.doubt()
 
     def store_fault(self) -> None:
         """Store a fault that could not be stored when it was recorded. Raises OSError."""
-        if self._fault:
-            self._log.store_mark(marks.FAULT, self._fault)
-            self._fault = 0
+        self._flushing.store_fault()
 
     def _advance(self, outcome: Outcome, head: int, *, small_only: bool = False) -> Outcome:
         if outcome.failed:
@@ -287,9 +295,3 @@ class Committer:
         """In a forked child, where the thread does not exist."""
         self._thread = None
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
-
-
-def _make_objects(storage: wal.Storage, log: wal.WriteAheadLog) -> Objects:
-    from .objects import Objects  # imported here: local trees do not need it
-
-    return Objects(storage, log)

@@ -188,7 +188,7 @@ class Engine:
     def checkpoint_quietly(self) -> None:
         """An automatic checkpoint: a failure is not raised but kept for `flush`, and the next one tries again."""
         try:
-            self.checkpointer.run()
+            self.checkpointer.run(unless_running=True)
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.failure = f"no checkpoint: {error}"
 
@@ -238,9 +238,12 @@ class Engine:
 
     def reset_after_fork(self) -> None:
         """In a forked child: make new locks and threads, and forget the transaction that may have been running."""
+        if not self.read_only:
+            self.storage.reset_after_fork()  # may fail: then the next call tries again
         self._pid = os.getpid()
         self.log.reset_after_fork()
         self.committer.reset_after_fork()
+        self.checkpointer.reset_after_fork()
         self.reader.reset_after_fork()
         self.active.set(None)
 

@@ -181,7 +181,7 @@ class Objects:
         try:
             self._store(work, wanted.name, self._content(work, fact), fact.sha256, there)
         except FileNotFoundError as error:
-            if wanted.name in self._stale:  # looked at: it is not there either
+            if wanted.name in work.stale:  # looked at: it is not there either
                 raise
             # a checkpoint of another host has erased what was staged, since the object was in place: look at it
             raise wal.ChangedError(errno.ESTALE, "its staged content is gone", wanted.name) from error

@@ -9,6 +9,12 @@ import wal
 
 from .errors import CorruptionError
 from .facts import BlobFact, Inline, Slice
+from .folders import digest
+
+
+def told(error: Exception) -> Exception:
+    """The error, as CorruptionError if it says that staged content was cut."""
+    return CorruptionError(f"{error.filename}: {error.strerror}") if isinstance(error, wal.CutShortError) else error
 
 
 class Sources:
@@ -33,6 +39,8 @@ class Sources:
                 data = pack.read(fact.size)
                 if len(data) != fact.size:
                     raise CorruptionError(f"{file} is cut short: {fact.name} needs {fact.size} bytes from {offset}")
+                if digest(data) != fact.sha256:
+                    raise CorruptionError(f"{file} is damaged: {fact.name} is not what was staged at byte {offset}")
                 return data
 
     def _open(self, file: str) -> BinaryIO:

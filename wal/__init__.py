@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wal.clock import Clock
 from wal.errors import (
+    CutShortError,
     InDoubtError,
     LockBusyError,
     LogClosedError,
@@ -65,6 +66,7 @@ from wal.storage import (
     try_conditions,
     written_at,
 )
+from wal.turn import Turn
 
 if TYPE_CHECKING:
     from wal.storage import MemoryPosix, MemoryStorage
@@ -79,6 +81,7 @@ __all__ = [
     "Clock",
     "Condition",
     "Content",
+    "CutShortError",
     "Deferred",
     "DeferredInterrupt",
     "Entry",
@@ -108,6 +111,7 @@ __all__ = [
     "Stored",
     "TailReport",
     "Tenure",
+    "Turn",
     "UnsafePathError",
     "UnsupportedError",
     "Verification",

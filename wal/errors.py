@@ -25,6 +25,10 @@ from typing import NoReturn
 CANNOT_SYNC = {errno.EBADF, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSYS, errno.ENOTSUP}
 
 
+class CutShortError(OSError):
+    """Staged content is not of the size that it had when it was staged; nothing was published."""
+
+
 class WalError(Exception):
     """Base of all errors of this package."""
 

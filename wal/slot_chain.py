@@ -35,9 +35,12 @@ class End:
 class SlotChain:
     """Follows the slots of one log. Thread-safe."""
 
-    def __init__(self, storage: Storage, names: Names, done: LSN) -> None:
+    def __init__(self, storage: Storage, names: Names, done: LSN, *, writes: bool) -> None:
         """Finds the log and begins at slot `done` if it exists, else at the redo mark. Raises LogMissingError,
         LogCorruptionError, LogFormatError, UnsupportedError."""
+        self._can_doubt = writes and storage.capabilities.needs_sync
+        self._in_doubt = False  # a flush of the folder failed, or may have: the next one proves nothing
+        self._sure: LSN = 0  # slots up to this one are durable in any case
         self.storage = storage
         self.names = names
         self._mutex = threading.RLock()
@@ -134,7 +137,7 @@ class SlotChain:
                 lsn, link = slot.lsn, slot.link()
                 slot = self.get(lsn + 1)
             if found:
-                self.make_sure()
+                self.make_sure(found)
                 self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
 
@@ -167,13 +170,38 @@ class SlotChain:
             raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
         return target
 
-    def make_sure(self) -> None:
-        """Make the names of the slots durable before anything builds on them: a writer may have died before it did."""
-        try:
-            self.storage.sync_folder(self.names.folder)
-        except OSError as error:
-            if error.errno not in CANNOT_SYNC:
-                raise
+    def write_anew(self, sure: LSN) -> None:
+        """For a handle that will append: follow, and write the slots after `sure` anew: of a flush that failed a writer
+        may have been told that then died."""
+        if self._can_doubt:
+            self._sure = sure
+            self.doubt()
+            self.follow()
+            self._in_doubt = False
+
+    def doubt(self) -> None:
+        """A flush of the folder failed, or may have: slots that are not taken yet may be lost."""
+        with self._mutex:
+            self._in_doubt = self._can_doubt
+
+    def make_sure(self, found: Sequence[Slot] = ()) -> None:
+        """Make the names of the slots durable before anything builds on them: a writer may have died before it did.
+
+        After a flush that failed, the next one succeeds although the kernel may have dropped what it could not write.
+        So `found`, the slots that are not taken yet, are written anew before a flush is believed again.
+        """
+        with self._mutex:
+            if self._in_doubt:
+                for slot in found:
+                    if slot.lsn > self._sure:
+                        self.storage.publish(self.names.slot(slot.lsn), slot.encode(), b"", durable=True)
+            try:
+                self.storage.sync_folder(self.names.folder)
+            except OSError as error:
+                if error.errno not in CANNOT_SYNC:
+                    self.doubt()
+                    raise
+            self._in_doubt = self._in_doubt and not found
 
     def take(self, slot: Slot) -> None:
         """Add a slot that this process wrote and made durable, unless another thread has read it already."""

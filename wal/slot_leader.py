@@ -153,12 +153,14 @@ class SlotLeader:
 
     def _read_back(self, slot: Slot) -> tuple[Slot | None, bool]:
         """(the slot as stored, whether that is known). Our own slot counts only once its name is durable, since that
-        may be the step that failed."""
+        may be the step that failed: then a second flush would prove nothing."""
         try:
             found = self._chain.get(slot.lsn)
             if found is not None and found.token == slot.token:
-                self._chain.make_sure()
+                self._chain.doubt()
+                self._chain.make_sure([found])
         except OSError:
+            self._chain.doubt()
             return None, False
         return found, True
 
@@ -171,6 +173,7 @@ class SlotLeader:
         if self._doubt is None:
             return
         try:
+            self._chain.doubt()
             self._chain.follow()
             if self._chain.head < self._doubt:
                 self._put(self._slot((), self._chain.end))  # ours and empty, or another's: decided either way

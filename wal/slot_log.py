@@ -34,9 +34,8 @@ from wal.slot_leader import SlotLeader
 
 
 class SlotLog:
-    """See `WriteAheadLog`. Made by `wal.open_log`."""
-
     def __init__(self, settings: Settings) -> None:
+        """See `WriteAheadLog`. Made by `wal.open_log`."""
         self.settings = settings
         self.names = Names(settings.folder)
         self._closed = False
@@ -54,13 +53,15 @@ class SlotLog:
         settings = self.settings
         claim = at_once(settings, self.names)
         done = 0 if claim is None or settings.done is None else claim.marks[settings.done]
-        self.chain = SlotChain(settings.storage, self.names, done)
+        self.chain = SlotChain(settings.storage, self.names, done, writes=not settings.read_only)
         if claim is not None and claim.log == self.id:
             self._marks[:] = map(max, self._marks, claim.marks)
         fencing = self._fencing(settings.clock.token(TOKEN_BYTES).hex())
         if not settings.read_only:
             known = 0 if settings.done is None else self._marks[settings.done]  # from `claim`
             applied = max(known, self._applied(fencing)) if isinstance(fencing, Epochs) else known
+            if settings.done is not None:
+                self.chain.write_anew(applied)
             self.chain.require(applied)  # a new batch must not take a lost one's place
             self.chain.make_sure()  # its creator may have died before the folder's name was durable
         self._leader = SlotLeader(self.chain, settings.clock, settings.lock_timeout)
@@ -102,7 +103,7 @@ class SlotLog:
         return self.chain.head
 
     def shown(self) -> None:
-        """None: the end of the log is not in a file."""
+        """None: the log's end is in no file."""
 
     def known(self) -> LSN:
         """The last committed LSN that this handle has seen."""
@@ -253,8 +254,7 @@ class SlotLog:
         self.chain.moved(upto)
 
     def _trim(self, lsns: range, upto: LSN) -> list[Slot]:
-        """Replace the slots without their bodies. Any number of processes may do this at once, and unconditionally:
-        what they write stays true."""
+        """Replace the slots without their bodies, unconditionally: what others write meanwhile stays true."""
 
         def one(lsn: LSN) -> Slot:
             slot = self.chain.seen(lsn)

@@ -674,3 +674,86 @@ def test_a_forked_child_has_a_committer_of_its_own(disk: Disk) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         tree.update("m", parent=2)
         assert plain(disk)["m"][0] == {"parent": 2}
+
+
+# --- one descriptor, several who sync ---------------------------------------------------------------------------------
+
+
+class TellsOne(Disk):
+    """The kernel tells of a failed write once for each open file; whoever was told is then held up on the way back."""
+
+    pending = False
+    told = threading.Event()
+    go_on = threading.Event()
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "syncfs" and self.pending:
+            self.pending = False
+            self.told.set()
+            self.go_on.wait(60)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), call.path)
+        return super().around(call, run, tear)
+
+
+def test_a_checkpoint_of_another_thread_waits_for_one_whose_sync_fails_and_writes_again(disk: Disk) -> None:
+    """Its own sync would succeed: only the first was told that files did not reach the disk."""
+    kernel = TellsOne(disk.inner)  # type: ignore[arg-type]
+    with open_tree(kernel) as tree:
+        tree.update("m", a=1)
+        log = tree._engine.log
+        before, rewritten = log.trimmed(), log.load_mark(marks.REWRITES)
+        errors: list[Exception] = []
+
+        def make() -> None:
+            try:
+                tree.checkpoint()
+            except UnavailableError as error:
+                errors.append(error)
+
+        kernel.pending = True
+        first = threading.Thread(target=make)
+        first.start()
+        assert kernel.told.wait(60)
+        quiet = threading.Thread(target=tree._engine.checkpoint_quietly)  # after a commit: nobody waits for that
+        quiet.start()
+        quiet.join(60)
+        assert not quiet.is_alive() and tree._engine.committer.failure is None
+        second = threading.Thread(target=make)
+        second.start()
+        second.join(0.5)
+        assert log.trimmed(fresh=True) == before, "trimmed by one who was not told"
+        kernel.go_on.set()
+        first.join(60)
+        second.join(60)
+        assert len(errors) == 1 and "Input/output" in str(errors[0])
+        assert log.trimmed(fresh=True) > before and log.load_mark(marks.REWRITES) != rewritten
+
+
+def test_a_forked_child_syncs_through_an_open_file_of_its_own_and_first_writes_the_window_again(disk: Disk) -> None:
+    with open_tree(disk) as tree:
+        tree.update("m", parent=1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                done = _checkpoint_in_a_child(disk, tree)
+            except BaseException:  # noqa: BLE001  told by the status
+                done = False
+            os._exit(0 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _checkpoint_in_a_child(disk: Disk, tree: Metatree) -> bool:
+    engine = tree._engine
+    before = engine.storage._rooted.fd  # type: ignore[attr-defined]
+    disk.refuse = lambda call: call.method == "open_read" and call.path == ROOT
+    with suppress(UnavailableError):
+        tree.checkpoint()
+        return False
+    disk.refuse = lambda call: False
+    rewritten = engine.log.load_mark(marks.REWRITES)
+    tree.checkpoint()
+    own = engine.storage._rooted.fd  # type: ignore[attr-defined]
+    again = engine.log.load_mark(marks.REWRITES)
+    engine.storage.close()
+    engine.storage.reset_after_fork()  # does nothing: it is closed
+    return own != before and again != rewritten

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EQUIVALENTS = Path(__file__).with_name("equivalent_mutants.toml")
 MUTATED = {  # what keeps the promises, by package
     "wal": (*sorted(f"wal/{path.name}" for path in (ROOT / "wal").glob("*.py")), "wal/storage/filelock.py"),
-    "metatree": tuple(f"metatree/{name}.py" for name in ("apply", "checkpoint", "committer", "fold", "recovery")),
+    "metatree": tuple(
+        f"metatree/{name}.py" for name in ("apply", "checkpoint", "committer", "flushing", "fold", "recovery")
+    ),
 }
 
 SWAPPED: dict[type[ast.AST], tuple[str, str]] = {

@@ -28,7 +28,7 @@ from tests.trust.planting import ALONE, OURS, copy_product
 
 SLOW = ("schedules", "tenures", "servers")
 OF_THE_TREE = """
-committer recover_command transactions api_changing api_put rewrites large_nodes replay_cases bucket_life
+committer mounts recover_command transactions api_changing api_put rewrites large_nodes replay_cases bucket_life
 order_of_flushes bucket_crashes crash_points hand_edits many_drops stale_children threads_and_forks overtaken lost_marks
 aborts isolation staleness following
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.trust.planting import Planted
 
 OUTCOMES = "tests/wal/test_log_slots_outcomes.py::"
+MOUNTS = "tests/tree/test_mounts.py::"
 RIGHT = "tests/wal/test_log_slots_right.py::"
 TRIMMING = "tests/wal/test_log_slots_trimming.py::"
 
@@ -106,5 +107,24 @@ BETWEEN_HOSTS = (
         "                    self._follow()\n",
         "                    pass\n",
         ("tests/hosts/test_handover.py::test_who_claims_an_epoch_late_carries_out_what_was_appended_until_then",),
+    ),
+    Planted(
+        "the marks of a mount are raised before its folders are flushed",
+        "I5",
+        "metatree/flushing.py",
+        "        if self._needed and not outcome.failed:\n",
+        "        if False:\n",
+        (f"{MOUNTS}test_before_a_claim_says_what_is_applied_every_folder_with_a_new_or_removed_name_is_flushed",),
+    ),
+    Planted(
+        "a failed flush of the slots' folder is tried again, and its success believed",
+        "I1",
+        "wal/slot_chain.py",
+        "            if self._in_doubt:\n",
+        "            if False:\n",
+        (
+            "tests/wal/test_log_slots_flushes.py::"
+            "test_a_slot_whose_folder_could_not_be_flushed_is_written_anew_before_it_is_acknowledged",
+        ),
     ),
 )

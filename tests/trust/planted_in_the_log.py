@@ -192,7 +192,7 @@ IN_THE_LOG = (
         "apply consumes a staged file",
         "I3",
         "wal/storage/local.py",
-        "            temporary = self._scratch.share(content.name, attribute, durable=durable)",
+        "            temporary = self._scratch.share(content, attribute, durable=durable)",
         "            temporary = self._rooted.path(content.name)",
         (
             "tests/wal/test_storage_memory.py::TestMemoryStorage::"

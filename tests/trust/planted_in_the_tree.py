@@ -197,7 +197,7 @@ IN_THE_TREE = (
         "a dead committer's half-done pass is vouched for",
         "I5",
         "metatree/committer.py",
-        "                if tenure.died:\n                    self.fault()\n",
+        "                if tenure.died:\n                    self._flushing.doubt()\n",
         "",
         (f"{REPLAY}test_whoever_takes_over_from_a_dead_committer_writes_the_window_again",),
     ),

@@ -16,6 +16,7 @@ from metatree import Metatree
 from tests.tree.model import LEVELS, State, dump, plain
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import PowerPosix
+from wal.testing.power import Choice, Platter
 
 SEVERAL = 10  # choices that are tried for each new state that is asked for: many lead to the same one
 CLOSELY = 8  # one state in so many is also read before, and opened again
@@ -37,8 +38,36 @@ class SmallLog(Metatree):
     _tuning: ClassVar = {"segment_size": 1 << 14}
 
 
-def open_tree(posix: MemoryPosix, **options: Any) -> Metatree:
-    return SmallLog(MemoryStorage(posix), LEVELS, **options)
+class Hasty(SmallLog):
+    """On a mount, one that soon takes the place of a committer that was cut off."""
+
+    _tuning: ClassVar = {**SmallLog._tuning, "ttl": 0.01}
+
+
+def open_tree(posix: MemoryPosix, *, kind: type[Metatree] = SmallLog, **options: Any) -> Metatree:
+    return kind(MemoryStorage(posix), LEVELS, **options)
+
+
+def on_a_mount(disk: MemoryPosix) -> MemoryPosix:
+    """The disk, as that of a server which makes names durable only when their folder is flushed."""
+    table = b"1 0 0:1 / / rw - fuse.example none rw\n"
+    inner = disk.kernel_file
+    disk.kernel_file = lambda path: table if path == "/proc/self/mountinfo" else inner(path)  # type: ignore[method-assign]
+    return disk
+
+
+class _MountPlatter(Platter):
+    def disk(self, choice: Choice) -> MemoryPosix:
+        return on_a_mount(super().disk(choice))
+
+
+class MountPosix(PowerPosix):
+    """`PowerPosix` on a mount."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.platter = _MountPlatter()
+        on_a_mount(self)
 
 
 def recovered(disk: MemoryPosix, *, closely: bool) -> State:
@@ -47,7 +76,7 @@ def recovered(disk: MemoryPosix, *, closely: bool) -> State:
     if closely:
         with open_tree(disk, read_only=True) as reader:
             seen = dump(reader)
-    with open_tree(disk) as tree:
+    with open_tree(disk, kind=Hasty) as tree:
         report = tree.check(deep=True)
         assert report.ok, str(report)
     found = plain(disk)

@@ -18,13 +18,13 @@ import pytest
 from metatree import Metatree, MetatreeError
 from tests.figures import Layer
 from tests.tree.model import BIG, OPERATIONS, OTHER_BIG, ROOT, State, dump, populate
-from tests.trust.power import Life, acts, created, existing, open_tree
+from tests.trust.power import Life, MountPosix, acts, created, existing, open_tree
 from wal.testing import PowerPosix
 
 SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
 NAME = "power cuts"
 NIGHT = 500_000  # distinct states, of all tests together
-TESTS = 2 * len(OPERATIONS) + 13  # that go on beyond their floor
+TESTS = 2 * len(OPERATIONS) + 14  # that go on beyond their floor
 PRODUCTS = 6  # combinations that are drawn at each cut
 FRUITLESS = 5  # lives in a row that show no new state: there are hardly any more
 # Distinct states that each test asks for, of its kind; together more than the 20,000 that are asked of a run.
@@ -144,6 +144,13 @@ def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Laye
         row = changes(random.Random(f"{life.seed} {number}"))
         with open_tree(life.disk, apply=apply) as tree:
             live(life, tree, *(tried(next(row)) for _ in range(20)), more=lambda seen: more(layer, seen, IN_A_ROW))
+
+
+def test_a_power_cut_of_the_server_of_a_mount_keeps_what_was_acknowledged(layer: Layer) -> None:
+    for life in lives(layer, OF_WRITERS, 5, iter(MountPosix, None)):
+        row = changes(random.Random(life.seed))
+        with open_tree(life.disk) as tree:
+            live(life, tree, *(Metatree.checkpoint if n == 5 else tried(next(row)) for n in range(11)))
 
 
 def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:

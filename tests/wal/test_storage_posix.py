@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from wal.errors import UnsupportedError
+from wal.errors import CutShortError, UnsupportedError
 from wal.storage import (
     Kind,
     LocalStorage,
@@ -402,6 +403,58 @@ class TestLinksThatTheSystemRefuses:
         storage = LocalStorage(str(root), posix=Racing())
         storage.stage_existing("x", "staged", share=True)
         assert os.stat(root / "staged").st_ino == flushed[-1] and len(flushed) == 2
+        storage.close()
+
+    @pytest.mark.parametrize("call", ["pread", "fstat", "getxattr", "open", "listdir"])
+    def test_a_file_that_another_host_replaced_is_opened_again_a_few_times(self, root: Path, call: str) -> None:
+        """NFS: the file that was opened is gone, its name leads to another."""
+        stale = 0
+
+        def refusing(self: Posix, *arguments: Any, **options: Any) -> Any:
+            nonlocal stale
+            if stale:
+                stale -= 1
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return getattr(Posix, call)(*arguments) if call == "pread" else getattr(Posix, call)(self, *arguments)
+
+        storage = LocalStorage(str(root), posix=type("Nfs", (Posix,), {call: refusing})())
+        storage.publish("m/x", b"content", b"attribute", durable=True)
+        asked: list[Callable[[], object]] = {
+            "pread": [lambda: storage.read("m/x").data == b"content"],
+            "fstat": [lambda: storage.read("m/x").data == b"content", lambda: storage.open("m/x").close() is None],
+            "getxattr": [lambda: storage.attribute("m/x") == storage.read("m/x").attribute == b"attribute"],
+            "open": [lambda: storage.read("m/x").data == b"content", lambda: storage.open("m/x").close() is None],
+            "listdir": [lambda: [entry.name for entry in storage.list("m")] == ["x"]],
+        }[call]
+        for ask in asked:
+            stale = 2
+            assert ask() and not stale
+            stale = 1_000
+            with pytest.raises(OSError, match=r"[Ss]tale"):
+                ask()
+            stale = 0
+        storage.close()
+
+    @pytest.mark.parametrize("linked", [True, False])
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_a_staged_file_that_was_cut_does_not_become_the_file(self, root: Path, linked: bool, whole: bool) -> None:
+        class Unlinked(Posix):
+            def link(self, source: str, target: str) -> None:
+                raise OSError(errno.EPERM, "no links here")
+
+        storage = LocalStorage(str(root), posix=Posix() if linked else Unlinked())
+        with storage.stage("staged") as file:
+            file.write(b"content")
+            file.finish(b"")
+        os.truncate(root / "staged", 3)
+        with pytest.raises(CutShortError, match=r"3 bytes instead of 7.*staged"):
+            if whole:
+                storage.publish_folder("m", [Publication("m/x", Staged("staged", 7), b"a")])
+            else:
+                storage.publish("m/x", Staged("staged", 7), b"a", durable=False)
+        assert not (root / "m" / "x").exists() and not os.listdir(root / ".wal" / "tmp")
+        storage.publish("m/x", Staged("staged"), b"a", durable=False)
+        assert storage.read("m/x").data == b"con", "as large as it may be"
         storage.close()
 
     def test_a_filesystem_without_attributes_answers_unknown(self, root: Path) -> None:

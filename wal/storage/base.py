@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Protocol
 
+from wal.errors import CutShortError
+
 
 class UnsafePathError(OSError):
     """A name leads through a symbolic link, another mount or a special file; it was not followed."""
@@ -61,12 +63,12 @@ class Staged(NamedTuple):
     """Content that is already stored durably on this storage under `name`."""
 
     name: str
-    size: int | None = None  # what it must have, if known: a storage that learns its size anyway raises OSError
+    size: int | None = None  # what it must have, if known
 
     def check(self, size: int) -> None:
-        """Raise OSError if what the storage has under this name is of another size."""
+        """Raise CutShortError if what the storage has under this name is of another size."""
         if self.size not in (None, size):
-            raise OSError(errno.EIO, f"the staged content has {size} bytes instead of {self.size}", self.name)
+            raise CutShortError(errno.EIO, f"the staged content has {size} bytes instead of {self.size}", self.name)
 
 
 Content = bytes | Staged
@@ -90,6 +92,7 @@ class Capabilities(NamedTuple):
     slot_log: bool = False  # `create` is exclusive among all writers of all hosts, and durable when it returns
     fence: Fence = Fence.LOCK  # of the committer's right
     folders: bool = True  # folders are real: they may be empty, and are published and set aside atomically
+    needs_sync: bool = False  # what is published or set aside is durable only after `sync`
     filesystem: str = ""  # its type, for people: "ext4", "nfs4", "s3", "webhdfs", …; "" = unknown
 
 
@@ -238,8 +241,7 @@ class Storage(Protocol):
         ...
 
     def stage(self, name: str) -> StagedFile:
-        """A new file in the staging area (exclusive: FileExistsError, here or from `finish`). Missing parents are
-        created."""
+        """A new file in the staging area, with missing parents (exclusive: FileExistsError, here or from `finish`)."""
         ...
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
@@ -291,6 +293,10 @@ class Storage(Protocol):
 
     def lock(self, name: str) -> Lock:
         """A lock on the folder `name`, or on the file `name` (created empty if absent)."""
+        ...
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: renew what it must not share with its parent."""
         ...
 
     def close(self) -> None:

@@ -107,6 +107,7 @@ def capabilities(posix: Posix, root: str, fd: int) -> Capabilities:
         reason="; ".join(reasons),
         slot_log=True,
         fence=Fence.LOCK if append_log else Fence.FOLDER,
+        needs_sync=True,
         filesystem=mount.type,
     )
 

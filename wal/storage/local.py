@@ -49,7 +49,7 @@ from wal.storage.files import (
 from wal.storage.kernel import capabilities
 from wal.storage.passage import Passage, is_taken, retire
 from wal.storage.posix import Posix
-from wal.storage.rooted import Rooted, below, make_root, parents, split, unsafe
+from wal.storage.rooted import Rooted, again_if_stale, below, make_root, parents, split, unsafe
 from wal.storage.scratch import CREATE, Scratch, erase
 
 
@@ -83,6 +83,7 @@ class LocalStorage:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
+    @again_if_stale
     @undisturbed
     def read(self, name: str) -> Stored:
         fd, status = self._rooted.open_status(name, os.O_RDONLY)
@@ -95,10 +96,12 @@ class LocalStorage:
         finally:
             self._posix.close(fd)
 
+    @again_if_stale
     @undisturbed
     def open(self, name: str) -> BinaryIO:
         return reader(self._posix, self._rooted.open_file(name, os.O_RDONLY), self._rooted.path(name))
 
+    @again_if_stale
     def attribute(self, name: str) -> bytes | None:
         path = self._rooted.path(name)
         status = self._posix.lstat(path)
@@ -106,6 +109,7 @@ class LocalStorage:
             raise unsafe(path, "a symbolic link, special file or mount, not followed")
         return get_attribute(self._posix, path)
 
+    @again_if_stale
     def list(self, folder: str) -> list[Entry]:
         path = self._rooted.folder(folder)
         found = []
@@ -151,7 +155,7 @@ class LocalStorage:
         path = self._rooted.place(name) if self._passage is None else ""
         durable = durable or not self._capabilities.append_log
         if isinstance(content, Staged):
-            temporary = self._scratch.share(content.name, attribute, durable=durable)
+            temporary = self._scratch.share(content, attribute, durable=durable)
         else:
             temporary = self._scratch.write(content, attribute, durable=durable)
         try:
@@ -276,6 +280,9 @@ class LocalStorage:
     def lock(self, name: str) -> Lock:
         split(name)
         return FileLock(self._rooted, name, self._clock, self._handles)
+
+    def reset_after_fork(self) -> None:
+        self._rooted.reopen()
 
     def close(self) -> None:
         if self._passage is not None:

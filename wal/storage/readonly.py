@@ -159,6 +159,9 @@ class ReadOnlyStorage:
             return cast(tuple[Any, str], found)
         raise failure
 
+    def reset_after_fork(self) -> None:
+        """Does nothing: see `close`."""
+
     def close(self) -> None:
         self._local = threading.local()
 

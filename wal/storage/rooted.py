@@ -5,12 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from wal.interrupts import undisturbed
 from wal.storage.base import UnsafePathError
 from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW, Posix
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STALE = 4  # repetitions; each needs another replacement within microseconds
 
 
 def split(name: str) -> list[str]:
@@ -21,6 +28,23 @@ def split(name: str) -> list[str]:
     if "" in segments or "." in segments or ".." in segments or "\0" in name:
         raise ValueError(f"not a name below the root: {name!r}")
     return segments
+
+
+def again_if_stale(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator for functions that open a file by its name: NFS answers ESTALE if another host has replaced the file
+    since it was opened here. Then the function is called again, as for a file that was replaced just before."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_STALE):
+            try:
+                return function(*args, **kwargs)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        return function(*args, **kwargs)
+
+    return run
 
 
 def unsafe(path: str, why: str) -> UnsafePathError:
@@ -43,6 +67,14 @@ class Rooted:
     def close(self) -> None:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
+            self.posix.close(fd)
+
+    @undisturbed
+    def reopen(self) -> None:
+        """In a forked child: open the root anew. Of one open file, the kernel tells only one process that a write has
+        failed: the parent or the child."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, self.posix.open(self.root, os.O_RDONLY | FOLDER_ONLY)
             self.posix.close(fd)
 
     def path(self, name: str) -> str:

@@ -268,5 +268,8 @@ class S3Storage:
     def lock(self, name: str) -> Lock:
         raise UnsupportedError(f"{self.url}: {_CAPABILITIES.reason}")
 
+    def reset_after_fork(self) -> None:
+        """Does nothing: connections are made anew where the process is another."""
+
     def close(self) -> None:
         self._client.close()

@@ -63,21 +63,24 @@ class Scratch:
             raise
         self._posix.close(fd)
 
-    def share(self, name: str, attribute: bytes, *, durable: bool) -> str:
-        """Link or copy the file `name` to a temporary path, which is returned."""
+    def share(self, content: Staged, attribute: bytes, *, durable: bool) -> str:
+        """Link or copy a staged file to a temporary path, which is returned. Raises CutShortError."""
         path = self.path()
-        self._share(name, path, attribute, durable=durable)
+        self._share(content, path, attribute, durable=durable)
         return path
 
-    def _share(self, name: str, path: str, attribute: bytes, *, durable: bool) -> None:
-        if not self.link(name, path):
-            self.copy(name, path, attribute, durable=durable)
-        elif get_attribute(self._posix, path) != attribute:
-            try:
+    def _share(self, content: Staged, path: str, attribute: bytes, *, durable: bool) -> None:
+        linked = self.link(content.name, path)
+        if not linked:
+            self.copy(content.name, path, attribute, durable=durable)
+        try:
+            if content.size is not None:
+                content.check(self._posix.lstat(path).st_size)
+            if linked and get_attribute(self._posix, path) != attribute:
                 set_attribute(self._posix, path, attribute)
-            except BaseException:
-                self.remove(path)
-                raise
+        except BaseException:
+            self.remove(path)
+            raise
 
     def link(self, name: str, path: str) -> bool:
         """Link the regular file `name` to `path`; False if that is not possible here."""
@@ -142,7 +145,7 @@ class Scratch:
                         made.add(folder)
                 target = f"{path}/{relative}"
                 if isinstance(file.content, Staged):
-                    self._share(file.content.name, target, file.attribute, durable=durable)
+                    self._share(file.content, target, file.attribute, durable=durable)
                 else:
                     self._fill(target, file.content, file.attribute, durable=durable)
         except BaseException:

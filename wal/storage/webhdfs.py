@@ -230,6 +230,9 @@ class WebHdfsStorage(HdfsReading):
     def lock(self, name: str) -> Lock:
         raise UnsupportedError(f"{self.url}: {_RANDOM}")
 
+    def reset_after_fork(self) -> None:
+        """Does nothing: connections are made anew where the process is another."""
+
     def close(self) -> None:
         if not self._fenced:
             self._client.close()

@@ -232,6 +232,8 @@ class MemoryObjects:
     def close(self) -> None:
         """Does nothing."""
 
+    reset_after_fork = close
+
     def _refuse(self, why: str) -> NoReturn:
         raise UnsupportedError(f"{self.url}: {why}")
 
@@ -252,8 +254,6 @@ class _Reading(io.BytesIO):
 
 
 class _Staging:
-    """See `StagedFile`."""
-
     def __init__(self, storage: MemoryObjects, name: str) -> None:
         self._storage = storage
         self._name = name
