@@ -183,10 +183,11 @@ class Committer:
         return self._ours(tenure, self._flushing.apply(tenure, effect, since, head, defer=defer))
 
     def _write_anew(self, tenure: wal.Tenure, applied: int, head: int) -> Outcome:
-        """Apply the records (applied, head]; then write again what all since the redo mark put."""
+        """Apply the records (applied, head], then write again what they put. What is applied was flushed before the
+        mark said so; and an overtaken host that published the mark may be trimming its records."""
         outcome = self._apply(tenure, self._effect(applied, head), applied, head) if applied < head else Outcome()
-        if not outcome.failed:
-            outcome = self.rewrite_held(tenure, self._log.trimmed(), head)
+        if applied < head and not outcome.failed:
+            outcome = self.rewrite_held(tenure, applied, head)
         if not outcome.failed:
             self._flushing.settled()
         return self._advance(outcome, head)

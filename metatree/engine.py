@@ -157,8 +157,7 @@ class Engine:
         return outcome.value
 
     def committed(self, position: wal.Position | None) -> None:
-        """The work after a commit: apply, back-pressure, checkpoint. If it fails, the commit is durable all the same:
-        the failure is a warning, and `flush` raises it."""
+        """The work after a commit: apply, back-pressure, checkpoint. A failure is a warning, and `flush` raises it."""
         if position is None:
             return
         try:
@@ -198,8 +197,7 @@ class Engine:
         active = self.active.get()
         if active is not None:
             return active.staging
-        make_txid = lambda: self.clock.txid(self.reader.head)  # noqa: E731
-        return Staging(self.storage, make_txid, self.committing.require_not_aborted)
+        return Staging(self.storage, lambda: self.clock.txid(self.reader.head), self.committing.require_not_aborted)
 
     def let_read(self) -> None:
         """Called before a blob is opened: make what the running transaction staged readable."""

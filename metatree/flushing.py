@@ -5,8 +5,8 @@ local disk, where only a checkpoint makes files durable, each pass does. Where n
 HDFS) there is nothing to flush.
 
 A flush that failed proves nothing when it is repeated: the kernel may have dropped what it could not write, and the
-next flush succeeds all the same. After a failure, an interrupt, or the death of the last committer, everything since
-the redo mark is in doubt, and written anew.
+next flush succeeds all the same. After a failure, an interrupt, or the death of the last committer, everything that no
+mark calls applied is in doubt: the next pass writes it anew before it believes a flush.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Flushing:
         return outcome
 
     def doubt(self) -> None:
-        """What was applied since the redo mark may not be durable: it must be written again, on a mount by the next
-        pass, on a local disk by the next checkpoint."""
+        """What was applied may not be durable: the next checkpoint must write it again; on a mount the next pass, what
+        no mark calls applied."""
         if self._needed:
             # one more, not a random value: of two hosts' marks the higher one counts
             self._log.store_mark(marks.FAULT, self._log.load_mark(marks.FAULT) + 1)
@@ -73,7 +73,7 @@ class Flushing:
             self._fault = 0
 
     def in_doubt(self) -> bool:
-        """Whether everything since the redo mark must be written anew."""
+        """Whether all that no mark calls applied must be written anew."""
         return self._needed and self._log.load_mark(marks.FAULT) != self._log.load_mark(marks.FAULT_SEEN)
 
     def settled(self) -> None:

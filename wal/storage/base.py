@@ -109,23 +109,18 @@ class RandomFile(Protocol):
 
     def size(self) -> int:
         """Length in bytes."""
-        ...
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
-        ...
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` (short writes are continued). Not durable, not atomic."""
-        ...
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size` bytes, which frees the space of the rest. Not durable."""
-        ...
 
     def datasync(self) -> None:
         """Make content and length durable. After an error the content is unknown: do not retry."""
-        ...
 
     def close(self) -> None: ...
 
@@ -135,19 +130,15 @@ class Lock(Protocol):
 
     def acquire(self, *, shared: bool = False, timeout: float | None = None) -> bool:
         """Take the lock, waiting up to `timeout` seconds (None: for ever, 0: not at all); False if not free in time."""
-        ...
 
     def release(self) -> None:
         """Release it; releasing a lock that is not held does nothing."""
-        ...
 
     def holder(self) -> str:
         """Who holds it, for an error message ('process 123 (python x.py), running for 8 s, on host h')."""
-        ...
 
     def disown(self) -> None:
         """In a forked child: forget the inherited lock without releasing the parent's."""
-        ...
 
     def close(self) -> None: ...
 
@@ -160,11 +151,9 @@ class StagedFile(Protocol):
     def finish(self, attribute: bytes) -> None:
         """Attach `attribute`, make the content durable and close. Its folder's entry needs `sync_folder`. Raises
         FileExistsError if `stage` could not. With `Fence.VERSION`, a large file may remain without the attribute."""
-        ...
 
     def abandon(self) -> None:
         """Close and remove what was written; never raises for a file that is already gone."""
-        ...
 
     def __enter__(self) -> StagedFile: ...
 
@@ -172,7 +161,6 @@ class StagedFile(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Abandon unless finished."""
-        ...
 
 
 class Storage(Protocol):
@@ -181,7 +169,6 @@ class Storage(Protocol):
     @property
     def url(self) -> str:
         """The root's URL for messages (a plain path for local roots), without secrets."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -190,30 +177,24 @@ class Storage(Protocol):
 
     def read(self, name: str) -> Stored:
         """A whole file and its attribute, both of one version. Raises FileNotFoundError, IsADirectoryError."""
-        ...
 
     def open(self, name: str) -> BinaryIO:
         """A file for sequential or random reading. After a replacement it still reads the old version, or raises
         ChangedError (`Fence.VERSION`). The object may have `.attribute`, which saves a call of `attribute`."""
-        ...
 
     def attribute(self, name: str) -> bytes | None:
         """A file's or folder's attribute; None if it has none or the storage keeps none. Raises FileNotFoundError."""
-        ...
 
     def list(self, folder: str) -> list[Entry]:
         """The entries of a folder ("" is the root), in no order. Raises FileNotFoundError, NotADirectoryError."""
-        ...
 
     def entry(self, name: str) -> Entry | None:
         """What `name` refers to now; None if nothing. A link is reported as OTHER, not followed."""
-        ...
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     def create(self, name: str, data: bytes) -> bool:
         """Put if absent: atomic, durable, exclusive among all writers. False if the name exists."""
-        ...
 
     def publish(
         self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
@@ -224,81 +205,64 @@ class Storage(Protocol):
         With `Fence.VERSION`: `expect` is the version to be replaced, "" for none (the file must be absent), None for
         any; raises ChangedError, with nothing done, if it is another. Returns the new version. Other storages ignore
         `expect` and return ""."""
-        ...
 
     def publish_folder(self, name: str, files: Sequence[Publication]) -> bool:
         """Create the folder `name` with all `files` (their names begin with `name/`, sub-folders allowed), atomic.
         Not durable before `sync`. False, and nothing done, if `name` exists."""
-        ...
 
     def set_aside(self, name: str, aside: str) -> str | None:
         """Rename a file or folder to `aside` (missing parents are created), atomic; if that exists, a number is added.
         Returns the new name, or None if `name` does not exist."""
-        ...
 
     def make_folder(self, name: str, attribute: bytes | None = None) -> None:
         """Create a folder and its parents; no error if it exists."""
-        ...
 
     def stage(self, name: str) -> StagedFile:
         """A new file in the staging area, with missing parents (exclusive: FileExistsError, here or from `finish`)."""
-        ...
 
     def stage_existing(self, source: str, name: str, *, share: bool) -> None:
         """Stage the content of the published file `source` under `name`, durable except for the folder's entry.
         `share=True`: both names may share one file (for a move, which removes the source)."""
-        ...
 
     def sync_folder(self, name: str) -> None:
         """Make the entries of a folder, and those of its parents up to the root, durable."""
-        ...
 
     def sync(self, touched: Iterable[str]) -> None:
         """Make everything durable that any process has published or set aside since this storage was opened.
         `touched` names all of it, for storages that must sync one by one. After an OSError nothing is known."""
-        ...
 
     def erase(self, name: str) -> None:
         """Delete a file or a whole folder (links are removed, never followed); no error if absent. Not atomic."""
-        ...
 
     # --- for committers on several hosts -------------------------------------------------------------------------
 
     def versions(self, name: str) -> dict[str, str]:
         """`Fence.VERSION`: the file `name`, if it exists, and every file below it, each with its version."""
-        ...
 
     def remove(self, name: str, expect: str) -> None:
         """`Fence.VERSION`: delete the file `name` if it is of this version; no error if it is absent. Raises
         ChangedError."""
-        ...
 
     def fenced(self, folder: str) -> Storage:
         """`Fence.FOLDER`: a view of this storage with its temporary files in `folder`, which must exist and is never
         created. Once that is retired, every `publish`, `publish_folder` and `set_aside` through the view raises
         FileNotFoundError or NotADirectoryError and changes nothing. It shares handles: closing it does nothing."""
-        ...
 
     def retire(self, folder: str, aside: str) -> None:
         """`Fence.FOLDER`: take the folder of a `fenced` view away from its holder for good, by name and by every open
         handle, so that no operation in progress through it takes effect. Its content is moved to the folder `aside`.
         Completes an earlier call that was interrupted."""
-        ...
 
     # --- for the append log (capabilities.append_log) --------------------------------------------------------------
 
     def open_file(self, name: str, *, writable: bool) -> RandomFile:
         """Open an existing file. Raises FileNotFoundError."""
-        ...
 
     def lock(self, name: str) -> Lock:
         """A lock on the folder `name`, or on the file `name` (created empty if absent)."""
-        ...
 
     def reset_after_fork(self) -> None:
         """In a forked child: renew what it must not share with its parent."""
-        ...
 
     def close(self) -> None:
         """Release every handle."""
-        ...
