@@ -41,7 +41,7 @@ def apply(
     of the files miss nothing. Errors are recorded by node and do not stop the other nodes. `check` is called before
     each node, and may end the application by raising.
     """
-    with Sources(storage) as sources:
+    with Sources(storage, anew=mode is Mode.REWRITE) as sources:
         application = _Application(storage, sources, since, lsn, mode, defer=defer, check=check)
         application.node((), effect)
         return application.outcome

@@ -237,13 +237,13 @@ class Engine:
     def reset_after_fork(self) -> None:
         """In a forked child: make new locks and threads, and forget the transaction that may have been running."""
         if not self.read_only:
-            self.storage.reset_after_fork()  # may fail: then the next call tries again
-        self._pid = os.getpid()
+            self.storage.reset_after_fork()  # may fail, and so may the log: then the next call tries again
         self.log.reset_after_fork()
         self.committer.reset_after_fork()
         self.checkpointer.reset_after_fork()
         self.reader.reset_after_fork()
         self.active.set(None)
+        self._pid = os.getpid()
 
     def close(self) -> None:
         """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""

@@ -21,8 +21,10 @@ class Sources:
     """The contents of the blobs of one application. A pack stays open from one blob to the next; use in a `with`
     block."""
 
-    def __init__(self, storage: wal.Storage) -> None:
+    def __init__(self, storage: wal.Storage, *, anew: bool = False) -> None:
+        """`anew`: staged content is written again, even where the blob is that file already."""
         self._storage = storage
+        self._anew = anew
         self._file = ""
         self._pack: BinaryIO | None = None
 
@@ -32,7 +34,7 @@ class Sources:
             case Inline(data):
                 return data
             case Slice(file, None):
-                return wal.Staged(file, fact.size)
+                return wal.Staged(file, fact.size, self._anew)
             case Slice(file, offset):
                 pack = self._open(file)
                 pack.seek(offset or 0)

@@ -28,7 +28,7 @@ class Epochs:
         self._claim = Claim.of_nobody(log, token, marks)
         self._ours = 0  # the epoch that this handle claimed last
         self._newest: int  # epoch, as `look` saw it
-        self._interrupted: bool  # set by `take`
+        self._interrupted = False
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage
@@ -64,9 +64,9 @@ class Epochs:
             return False
         self._storage.sync_folder(folder)
         self._claim = claim
-        last = self._move_away(self._newest)
+        owners = self._move_away(self._newest)
         self._ours = epoch  # only now: if the moving fails, the next try claims another epoch and moves again
-        self._interrupted = self._newest > 0 and (last is None or (last.held and not self.is_own(last)))
+        self._interrupted = any(owner is None or (owner.held and not self.is_own(owner)) for owner in owners)
         return self._say(clean=True)
 
     def _learn(self, claim: Claim | None) -> None:
@@ -85,9 +85,9 @@ class Epochs:
             return False
         return True
 
-    def _move_away(self, newest: int) -> Claim | None:
+    def _move_away(self, newest: int) -> list[Claim | None]:
         """Move away the working folders of this epoch and of earlier ones, down to a `clean` one: its holder did so
-        for all before it. Returns the claim of the newest.
+        for all before it. Returns their claims.
 
         Each claim is read once its folder is gone. Until then its holder, should it wake up, can still begin a change,
         or say that it has applied more, and then trim the log up to there.
@@ -102,7 +102,7 @@ class Epochs:
             self._learn(owner)
             if owner is not None and owner.clean:
                 break
-        return owners[0] if owners else None
+        return owners
 
     def _forget(self, aside: str) -> None:
         """Erase a moved working folder that holds only its first file: the usual case."""

@@ -140,6 +140,8 @@ class HostRight:
         self._ttl = ttl
         self._turn = Turn(what, clock)
         self._closed = False
+        # What an attempt to take the right found, and then failed: the next finds our own claim.
+        self._from_another = self._from_dead = False
         self._stamp: tuple[str, int, int] | None = None  # the last claim of another that was seen ...
         self._since = 0.0  # ... and when it was first seen; kept when a call gives up
 
@@ -182,10 +184,8 @@ class HostRight:
             unmoved = 0.0 if other is None else self._unmoved(other, asked)
             expired = other is not None and unmoved >= self._ttl
             taking = self._clock.monotonic()
-            if (other is None or expired) and self._fencing.take(claim):
-                if claim is None or not self._fencing.is_own(claim):
-                    self._follow()
-                died = expired or self._fencing.interrupted()
+            if (other is None or expired) and self._take(claim, expired=expired):
+                died, self._from_dead = self._from_dead, False
                 return HostTenure(self._fencing, self._clock, self._ttl, taking, died=died)
             # a free claim that another took first is read again
             if other is not None and asked >= deadline:
@@ -196,6 +196,21 @@ class HostRight:
             if other is not None:
                 self._clock.sleep(max(_SHORTEST_PAUSE, min(pause, deadline - asked, self._ttl - unmoved)))
                 pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def _take(self, claim: Claim | None, *, expired: bool) -> bool:
+        self._from_another |= claim is None or not self._fencing.is_own(claim)
+        self._from_dead |= expired
+        try:
+            taken = self._fencing.take(claim)
+        finally:
+            self._from_dead |= self._fencing.interrupted()
+        if not taken:  # whoever was first has seen what we saw
+            self._from_another = self._from_dead = False
+            return False
+        if self._from_another:
+            self._follow()
+            self._from_another = False
+        return True
 
     def _unmoved(self, claim: Claim, asked: float) -> float:
         """Seconds for which another's claim has certainly not changed: from the first reply that showed it to the last

@@ -30,7 +30,7 @@ class Lease:
         self._claim = Claim.of_nobody(log, token, marks)
         self._version = ""  # of the object, as `look` read it or as we wrote it
         self._left = False  # we released it, and have not seen that another took it
-        self._interrupted: bool  # set by `take`
+        self._interrupted = False
 
     def look(self) -> Claim | None:
         if self._left:

@@ -235,7 +235,7 @@ class SlotLog:
         return self._right.hold(timeout)
 
     def trim(self, upto: LSN) -> None:
-        """Drop the bodies up to `upto`, oldest first, then raise the redo mark. Does nothing if it is not higher."""
+        """Drop the bodies up to `upto`, oldest first, then raise the redo mark, durably. No effect if it is higher."""
         self._require_writable()
         if upto > self.chain.head:
             self.chain.follow()  # marks that came with the right may be ahead of what was read
@@ -243,14 +243,16 @@ class SlotLog:
             raise ValueError(f"cannot trim up to {upto}: the head is {self.chain.head}")
         checkpoint = self.chain.load_checkpoint()
         redo = 0 if checkpoint is None else checkpoint.redo
-        if upto <= redo:
+        if upto < redo:
             self.chain.moved(redo)
             return
         trimmed: list[Slot] = []
         for first in range(redo + 1, upto + 1, READERS):
             trimmed += self._trim(range(first, min(upto + 1, first + READERS)), upto)
-        SlotHistory(self.settings.storage, self.names, self.chain.log_id).keep(trimmed)
+        if trimmed:
+            SlotHistory(self.settings.storage, self.names, self.chain.log_id).keep(trimmed)
         self._publish(self.names.checkpoint, Checkpoint(self.id, upto).encode())
+        self.settings.storage.sync_folder(self.names.folder)  # before anybody removes what was staged for these bodies
         self.chain.moved(upto)
 
     def _trim(self, lsns: range, upto: LSN) -> list[Slot]:

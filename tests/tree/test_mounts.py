@@ -63,8 +63,11 @@ class Mount(Boundary):
 @pytest.fixture
 def mount() -> Mount:
     mount = Mount()
+    mount.sound = False
     with mount.tree() as tree:
         tree.put("m/v1", b"one", name="b")
+    mount.unsure.clear()
+    mount.sound = True
     return mount
 
 
@@ -122,6 +125,19 @@ def test_after_a_flush_that_failed_the_window_is_written_anew_before_a_flush_is_
         mount.brought.clear()
         tree.update("m/v1", after=1)
         assert mount.brought == [f"{ROOT}/m/v1/metadata.json"], "once"
+
+
+def test_a_large_blob_that_is_written_anew_is_another_file_than_the_staged_one(mount: Mount) -> None:
+    """Renamed over itself, a file leaves its folder as it was."""
+    with mount.tree() as tree:
+        mount.flush_fails("/m/v1", io_error())
+        with pytest.warns(ApplyPendingWarning, match="Input/output"):
+            tree.put("m/v1", BIG, name="big")
+        before = mount.inner.lstat(f"{ROOT}/m/v1/big").st_ino
+        mount.fail = lambda call: None
+        tree.flush()
+        assert mount.inner.lstat(f"{ROOT}/m/v1/big").st_ino != before
+        assert b"".join(tree.get("m/v1/big")) == BIG
 
 
 def test_a_failed_flush_is_told_to_the_next_committer(mount: Mount) -> None:

@@ -545,3 +545,23 @@ def test_a_dropped_handle_beside_a_living_one_delays_nobody(root: Path, mode: st
         tree.update("m/v", k=2)
         tree.flush()
         assert json.loads((root / "m" / "v" / "metadata.json").read_bytes()) == {"n": 1, "k": 2}
+
+
+def test_a_child_whose_first_call_fails_does_not_go_on_with_what_is_its_parents(
+    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = make_tree()
+    engine, real, resets = tree._engine, tree._engine.log.reset_after_fork, list[int]()
+
+    def reset() -> None:
+        resets.append(1)
+        if len(resets) == 1:
+            raise OSError("the storage does not answer")
+        real()
+
+    monkeypatch.setattr(engine.log, "reset_after_fork", reset)
+    monkeypatch.setattr(engine, "_pid", -1)
+    with pytest.raises(MetatreeError, match="does not answer"):
+        tree.update("m", x=1)
+    tree.put("m", b"", name="b")
+    assert len(resets) == 2 and engine._pid == os.getpid()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -110,3 +110,56 @@ def test_a_reader_that_may_not_write_does_not_though_its_flush_failed(kernel: Ke
     with pytest.raises(OSError, match="Input/output"):
         reader.head(fresh=True)
     assert reader.head(fresh=True) == 1 and not kernel.has(1)
+
+
+def test_a_trim_is_durable_before_anything_is_removed_that_its_records_needed(kernel: Kernel) -> None:
+    log = opened(kernel)
+    last = add(log, b"one").lsn
+    kernel.durable.clear()
+    log.trim(last)
+    assert f"{FOLDER}/checkpoint.json" in kernel.durable and kernel.has(last)
+    log.close()
+
+
+def test_a_trim_whose_flush_failed_is_made_again_by_the_next(kernel: Kernel) -> None:
+    log = opened(kernel)
+    last = add(log, b"one").lsn
+    kernel.failures = 1
+    with pytest.raises(OSError, match="Input/output"):
+        log.trim(last)
+    assert log.trimmed() < last, "who asks for it removes nothing"
+    log.trim(last)
+    assert log.trimmed() == last and f"{FOLDER}/checkpoint.json" in kernel.durable
+    log.close()
+
+
+def test_a_slot_in_doubt_that_a_reader_took_is_written_anew_as_well(kernel: Kernel) -> None:
+    """Another thread follows the log after the failed flush, and its own, which proves nothing, succeeds."""
+    log = opened(kernel)
+
+    class Storage(MemoryStorage):
+        armed = True
+
+        def create(self, name: str, data: bytes) -> bool:
+            try:
+                return super().create(name, data)
+            except OSError:
+                log.chain.follow()  # type: ignore[attr-defined]
+                raise
+
+        def publish(self, name: str, *given: Any, **named: Any) -> str:
+            if self.armed and name.endswith(".rec"):
+                raise OSError(errno.EIO, "not written anew")
+            return super().publish(name, *given, **named)
+
+    storage = Storage(kernel)
+    log.chain.storage = storage  # type: ignore[attr-defined]
+    kernel.failures = 1
+    with pytest.raises(InDoubtError):
+        add(log, b"in doubt")
+    lost = log.head()
+    assert not kernel.has(lost)
+    storage.armed = False
+    assert add(log, b"next").lsn == lost + 1
+    assert kernel.has(lost)
+    log.close()

@@ -622,6 +622,36 @@ def test_a_claimant_that_failed_to_clear_away_does_so_when_it_tries_again(epochs
         right.__exit__(None, None, None)
 
 
+def test_who_failed_to_take_over_from_a_dead_holder_knows_of_it_when_it_tries_again(world: World) -> None:
+    """Its own claim is there by then. It must follow the log all the same, and tell that the holder died, once."""
+    dead, other = world.host(), world.host()
+    right = dead.right()
+    right.__enter__()
+    with pytest.raises(LockBusyError), other.right(timeout=0):
+        pytest.fail("two holders")
+    world.clock.now += TTL + 1
+    failed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if not failed and (method == "publish_folder" or (method == "publish" and arguments[0] == LEASE)):
+            failed.append(method)
+            run()
+            raise OSError(errno.ETIMEDOUT, "the reply was lost")
+        return run()
+
+    world.around = around
+    with pytest.raises(OSError, match="reply"), other.right(timeout=0):
+        pytest.fail("whether it was taken is not known")
+    last = add(dead, b"later").lsn
+    with other.right(timeout=0) as tenure:
+        assert tenure.died
+        assert other.known() >= last
+    with other.right(timeout=0) as tenure:
+        assert not tenure.died
+    with pytest.raises(RightLostError):
+        right.__exit__(None, None, None)
+
+
 def test_a_claimant_that_died_when_it_had_cleared_away_is_made_good_by_the_next(epochs: World) -> None:
     """The folders that it moved away are gone by then; that it did so it could not say any more."""
     holder, dying, other = epochs.host(), epochs.host(), epochs.host()

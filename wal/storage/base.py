@@ -64,6 +64,7 @@ class Staged(NamedTuple):
 
     name: str
     size: int | None = None  # what it must have, if known
+    anew: bool = False  # published as a copy, not as a link, which changes nothing if the name is that file already
 
     def check(self, size: int) -> None:
         """Raise CutShortError if what the storage has under this name is of another size."""

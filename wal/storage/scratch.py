@@ -70,7 +70,7 @@ class Scratch:
         return path
 
     def _share(self, content: Staged, path: str, attribute: bytes, *, durable: bool) -> None:
-        linked = self.link(content.name, path)
+        linked = not content.anew and self.link(content.name, path)
         if not linked:
             self.copy(content.name, path, attribute, durable=durable)
         try:
