@@ -177,9 +177,9 @@ class SlotLeader:
             self._chain.follow()
             if self._chain.head < self._doubt:
                 self._put(self._slot((), self._chain.end))  # ours and empty, or another's: decided either way
-            elif (slot := self._chain.get(self._doubt)) is not None:  # a reader may have taken it after a vain flush
+            else:  # a reader may have taken it after a flush that proves nothing
                 self._chain.doubt()
-                self._chain.make_sure([slot])
+                self._chain.make_sure([slot for slot in (self._chain.get(self._doubt),) if slot is not None])
         except (OSError, InDoubtError) as error:
             raise PoisonedError(
                 f"an earlier append is still in doubt (slot {self._doubt}), and the storage does not answer: {error}"
