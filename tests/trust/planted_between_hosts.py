@@ -106,7 +106,7 @@ BETWEEN_HOSTS = (
         "wal/host_right.py",
         "            self._follow()\n",
         "            pass\n",
-        ("tests/hosts/test_handover.py::test_who_claims_an_epoch_late_carries_out_what_was_appended_until_then",),
+        (f"{RIGHT}test_who_failed_to_take_over_from_a_dead_holder_knows_of_it_when_it_tries_again",),
     ),
     Planted(
         "the marks of a mount are raised before its folders are flushed",
