@@ -284,8 +284,8 @@ def test_an_error_without_a_file_names_the_root() -> None:
         raise OSError(-2, "Name or service not known")
     assert str(caught.value).startswith("ftp://x/y: [Errno -2] Name or service not known; ")
     with pytest.raises(UnavailableError) as caught, translated("/root"):
-        raise OSError(errno.EIO, "broken", "/root/file")
-    assert str(caught.value).startswith("[Errno 5] broken: '/root/file'; ")
+        raise OSError(errno.EIO, "broken", "/disk/file")
+    assert str(caught.value).startswith("[Errno 5] broken: '/disk/file'; ")
 
 
 def test_a_url_whose_host_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,3 +163,13 @@ def test_a_slot_in_doubt_that_a_reader_took_is_written_anew_as_well(kernel: Kern
     assert add(log, b"next").lsn == lost + 1
     assert kernel.has(lost)
     log.close()
+
+
+def test_a_writer_that_opened_is_in_doubt_only_about_what_was_there(kernel: Kernel) -> None:
+    log, other = opened(kernel, done=0), opened(kernel)
+    last = add(other, b"one").lsn
+    kernel.durable.clear()
+    assert log.head(fresh=True) == last
+    assert not kernel.has(last), "it was written anew"
+    log.close()
+    other.close()

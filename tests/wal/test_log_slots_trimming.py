@@ -96,7 +96,8 @@ def test_a_reader_that_slept_through_several_trims_jumps_on_and_reads_what_is_le
     assert add(writer, b"next").lsn == BATCHES + 1
 
 
-def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteAheadLog) -> None:
+def asking(host: Host) -> tuple[WriteAheadLog, list[str]]:
+    """A reader, and what it reads from the storage."""
     asked: list[str] = []
 
     def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
@@ -105,6 +106,11 @@ def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteA
         return run()
 
     reader = host.open(watched(host.storage(), around), read_only=True)
+    return reader, asked
+
+
+def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteAheadLog) -> None:
+    reader, asked = asking(host)
     log.trim(BATCHES - 2)
     asked.clear()
     assert reader.head() == BATCHES
@@ -114,14 +120,7 @@ def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteA
 def test_a_reader_that_follows_asks_once_for_each_new_slot_and_for_the_one_after(
     host: Host, log: WriteAheadLog
 ) -> None:
-    asked: list[str] = []
-
-    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
-        if method == "read":
-            asked.append(arguments[0])
-        return run()
-
-    reader = host.open(watched(host.storage(), around), read_only=True)
+    reader, asked = asking(host)
     assert reader.head() == BATCHES
     for number in range(3):
         add(log, b"%d" % number)
