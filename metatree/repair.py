@@ -43,6 +43,8 @@ def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: boo
         return result
     engine.require_writable()
     result.done = True
+    if engine.recovered is not None:
+        result.kept += engine.recovered.edited
     steps = result.steps
     for _ in range(_ROUNDS):
         _Repair(engine, result).run(steps)

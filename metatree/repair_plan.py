@@ -47,7 +47,7 @@ class Repaired:
     head: int = 0  # the log's, when the plan was made
     done: bool = False  # False: a plan only
     steps: list[Step] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)  # names in the quarantine of what was set aside or replaced
+    kept: list[str] = field(default_factory=list)  # in the quarantine, also by the recovery with which the tree opened
     failed: dict[str, str] = field(default_factory=dict)  # path -> why its step failed
     lsn: int | None = None  # of the commit that adopts edits
     remains: Report | None = None  # what `check` finds afterwards
@@ -77,7 +77,8 @@ class Planner:
         self._paths = [path.strip("/") for path in paths]
         redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
         self._window = fold_log(engine.log, redo, self._head)
-        self._recovering = any(each.kind == "not-recovered" for each in self._findings)
+        # The recovery of a local tree writes all again that the log holds; between hosts, only what is not applied.
+        self._rewriting = not engine.shared and any(each.kind == "not-recovered" for each in self._findings)
         self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
 
     def steps(self) -> list[Step]:
@@ -133,7 +134,7 @@ class Planner:
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
             return adopting
-        if self._edits == REVERT or (self._recovering and not self._lacks(finding)):
+        if self._edits == REVERT or (self._rewriting and not self._lacks(finding)):
             return reverting
         ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
         return CHOOSE, "; ".join(ways)

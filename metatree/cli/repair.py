@@ -52,7 +52,8 @@ def repair(
     What the log since the last checkpoint holds is rewritten. What was changed by hand is left alone without --adopt or
     --revert. Files and folders that the engine did not write are left alone by --revert too, unless --path names each
     itself. What cannot be repaired is named. Nothing is deleted: what must make room is moved to .wal/quarantine/. A
-    second run says "clean" if nothing was left alone.
+    second run says "clean" if nothing was left alone. What was changed by hand can be reverted until a checkpoint is
+    made, as when a program closes the tree.
 
     Exit codes, of the plan as for `metatree check`, or with --yes of what remains: 0 clean, 1 something was changed by
     hand, 2 usage, or something could not be read, 4 conflict with another commit (run it again), 6 damage, 7 commits
@@ -77,15 +78,17 @@ def _repair(
     with opened(root, options, read_only=True) as tree:
         paths = tuple(below(tree, root, path) for path in paths)
         plan = tree.repair(edits=edits, paths=paths, deep=deep, dry_run=True)
-    if not yes or not plan.steps:
+        idle = not any(step.action in DOING for step in plan.steps)
+        if yes and idle and plan.steps:
+            plan.done, plan.remains = True, tree.check(deep=deep)
+    if idle or not yes:
+        # Not opened for writing: the checkpoint at its end would take from the log what an edit can be reverted to.
         return plan, _code(plan)
     with opened(root, options, read_only=False) as tree:
         done = tree.repair(edits=edits, paths=paths, deep=deep)
-        known = {(step.path, step.kind) for step in done.steps}
-        recovered = tree.recover()
-    # Steps that the recovery on opening has carried out: it writes everything again that the log holds.
+    # What the recovery on opening has carried out, if this was the first opener of a local tree, is not found again.
+    known = {(step.path, step.kind) for step in done.steps}
     done.steps += [step for step in plan.steps if (step.path, step.kind) not in known and not _again(step, done)]
-    done.kept += [kept for kept in recovered.edited if kept not in done.kept]
     return done, _code(done)
 
 

@@ -238,6 +238,18 @@ def test_what_cannot_be_repaired_is_told_with_one_advice_and_check_names_no_reme
         assert tree.repair(paths=["m/v3"]).steps[0].action == "rebuild"
 
 
+def test_who_has_not_chosen_yet_can_still_revert(root: Path, run: Run) -> None:
+    with Metatree(root) as tree:
+        tree.put("m/v3", b"three", name="w")
+        tree.flush()
+        edited = root / "m/v3/metadata.json"
+        edited.write_bytes(b'{"by hand": 1}')
+        assert run(root, "--yes")[0] == 1
+        assert edited.read_bytes() == b'{"by hand": 1}'
+        assert run(root, "--revert", "--yes")[0] == 0
+        assert json.loads(edited.read_bytes()) == {}
+
+
 def test_what_another_step_has_mended_is_not_counted_among_what_cannot_be_repaired(root: Path, run: Run) -> None:
     (root / "m/metadata.json").write_bytes(b'{"children": ["v1", "v2", "v9"]}')
     assert "  cannot    m/v9/metadata.json: " in run(root, "--adopt")[1]

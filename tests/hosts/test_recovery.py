@@ -127,6 +127,34 @@ def test_a_check_says_that_commits_wait_for_a_recovery_until_it_ran(killed: Shar
 
 
 @pytest.mark.parametrize("there", ["seaweedfs"], indirect=True)
+def test_a_repair_without_a_choice_leaves_an_edit_by_hand_and_with_one_reverts_it(there: Shared) -> None:
+    options = [word for key, value in there.place.options.items() for word in ("-o", f"{key}={value}")]
+
+    def repair(*more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(commands, ["repair", there.place.root, "--yes", *more, *options])
+        return done.exit_code, done.stdout
+
+    with there.open(LEVELS) as living:
+        living.put("m/v1", b"one", name="weights")
+        there.plain.write("m/v1/metadata.json", b'{"by hand": 1}')
+        code, out = repair()
+        assert (code, out.splitlines()[0]) == (1, f"{there.place.root}: nothing repaired: 1 needs a choice")
+        assert there.metadata("m/v1") == {"by hand": 1}
+        code, out = repair("--revert")
+        assert (code, there.metadata("m/v1")) == (0, {}), out
+    with there.open() as living:
+        living.put("m/v2", b"two", name="weights")
+        there.plain.write("m/metadata.json", b'{"children": ["v1", "v2"], "by hand": 1}')
+        there.plain.write("m/v2/metadata.json", b"{")
+        code, out = repair()
+        assert (code, out.splitlines()[0]) == (1, f"{there.place.root}: 1 repaired; 1 needs a choice")
+        assert (there.metadata("m")["by hand"], there.metadata("m/v2")) == (1, {})
+        code, out = repair("--adopt")
+        assert (code, there.metadata("m")["by hand"]) == (0, 1), out
+    there.assert_clean()
+
+
+@pytest.mark.parametrize("there", ["seaweedfs"], indirect=True)
 def test_the_report_as_json(killed: Shared, recover: Recover) -> None:
     code, out = recover("--json")
     found = json.loads(out)

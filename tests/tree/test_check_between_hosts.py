@@ -47,6 +47,23 @@ def test_commits_that_no_program_applies_are_told_until_one_does(make_tree: Make
     assert kinds(tree) == []
 
 
+def test_a_repair_that_applies_commits_leaves_edits_by_hand_that_nobody_chose_to_revert(make_tree: Make) -> None:
+    tree = make_tree(apply="background")
+    tree.put("m/v1", b"1", name="w")
+    tree.flush()
+    tree._engine.committer.stop()  # as if it was killed
+    tree.put("m/v2", b"2", name="w")
+    at(tree, "m/v1/metadata.json").write_bytes(b'{"by hand": 1}')
+    with again(tree, read_only=True) as reader:
+        plan = {step.path: step.action for step in reader.repair(dry_run=True).steps}
+    assert plan == {".wal": "recover", "m/v1/metadata.json": "choose"}
+    with again(tree) as other:
+        done = other.repair()
+        assert at(tree, "m/v1/metadata.json").read_bytes() == b'{"by hand": 1}'
+        assert done.remains is not None and [each.path for each in done.remains.problems] == ["m/v1/metadata.json"]
+        assert other.repair(edits="revert").clean
+
+
 def test_commits_that_a_living_program_is_about_to_apply_are_in_its_hands(make_tree: Make) -> None:
     tree = make_tree(apply="background")
     for number in range(5):
