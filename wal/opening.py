@@ -20,7 +20,7 @@ from wal.format import SEGMENT_HEADER
 from wal.head import HeadFile, new_head
 from wal.log import LSN, TailReport, WriteAheadLog
 from wal.names import Names, segment_numbers
-from wal.segment import SegmentHeader, first_log_crc, new_segment
+from wal.segment import SegmentHeader, first_log_crc
 from wal.settings import TTL, Settings
 from wal.storage.base import Kind, Lock, Storage
 
@@ -155,7 +155,7 @@ def _create(settings: Settings) -> bytes:
             for name, content in (
                 (names.checkpoint, Checkpoint(log_id.hex(), 0).encode()),
                 (names.head, new_head(log_id)),
-                (names.segment(1), new_segment(header, settings.segment_size)),
+                (names.segment(1), header.encode()),
             ):
                 storage.publish(name, content, b"", durable=True)
                 storage.sync_folder(names.folder)

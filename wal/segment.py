@@ -137,16 +137,6 @@ def successor(found: Found, file: str) -> int | None:
         raise LogCorruptionError(str(error), file=file, offset=found.offset) from error
 
 
-def chunk_for(segment_size: int) -> int:
-    """The step in which zeros are written ahead, in bytes."""
-    return max(SEGMENT_HEADER, min(CHUNK, segment_size))
-
-
-def new_segment(header: SegmentHeader, segment_size: int) -> bytes:
-    """The initial content of a segment: its header and the first zeros."""
-    return header.encode().ljust(chunk_for(segment_size), b"\x00")
-
-
 def unpadded(data: bytes) -> bytes:
     """`data` without its trailing zeros."""
     if data == bytes(len(data)):  # the usual case; ten times as fast as `rstrip` on a mebibyte
@@ -163,7 +153,7 @@ def extend(file: RandomFile, size: int, upto: int, segment_size: int) -> int:
     Where a whole step does not fit on the disk, only a small batch gets what it needs: the rest stays free, so that
     files can follow the log, and deletions can make room.
     """
-    step = chunk_for(segment_size)
+    step = min(CHUNK, segment_size)
     target = max(upto, min(-(-upto // step) * step, segment_size))
     try:
         _write_zeros(file, size, target)

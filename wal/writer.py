@@ -20,7 +20,7 @@ from wal.format import SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch, encode_seal, find_later
 from wal.head import HeadFile
 from wal.log import LSN, Batch, Record, TailReport
-from wal.segment import SegmentHeader, Tail, extend, new_segment, unpadded
+from wal.segment import SegmentHeader, Tail, extend, unpadded
 from wal.storage.base import RandomFile
 
 
@@ -221,7 +221,7 @@ class Writer:
         self._reserve(tail, len(seal))
         header = SegmentHeader(self._chain.log_id, number, tail.lsn + 1, crc)
         self._shelf.retire(number)
-        storage.publish(names.segment(number), new_segment(header, self._segment_size), b"", durable=True)
+        storage.publish(names.segment(number), header.encode(), b"", durable=True)
         self._sure(lambda: storage.sync_folder(names.folder))
         file = self._shelf.file(tail.number)
         self._pwrite(file, tail, seal)

@@ -27,7 +27,7 @@ from wal.frame import encode_batch, encode_seal
 from wal.group import Entry
 from wal.leader import ask
 from wal.names import Names
-from wal.segment import SegmentHeader, new_segment
+from wal.segment import SegmentHeader
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
@@ -312,7 +312,7 @@ def test_a_trim_stops_at_a_segment_without_a_seal() -> None:
     log = made(disk, 1)
     tail = log.chain.tail  # type: ignore[attr-defined]
     _, crc = encode_seal(1, tail.crc, 2)
-    data = new_segment(SegmentHeader(bytes.fromhex(log.id), 2, 2, crc), SIZE)
+    data = SegmentHeader(bytes.fromhex(log.id), 2, 2, crc).encode()
     MemoryStorage(disk).publish(NAMES.segment(2), data, b"", durable=True)
     log.trim(1)
     assert not any(name.startswith(NAMES.history_folder) for name in files_of(MemoryStorage(disk)))
@@ -345,7 +345,7 @@ def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
     header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, 3, crc)
     log.close()
     storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(tail.number + 1), new_segment(header, SIZE), b"", durable=True)
+    storage.publish(NAMES.segment(tail.number + 1), header.encode(), b"", durable=True)
     file = storage.open_file(NAMES.segment(tail.number), writable=True)
     file.pwrite(seal, tail.offset)
     file.close()
@@ -368,7 +368,7 @@ def test_where_all_headers_were_pruned_and_the_last_segment_is_empty_nothing_is_
     header = SegmentHeader(bytes.fromhex(log.id), 2, 3, crc)
     log.close()
     storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(2), new_segment(header, SIZE), b"", durable=True)
+    storage.publish(NAMES.segment(2), header.encode(), b"", durable=True)
     file = storage.open_file(NAMES.segment(1), writable=True)
     file.pwrite(seal, tail.offset)
     file.close()

@@ -26,7 +26,7 @@ from wal.format import FRAME_HEADER, SEGMENT_HEADER, WORD
 from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
-from wal.segment import SegmentHeader, new_segment
+from wal.segment import SegmentHeader
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
@@ -197,7 +197,7 @@ def orphan(disk: MemoryPosix, content: bytes = b"") -> None:
     _, seal_crc = encode_seal(3, crc, 2)
     header = SegmentHeader(bytes.fromhex(log.id), 2, 4, seal_crc)
     log.close()
-    data = bytearray(new_segment(header, 4096))
+    data = bytearray(header.encode().ljust(4096, b"\0"))
     data[SEGMENT_HEADER : SEGMENT_HEADER + len(content)] = content
     MemoryStorage(disk).publish(NAMES.segment(2), bytes(data), b"", durable=True)
 
@@ -244,7 +244,7 @@ def test_E4c_who_has_met_an_empty_successor_behind_a_gap_appends_to_the_one_that
         log.trim(log.head())
         tail = log.chain.tail  # type: ignore[attr-defined]
         header = SegmentHeader(bytes.fromhex(log.id), 4, tail.lsn + 1, encode_seal(tail.lsn, tail.crc, 4)[1])
-        MemoryStorage(disk).publish(NAMES.segment(4), new_segment(header, 400), b"", durable=True)
+        MemoryStorage(disk).publish(NAMES.segment(4), header.encode(), b"", durable=True)
         MemoryStorage(disk).erase(NAMES.history(2))
         with pytest.raises(LogCorruptionError, match="are missing"):
             bodies(log)
@@ -410,6 +410,38 @@ def test_a_log_that_cannot_grow_gives_back_what_it_took_and_small_batches_go_on(
         add(log, b"z" * 60_000)
     assert len(bodies(log)) == 7 and log.verify().problems == ()
     log.close()
+
+
+class FullDisk(Boundary):
+    """A disk that holds so many bytes more than it does."""
+
+    def __init__(self, disk: MemoryPosix, free: int) -> None:
+        super().__init__(disk)
+        self.size = self._used() + free
+
+    def _used(self) -> int:
+        return sum(map(len, files_of(MemoryStorage(self.inner)).values()))  # type: ignore[arg-type]
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "pwrite":
+            fd, data, offset = call.arguments
+            grows = offset + len(data) - self.inner.fstat(fd).st_size  # type: ignore[operator, arg-type]
+            if grows > self.size - self._used():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return run()
+
+
+def test_small_batches_go_on_in_a_new_segment_on_a_disk_that_is_nearly_full() -> None:
+    disk = MemoryPosix()
+    with closing(open_log(MemoryStorage(disk), create=True, segment_size=65_536)) as log:
+        add(log, b"x" * 63_000)  # the next one does not fit
+    with closing(open_log(MemoryStorage(FullDisk(disk, 20_000)), segment_size=65_536)) as log:
+        for _ in range(3):
+            add(log, b"y" * 4_000)
+        with pytest.raises(OSError, match="space"):
+            add(log, b"z" * 20_000)
+        assert log.chain.tail.number == 2  # type: ignore[attr-defined]
+        assert len(bodies(log)) == 4 and log.verify().problems == ()
 
 
 def test_a_log_that_cannot_grow_for_another_reason_gives_back_what_it_took_too() -> None:
