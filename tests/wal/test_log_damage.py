@@ -588,7 +588,9 @@ def test_a_kind_that_is_not_known_asks_for_an_upgrade() -> None:
 
 def test_a_segment_that_could_hold_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a segment has at least"):
-        open_log(MemoryStorage(), create=True, segment_size=SEGMENT_HEADER)
+        open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER - 1)
+    with closing(open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER)) as log:
+        assert [add(log, b"x").lsn for _ in range(3)] == [1, 2, 3]
 
 
 class NoLocks(MemoryPosix):
