@@ -96,6 +96,25 @@ def test_batches_that_just_fit_into_a_segment_need_one_flush_each_and_one_look_a
     log.close()
 
 
+def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
+    disk = MemoryPosix()
+    log = opened(disk)
+    add(log, b"x" * 40)
+    end = log.chain.tail.offset  # type: ignore[attr-defined]
+    log.close()
+    file = MemoryStorage(disk).open_file(NAMES.segment(1), writable=True)
+    file.pwrite(b"torn", end)
+    file.close()
+    recorder = Recorder(disk)
+    log = opened(recorder)
+    assert log.tail_report.quarantined == 4
+    found = steps(recorder)
+    last, zeros = len(found) - 1 - found[::-1].index("fsync quarantine"), found.index("pwrite 1.log")
+    assert last < zeros
+    assert [step for step in found if "1.log" in step] == ["pwrite 1.log", "fdatasync 1.log"] * 2, "zeros; the batch"
+    log.close()
+
+
 def test_a_trim_makes_the_mark_durable_then_the_headers_then_frees_the_segment() -> None:
     recorder = Recorder(MemoryPosix())
     log = opened(recorder)
