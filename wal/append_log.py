@@ -119,7 +119,7 @@ class AppendLog:
         chain = self.chain
         chain.follow()
         lsn = chain.tail.lsn
-        if lsn > max(chain.index.base, durable or 0):
+        if lsn > chain.index.base and lsn != durable:
             try:
                 self.shelf.datasync(chain.index.place(lsn)[0])
             except OSError as error:
@@ -145,9 +145,8 @@ class AppendLog:
     def read(self, after: LSN, upto: LSN | None = None) -> Iterator[Batch]:
         """The batches after `after`, in order, to `upto` or the head as it is now. See WriteAheadLog."""
         head = self.head() if upto is None else upto
-        if after < head:
-            with self._at_work:
-                self.chain.reach(head)
+        with self._at_work:
+            self.chain.reach(head)
         return self._read(after, head)
 
     def _read(self, lsn: LSN, head: LSN) -> Iterator[Batch]:

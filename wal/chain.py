@@ -15,8 +15,8 @@ from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, s
 from wal.shelf import Shelf
 from wal.storage.base import UnsafePathError
 
-_READ = 256 * 2**10
-_ZEROS = bytes(64 * 2**10)  # compared with at once; a larger read is new memory each time, which costs more
+_READ = 2**18  # bytes
+_ZEROS = bytes(2**16)  # compared with at once; a larger read is new memory each time, which costs more
 
 
 class Chain:

@@ -13,6 +13,7 @@ from typing import Protocol
 from wal.interrupts import is_deferred, safe_point
 from wal.log import Position, Prepare, Record
 
+_BATCH_RECORDS = 1024  # share a batch at most
 _POLL = 0.05  # seconds between checks while an interrupt must be noticed or its entry is still being written
 
 
@@ -42,8 +43,8 @@ class Entry:
 class Queue(Protocol):
     """The queue as a leader sees it."""
 
-    def take(self, limit: int) -> list[Entry]:
-        """Remove and return the first entries; the leader settles them or puts them back."""
+    def take(self) -> list[Entry]:
+        """Remove and return the first entries, as many as share a batch; the leader settles them or puts them back."""
         ...
 
     def give_back(self, entries: Sequence[Entry]) -> None:
@@ -95,13 +96,13 @@ class Group:
             raise entry.error
         return entry.position
 
-    def take(self, limit: int) -> list[Entry]:
+    def take(self) -> list[Entry]:
         """Called by the leader; see `Queue`."""
         with self._mutex:
-            entries = self._queue[:limit]
+            entries = self._queue[:_BATCH_RECORDS]
             for entry in entries:
                 entry.taken = True
-            del self._queue[:limit]  # at the end and in one step, so that an exception before it loses no entry
+            del self._queue[: len(entries)]  # at the end and in one step, so that an exception before it loses no entry
             return entries
 
     def give_back(self, entries: Sequence[Entry]) -> None:

@@ -7,7 +7,7 @@ of bytes of the frames in between.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from typing import NamedTuple
 
 from wal.log import LSN
@@ -49,18 +49,19 @@ class Index:
         self._end = start + size
 
     def extent(self, lsn: LSN, upto: LSN, limit: int) -> Extent:
-        """Frames from `lsn` to at most `upto` in one segment: at least one, more while they fit into `limit` bytes."""
-        at = bisect_right(self._spans, lsn, key=_first) - 1
+        """Frames from `lsn` to at most `upto` in one segment: those that begin within `limit` bytes."""
+        at = self._span(lsn)
         span = self._spans[at]
         if at + 1 < len(self._spans):
             upto = min(upto, self._spans[at + 1].first - 1)
         low = lsn - self.base - 1
         start = self._starts[low]
-        high = bisect_right(self._starts, start + limit, low, upto - self.base)  # first that begins beyond it
-        if self._ends(high) - start > limit:
-            high -= 1  # the last that begins within it ends beyond it
-        high = max(high, low + 1)
+        high = bisect_right(self._starts, start + limit, low, upto - self.base)
         return Extent(span.number, start - span.shift, self._ends(high) - start, self.base + high)
+
+    def _span(self, lsn: LSN) -> int:
+        """The index of the span that a batch is in, if that is indexed; -1 if there are no spans."""
+        return bisect_right(self._spans, lsn, key=_first) - 1
 
     def _ends(self, count: int) -> int:
         """The virtual end of the first `count` frames."""
@@ -80,8 +81,7 @@ class Index:
         """Forget the batches up to `upto`, which is beyond the base."""
         del self._starts[: upto - self.base]
         self.base = upto
-        keep = max(0, bisect_left(self._spans, upto + 2, key=_first) - 1)
-        del self._spans[:keep]
+        del self._spans[: self._span(upto + 1)]
 
 
 def _first(span: _Span) -> LSN:

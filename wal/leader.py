@@ -13,8 +13,7 @@ from wal.log import LSN, Deferred, Position, Record
 from wal.rights import Right
 from wal.writer import Writer
 
-_BATCH_RECORDS = 1024
-_BATCH_BYTES = 8 * 2**20
+_BATCH_BYTES = 2**23  # of records; no more join a batch that has so many
 
 
 class Leader:
@@ -32,7 +31,7 @@ class Leader:
             self._right.acquire()  # `append` has deferred interrupts
             try:
                 self._writer.catch_up()
-                entries = queue.take(_BATCH_RECORDS)
+                entries = queue.take()
                 accepted, refused = ask(entries, self._chain.tail.lsn)
                 if accepted:
                     tell(f"batch {self._commit(accepted)} was committed before the interrupt")
@@ -42,7 +41,7 @@ class Leader:
                 self._right.release()
         except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
-            entries = entries or queue.take(_BATCH_RECORDS)
+            entries = entries or queue.take()
             # the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wal.slot_log import SlotLog
 
 _ID_BYTES = 16
-SEGMENT_SIZE = 16 * 2**20
+SEGMENT_SIZE = 2**24  # bytes
 
 
 def open_log(

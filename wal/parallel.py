@@ -16,8 +16,8 @@ R = TypeVar("R")
 WORKERS = 8  # requests at once
 
 
-def spread(function: Callable[[T], R], items: Iterable[T], workers: int = WORKERS) -> list[R]:
-    """`[function(item) for item in items]`, up to `workers` at a time, counting the caller's thread.
+def spread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`[function(item) for item in items]`, up to WORKERS at a time, counting the caller's thread.
 
     After the first error no further item is begun; those in progress are waited for, and that error is raised.
     """
@@ -25,7 +25,7 @@ def spread(function: Callable[[T], R], items: Iterable[T], workers: int = WORKER
     job = _Job(function, work)
     threads: list[threading.Thread] = []
     try:
-        for _ in range(min(workers, len(work)) - 1):
+        for _ in range(min(WORKERS, len(work)) - 1):
             thread = threading.Thread(target=job.run, name="wal-spread", daemon=True)
             try:
                 thread.start()
@@ -56,11 +56,12 @@ class _Job(Generic[T, R]):
         """Run by each thread: item after item, until none is left or one has failed."""
         while True:
             with self._mutex:
-                number, item = next(self._left, (-1, None))
-            if number < 0 or self.error is not None:
+                following = next(self._left, None)
+            if following is None or self.error is not None:
                 return
+            number, item = following
             try:
-                self.results[number] = self._function(item)  # type: ignore[arg-type]
+                self.results[number] = self._function(item)
             except BaseException as error:  # noqa: BLE001  raised by the caller's thread
                 self.fail(error)
 

@@ -14,10 +14,9 @@ from wal.frame import FrameHeader, decode_records, decode_seal, intact, parse_he
 from wal.log import LSN, Record
 from wal.storage.base import RandomFile
 
-_FIRST_WINDOW = 8 * 2**10
+_FIRST_WINDOW = 2**13  # bytes read at a time; doubled up to ...
 _LAST_WINDOW = 2**20
-_PAGE = 4 * 2**10
-_SMALL = 16 * 2**10  # bytes by which a batch may extend a segment on a disk that is nearly full
+_SMALL = 2**14  # bytes by which a batch may extend a segment on a disk that is nearly full
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 Read = Callable[[int, int], bytes]
@@ -158,9 +157,9 @@ def extend(file: RandomFile, size: int, upto: int, segment_size: int) -> int:
     try:
         _write_zeros(file, size, target)
     except OSError as error:
-        target = max(upto, min(-(-upto // _PAGE) * _PAGE, segment_size))
-        if error.errno not in _NO_SPACE or target - size > _SMALL:
+        if error.errno not in _NO_SPACE or upto - size > _SMALL:
             raise
+        target = upto
         _write_zeros(file, size, target)
     return target
 

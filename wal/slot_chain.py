@@ -15,13 +15,12 @@ from wal.checkpoint import Checkpoint
 from wal.errors import CANNOT_SYNC, LogCorruptionError, LogMissingError, UnsupportedError
 from wal.log import LSN, Batch, Record
 from wal.names import Names, segment_numbers, slot_numbers
-from wal.parallel import spread
+from wal.parallel import WORKERS, spread
 from wal.slot import Slot, decode
 from wal.slot_history import SlotHistory
 from wal.storage.base import Storage
 
 CACHE_BYTES = 8 << 20  # of the slots read most recently
-READERS = 8  # slots requested at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +129,10 @@ class SlotChain:
             slot = first if first is not None and first.lsn == lsn + 1 else self.get(lsn + 1)
             while slot is not None:
                 self._check(slot, link)
-                trimmed = max(trimmed, slot.trimmed or 0)
-                if slot.trimmed is not None and slot.trimmed > slot.lsn:
-                    slot, found = self._jump(slot), []
+                if slot.trimmed is not None:
+                    trimmed = max(trimmed, slot.trimmed)
+                    if slot.trimmed > slot.lsn:
+                        slot, found = self._jump(slot.trimmed), []
                 found.append(slot)
                 lsn, link = slot.lsn, slot.link()
                 slot = self.get(lsn + 1)
@@ -163,11 +163,11 @@ class SlotChain:
             message = "the slot does not follow the one before it: one of the two was replaced"
             raise LogCorruptionError(message, file=self.names.slot(slot.lsn))
 
-    def _jump(self, slot: Slot) -> Slot:
+    def _jump(self, lsn: LSN) -> Slot:
         """The slot up to which bodies are trimmed; those in between need not be read."""
-        target = self.get(slot.trimmed or 0)
+        target = self.get(lsn)
         if target is None or target.log_id != self.log_id:
-            raise LogCorruptionError("a slot is missing", file=self.names.slot(slot.trimmed or 0))
+            raise LogCorruptionError("a slot is missing", file=self.names.slot(lsn))
         return target
 
     def write_anew(self, sure: LSN) -> None:
@@ -245,12 +245,12 @@ class SlotChain:
     def batches(self, after: LSN, head: LSN) -> Iterator[Batch]:
         """The batches (after, head]. Raises LogCorruptionError if a slot is missing."""
         lsn = after
-        if min(head, self.trimmed) - lsn > READERS:
+        if min(head, self.trimmed) - lsn > WORKERS:
             for batch in SlotHistory(self.storage, self.names, self.log_id).batches(lsn, min(head, self.trimmed)):
                 yield batch
                 lsn = batch.lsn
         while lsn < head:
-            upto = min(head, lsn + READERS)
+            upto = min(head, lsn + WORKERS)
             yield from self._some(range(lsn + 1, upto + 1))
             lsn = upto
 
@@ -259,7 +259,7 @@ class SlotChain:
             known = {lsn: Batch(lsn, self._cache[lsn][0].records) for lsn in lsns if lsn in self._cache}
         missing = [lsn for lsn in lsns if lsn not in known]
         if missing:
-            known.update(zip(missing, spread(self._read, missing, READERS), strict=True))
+            known.update(zip(missing, spread(self._read, missing), strict=True))
         return [_without_bodies(known[lsn]) if lsn <= self.trimmed else known[lsn] for lsn in lsns]
 
     def _read(self, lsn: LSN) -> Batch:

@@ -24,7 +24,6 @@ from wal.log import LSN, Position, Record
 from wal.slot import TOKEN_BYTES, Slot
 from wal.slot_chain import End, SlotChain
 
-_BATCH_RECORDS = 1024
 _PAUSE = 0.002  # seconds; doubled with each attempt whose outcome is unknown, up to ...
 _LONGEST_PAUSE = 1.0
 # The winner of a slot could try the next one at once, and win it too, for ever: the losers have to read the slot first.
@@ -57,7 +56,7 @@ class SlotLeader:
         try:
             self.settle_doubt()
             self._rest()
-            entries = queue.take(_BATCH_RECORDS)
+            entries = queue.take()
             end = self._chain.end
             self.asked = end.lsn
             accepted, refused = ask(entries, end.lsn)
@@ -66,7 +65,7 @@ class SlotLeader:
                     entry.settle(error=error)
         except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
             tell(f"the append failed before the interrupt: {error}")
-            entries = entries or queue.take(_BATCH_RECORDS)
+            entries = entries or queue.take()
             # it is the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:

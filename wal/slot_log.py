@@ -10,6 +10,7 @@ bodies are trimmed, so a writer that was paused finds its slot taken, and a read
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
@@ -25,10 +26,10 @@ from wal.interrupts import DeferredInterrupt, safe_point
 from wal.lease import Lease
 from wal.log import LSN, Applying, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
 from wal.names import Names, slot_numbers
-from wal.parallel import spread
+from wal.parallel import WORKERS, spread
 from wal.settings import Settings
 from wal.slot import NO_LINK, TOKEN_BYTES, Slot
-from wal.slot_chain import READERS, SlotChain
+from wal.slot_chain import SlotChain
 from wal.slot_history import SlotHistory
 from wal.slot_leader import SlotLeader
 
@@ -40,7 +41,7 @@ class SlotLog:
         self.names = Names(settings.folder)
         self._closed = False
         self._marks = [0] * MARKS
-        self._looked = -1.0  # when the last read of the log's end began
+        self._looked = -math.inf  # when the last read of the log's end began
         self._attach()
 
     @staticmethod
@@ -97,7 +98,7 @@ class SlotLog:
         now = self.settings.clock.monotonic()
         if self._group.leading():
             return self._leader.asked
-        if fresh or self._looked < 0 or now - self._looked >= self.settings.staleness:
+        if fresh or now - self._looked >= self.settings.staleness:
             self.chain.follow()
             self._looked = now
         return self.chain.head
@@ -247,8 +248,8 @@ class SlotLog:
             self.chain.moved(redo)
             return
         trimmed: list[Slot] = []
-        for first in range(redo + 1, upto + 1, READERS):
-            trimmed += self._trim(range(first, min(upto + 1, first + READERS)), upto)
+        for first in range(redo + 1, upto + 1, WORKERS):
+            trimmed += self._trim(range(first, min(upto + 1, first + WORKERS)), upto)
         if trimmed:
             SlotHistory(self.settings.storage, self.names, self.chain.log_id).keep(trimmed)
         self._publish(self.names.checkpoint, Checkpoint(self.id, upto).encode())
@@ -267,7 +268,7 @@ class SlotLog:
                 self._publish(self.names.slot(lsn), slot.encode())
             return slot
 
-        return spread(one, lsns, READERS)
+        return spread(one, lsns)
 
     def _publish(self, name: str, data: bytes) -> None:
         self.settings.storage.publish(name, data, b"", durable=True)

@@ -33,7 +33,7 @@ class Writer:
         self._shelf = chain.shelf
         self._head: HeadFile
         self._segment_size = segment_size
-        self._reserved = (0, 0)  # segment, its length in bytes as last seen
+        self._reserved: dict[int, int] = {}  # of the segment written to: its length in bytes, as last seen
 
     def attach(self, head: HeadFile) -> None:
         """Set the head file; to be called before any other method."""
@@ -232,13 +232,13 @@ class Writer:
     def _reserve(self, tail: Tail, length: int) -> None:
         """Make sure of durable zeros for `length` more bytes."""
         upto = tail.offset + length
-        if self._reserved[0] != tail.number or self._reserved[1] < upto:
+        if self._reserved.get(tail.number, 0) < upto:
             file = self._shelf.file(tail.number)
             size = file.size()  # asked anew: another process may have reserved and written more
             if size < upto:
                 size = extend(file, size, upto, self._segment_size)
                 self._sure(file.datasync)
-            self._reserved = (tail.number, size)
+            self._reserved = {tail.number: size}
 
 
 _CLEAN = TailReport(0, (), 0)

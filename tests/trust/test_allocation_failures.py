@@ -30,9 +30,9 @@ from wal.group import Group
 class Work:
     def flush(self, queue):
         try:
-            entries = queue.take(10)
+            entries = queue.take()
         except MemoryError as error:
-            entries = queue.take(10)
+            entries = queue.take()
             for entry in entries:
                 entry.settle(error=error)
         for entry in entries:

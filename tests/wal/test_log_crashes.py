@@ -172,8 +172,9 @@ def test_a_full_disk_in_the_middle_of_a_write_leaves_the_log_clean() -> None:
         life.check(disk)
 
 
-def test_a_reader_that_is_interrupted_at_any_line_of_what_follows_the_log_reads_on() -> None:
-    at, lines = 0, 0
+@pytest.mark.parametrize("trimmed", [0, 2])
+def test_a_reader_that_is_interrupted_at_any_line_of_what_follows_the_log_reads_on(trimmed: int) -> None:
+    at, lines, numbers = 0, 0, [b"%d" % number for number in range(7)]
     while at == lines:  # until there are fewer lines
         at, lines, disk = at + 1, 0, MemoryPosix()
 
@@ -186,16 +187,17 @@ def test_a_reader_that_is_interrupted_at_any_line_of_what_follows_the_log_reads_
                 raise KeyboardInterrupt
             return look
 
-        with (
-            closing(open_log(MemoryStorage(disk), create=True, segment_size=SEGMENT_SIZE)) as log,
-            closing(open_log(MemoryStorage(disk), read_only=True)) as reader,
-        ):
-            for number in (b"1", b"2", b"3", b"4", b"5", b"6"):
+        with closing(open_log(MemoryStorage(disk), create=True, segment_size=SEGMENT_SIZE)) as log:
+            for number in numbers[:trimmed]:
                 add(log, number)
-            sys.settrace(look)
-            with suppress(KeyboardInterrupt):
-                list(reader.read(0))
-            sys.settrace(None)
-            add(log, b"7")
-            assert bodies(reader) == [b"1", b"2", b"3", b"4", b"5", b"6", b"7"]
+            log.trim(trimmed)
+            with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+                for number in numbers[trimmed:6]:
+                    add(log, number)
+                sys.settrace(look)
+                with suppress(KeyboardInterrupt):
+                    list(reader.read(trimmed))
+                sys.settrace(None)
+                add(log, numbers[6])
+                assert bodies(reader, trimmed) == numbers[trimmed:]
     assert at > 100

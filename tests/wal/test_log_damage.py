@@ -566,10 +566,9 @@ def test_verify_by_a_reader_says_that_the_head_file_is_missing() -> None:
 def test_a_log_whose_maker_died_before_it_had_a_segment_is_no_log_yet_and_made_by_the_next(read_only: bool) -> None:
     """Segment 1 is born last; until then nothing was acknowledged."""
     made = written()
-    for there in ([], [NAMES.checkpoint], [NAMES.checkpoint, NAMES.head]):
-        files = {name: made[name] for name in there}
-        if NAMES.head in files:
-            files[NAMES.head] = new_head(log_id(files))
+    checkpoint = {NAMES.checkpoint: made[NAMES.checkpoint]}
+    head, others = new_head(log_id(checkpoint)), new_head(bytes(16), 7)  # of one who died before, with another id
+    for files in ({}, checkpoint, {**checkpoint, NAMES.head: head}, {**checkpoint, NAMES.head: others}):
         disk = disk_of({".wal/quarantine/x": b"", **files})
         with pytest.raises(LogMissingError):
             open_log(MemoryStorage(disk), read_only=read_only)
@@ -588,7 +587,9 @@ def test_a_kind_that_is_not_known_asks_for_an_upgrade() -> None:
 
 def test_a_segment_that_could_hold_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a segment has at least"):
-        open_log(MemoryStorage(), create=True, segment_size=SEGMENT_HEADER)
+        open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER - 1)
+    with closing(open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER)) as log:
+        assert [add(log, b"x").lsn for _ in range(3)] == [1, 2, 3]
 
 
 class NoLocks(MemoryPosix):

@@ -10,10 +10,10 @@ from typing import TypeVar
 import pytest
 
 from wal import MemoryPosix, MemoryStorage, PoisonedError, Record, WriteAheadLog, open_log
-from wal.format import SEAL_SIZE, SEGMENT_HEADER
+from wal.format import COUNT, FRAME_HEADER, LENGTHS, SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch
 from wal.names import Names
-from wal.testing.boundary import Boundary, Call, Recorder
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash
 from wal.testing.log_tools import add
 
@@ -80,6 +80,40 @@ def test_a_batch_larger_than_a_segment_leaves_room_for_the_seal_that_is_durable_
     add(log, body)
     frame, _ = encode_batch(1, 0, [Record(b"", body)])
     assert len(disk._find(f"/disk/{NAMES.segment(1)}").data) == SEGMENT_HEADER + len(frame) + SEAL_SIZE
+    log.close()
+
+
+@pytest.mark.parametrize("sizes", [[160], [80, 80]])
+def test_batches_that_just_fit_into_a_segment_need_one_flush_each_and_one_look_at_its_length(sizes: list[int]) -> None:
+    recorder = Recorder(MemoryPosix(), counted=ALL_CALLS)
+    log = opened(recorder)
+    assert SEGMENT_HEADER + sum(sizes) + SEAL_SIZE == SEGMENT_SIZE
+    for number, size in enumerate(sizes):
+        recorder.calls.clear()
+        add(log, bytes(size - FRAME_HEADER - COUNT.size - LENGTHS.size))
+        found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
+        assert found == ["pread"] + ["fstat"] * (number == 0) + ["pwrite", "fdatasync"]
+    add(log, b"x")
+    assert log.verify().segments == 2
+    log.close()
+
+
+def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
+    disk = MemoryPosix()
+    log = opened(disk)
+    add(log, b"x" * 40)
+    end = log.chain.tail.offset  # type: ignore[attr-defined]
+    log.close()
+    file = MemoryStorage(disk).open_file(NAMES.segment(1), writable=True)
+    file.pwrite(b"torn", end)
+    file.close()
+    recorder = Recorder(disk)
+    log = opened(recorder)
+    assert log.tail_report.quarantined == 4
+    found = steps(recorder)
+    last, zeros = len(found) - 1 - found[::-1].index("fsync quarantine"), found.index("pwrite 1.log")
+    assert last < zeros
+    assert [step for step in found if "1.log" in step] == ["pwrite 1.log", "fdatasync 1.log"] * 2, "zeros; the batch"
     log.close()
 
 

@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -361,6 +363,22 @@ def test_an_interrupt_during_the_flush_is_delivered_after_it_and_says_what_was_c
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert add(log, b"next").lsn == 2
     log.close()
+
+
+def test_a_handler_of_the_programs_own_for_ctrl_c_is_left_alone_from_the_start() -> None:
+    code = """
+import signal
+own = lambda *_: None
+signal.signal(signal.SIGINT, own)
+from wal.interrupts import DeferredInterrupt, is_deferred
+assert not is_deferred()
+with DeferredInterrupt():
+    assert not is_deferred()
+    assert signal.getsignal(signal.SIGINT) is own
+assert signal.getsignal(signal.SIGINT) is own
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_leader_that_is_interrupted_leaves_nobody_waiting(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from wal import (
 from wal.checkpoint import Checkpoint
 from wal.format import CRC, LENGTH, SLOT_FIELDS, SLOT_STATE
 from wal.names import Names
+from wal.parallel import WORKERS
 from wal.slot import Slot, decode
-from wal.slot_chain import CACHE_BYTES, READERS
+from wal.slot_chain import CACHE_BYTES
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, bodies
 from wal.testing.objects import Bucket, MemoryObjects
@@ -170,8 +171,8 @@ def test_a_log_that_is_made_while_an_opener_looks_for_it_is_found() -> None:
 
 def test_a_history_of_another_log_and_one_that_has_a_body_are_refused() -> None:
     bucket = Bucket()
-    made(bucket).trim(2 * READERS)
-    name = NAMES.history(2 * READERS)
+    made(bucket).trim(2 * WORKERS)
+    name = NAMES.history(2 * WORKERS)
     whole = bucket.objects[name].data
     (size,) = LENGTH.unpack_from(whole)
     slot = decode(whole[LENGTH.size : LENGTH.size + size], name)

@@ -117,6 +117,16 @@ def test_a_reader_that_jumps_does_not_ask_for_every_slot(host: Host, log: WriteA
     assert len(asked) <= 5
 
 
+def test_headers_of_one_trim_are_read_at_once(host: Host, log: WriteAheadLog) -> None:
+    log.trim(BATCHES - 2)
+    reader, asked = asking(host)
+    asked.clear()
+    assert state(reader) == expected(BATCHES - 2)
+    names = Names(".wal")
+    assert asked.count(names.history(BATCHES - 2)) == 1
+    assert not {names.slot(lsn) for lsn in range(1, BATCHES - 1)} & set(asked)
+
+
 def test_a_reader_that_follows_asks_once_for_each_new_slot_and_for_the_one_after(
     host: Host, log: WriteAheadLog
 ) -> None:

@@ -242,7 +242,7 @@ class Queued:
     def __init__(self, *entries: Entry) -> None:
         self.entries = list(entries)
 
-    def take(self, limit: int) -> list[Entry]:
+    def take(self) -> list[Entry]:
         return self.entries
 
     def give_back(self, entries: Sequence[Entry]) -> None:

@@ -46,7 +46,11 @@ def test_where_no_thread_can_be_started_any_more_the_caller_does_it_all(monkeypa
 
 
 def test_an_interrupt_between_two_starts_ends_it_and_waits_for_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = threading.Thread.start, []
+    start, join, started, begun, waited_for = threading.Thread.start, threading.Thread.join, [], [], threading.Event()
+
+    def step(number: int) -> None:
+        begun.append(number)
+        assert waited_for.wait(30)
 
     def second(thread: threading.Thread) -> None:
         if started:
@@ -54,10 +58,16 @@ def test_an_interrupt_between_two_starts_ends_it_and_waits_for_those_under_way(m
         started.append(thread)
         start(thread)
 
+    def wait(thread: threading.Thread) -> None:
+        waited_for.set()
+        join(thread)
+
     monkeypatch.setattr(threading.Thread, "start", second)
+    monkeypatch.setattr(threading.Thread, "join", wait)
     with pytest.raises(KeyboardInterrupt):
-        spread(abs, range(1000))
+        spread(step, range(1000))
     assert not started[0].is_alive()
+    assert begun == [0], "what was under way, and no more"
 
 
 def test_it_works_while_the_interpreter_ends() -> None:
