@@ -121,7 +121,7 @@ class SlotLeader:
     def _try_until_known(self, slot: Slot, before: LSN | None) -> Slot:
         """Create the slot, or read who did: ours, durable, or another's. `before`: the doubt to restore if refused."""
         deadline = self._clock.monotonic() + self._patience
-        attempt = 0
+        pause = 0.0
         while True:
             failure = self._try(slot)
             if failure is None:
@@ -129,14 +129,14 @@ class SlotLeader:
             found, known = self._read_back(slot)
             if found is not None:
                 return found
-            if attempt == 0 and known and failure.errno in _REFUSED:
+            if not pause and known and failure.errno in _REFUSED:
                 self._doubt = before
                 raise failure
             if self._clock.monotonic() >= deadline:
                 raise self._in_doubt(slot.lsn) from failure
-            attempt += 1
+            pause = min(_LONGEST_PAUSE, pause * 2 or _PAUSE)
             safe_point()
-            self._wait(attempt)
+            self._sleep(pause)
 
     def _try(self, slot: Slot) -> OSError | None:
         """Try once; None if it was created, else the error: FileExistsError if the name is taken."""
@@ -201,9 +201,6 @@ class SlotLeader:
             self._run = 0
             if self._took:
                 self._sleep(min(_LONGEST_PAUSE, _REST * self._took))
-
-    def _wait(self, attempt: int) -> None:
-        self._sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(attempt, 20)))
 
     def _sleep(self, longest: float) -> None:
         """Half to all of these seconds."""

@@ -31,6 +31,7 @@ from wal.segment import SegmentHeader
 from wal.testing.boundary import ALL_CALLS, Boundary, Call
 from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
+from wal.turn import Turn
 
 T = TypeVar("T")
 NAMES = Names(".wal")
@@ -592,6 +593,26 @@ def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_sa
         with log.right(timeout=60):
             pass
     log.close()
+
+
+def test_who_has_waited_for_a_turn_has_so_much_less_time_left() -> None:
+    class Asked(ManualClock):
+        def monotonic(self) -> float:
+            now = super().monotonic()
+            asked.set()
+            return now
+
+    asked, left = threading.Event(), list[float]()
+    clock = Asked()
+    turn = Turn("it", clock)
+    turn.take(1.0)
+    other = threading.Thread(target=lambda: left.append(turn.take(60.0)))
+    other.start()
+    assert asked.wait(30)
+    clock.now = 20.0
+    turn.release()
+    other.join()
+    assert left == [40.0]
 
 
 def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:

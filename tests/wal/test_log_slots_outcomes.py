@@ -144,6 +144,7 @@ def test_a_slot_that_is_taken_and_cannot_be_found_ends_in_doubt_and_not_in_an_en
     network.faults = ["false"] * 10_000
     with pytest.raises(InDoubtError):
         add(log, b"x")
+    assert 5 < len(network.created) < 50, "in three seconds, with longer and longer pauses"
     network.faults = []
     assert add(log, b"y").lsn == 2
     assert bodies(log) == [b"y"]

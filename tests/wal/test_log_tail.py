@@ -518,11 +518,18 @@ def test_a_torn_head_word_is_never_believed() -> None:
     reader.close()
 
 
+def word(disk: MemoryPosix, number: int) -> tuple[int, int]:
+    """A word of the head file, and its complement."""
+    value, complement = WORD.unpack_from(files_of(MemoryStorage(disk))[NAMES.head], 32 + number * WORD.size)
+    return value, complement
+
+
 def test_a_holder_that_died_with_the_right_is_told_to_the_next() -> None:
     disk = made()
     log = open_log(MemoryStorage(disk))
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
     head.take()
+    assert word(disk, 2) == (1, 2**64 - 2)
     with log.right() as tenure:
         assert tenure.died is True
     with log.right() as tenure:
