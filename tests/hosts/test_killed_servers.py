@@ -6,10 +6,12 @@ acknowledged is lost, and nothing that was not done is there.
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 import threading
 import time
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,11 +24,14 @@ from serve_hdfs import Hdfs, StartError
 from serve_s3 import Seaweed, ServerError
 from torture_place import Place
 
+import wal
 from metatree import CommitUnknownError, Metatree, UnavailableError
 from tests.figures import PATIENCE
-from tests.hosts.conftest import LEVELS, TORTURE
+from tests.hosts.conftest import LEVELS, TORTURE, PlainHdfs
 from tests.hosts.stepping import Stepping
 from tests.servers.s3 import cannot_start
+from wal.storage import Staged
+from wal.storage.webhdfs_files import CHUNK
 
 
 class Killable(Protocol):
@@ -41,7 +46,7 @@ class Mortal:
     """A place of its own, whose server may die."""
 
     def __init__(self, server: Killable, place: Callable[[], Place]) -> None:
-        self._server, self._place = server, place
+        self.server, self._place = server, place
         self._starter = ThreadPoolExecutor(1)  # one thread to the end: HDFS ends with the thread that started it
         self._returning: Future[None] | None = None
 
@@ -51,8 +56,8 @@ class Mortal:
 
     def die(self) -> None:
         """The server is gone when this returns, and begins to come back."""
-        self._server.kill()
-        self._returning = self._starter.submit(self._server.start)
+        self.server.kill()
+        self._returning = self._starter.submit(self.server.start)
 
     def wait(self) -> None:
         """Until it is back."""
@@ -62,7 +67,7 @@ class Mortal:
     def close(self) -> None:
         """For good."""
         self.wait()
-        self._server.kill()
+        self.server.kill()
         self._starter.shutdown()
 
 
@@ -210,3 +215,53 @@ def test_the_server_dies_again_and_again_while_two_hosts_commit(mortal: Mortal) 
         together.unknown |= outcomes.unknown
     print(f"{len(together.done)} done, {len(together.not_done)} not done, {len(together.unknown)} unknown")
     together.settle(place)
+
+
+# --- what a storage says is durable on HDFS ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(mortal: Mortal) -> Iterator[tuple[wal.Storage, PlainHdfs]]:
+    place = mortal.place
+    storage = place.storage()
+    yield storage, PlainHdfs(place.options["host"], place.options["port"], place.root.removeprefix("webhdfs://"))
+    storage.close()
+
+
+@pytest.mark.parametrize("mortal", ["hdfs"], indirect=True)
+def test_what_was_acknowledged_survives_the_death_of_both_servers(
+    mortal: Mortal, stored: tuple[wal.Storage, PlainHdfs]
+) -> None:
+    storage, plain = stored
+    for number in range(5):
+        assert storage.create(f"log/{number}", b"%d" % number)
+        storage.publish("m/x", b"%d" % number, b"att", durable=True)
+    mortal.die()
+    mortal.wait()
+    assert {plain.read(f"log/{number}") for number in range(5)} == {b"%d" % number for number in range(5)}
+    assert (storage.read("m/x").data, storage.read("m/x").attribute) == (b"4", b"att")
+    assert storage.create("log/4", b"") is False
+
+
+def fsyncs(server: Killable) -> int:
+    assert isinstance(server, Hdfs)
+    url = f"http://{server.host}:{server.data_port}/jmx?qry=Hadoop:service=DataNode,name=DataNodeActivity-*"
+    with urllib.request.urlopen(url) as reply:
+        return int(json.load(reply)["beans"][0]["FsyncCount"])
+
+
+@pytest.mark.parametrize("mortal", ["hdfs"], indirect=True)
+def test_the_data_node_has_flushed_what_is_acknowledged(mortal: Mortal, stored: tuple[wal.Storage, PlainHdfs]) -> None:
+    storage, _ = stored
+    with storage.stage("large") as staged:
+        staged.write(bytes(2 * CHUNK + 1))
+        staged.finish(b"")
+    for act in (
+        lambda: storage.create("x", b"1"),
+        lambda: storage.publish("m/x", b"2", b"", durable=False),
+        lambda: storage.publish("m/y", Staged("large"), b"", durable=True),
+    ):
+        earlier = fsyncs(mortal.server)
+        act()
+        while fsyncs(mortal.server) <= earlier:  # it counts at once and shows it every second
+            time.sleep(0.1)

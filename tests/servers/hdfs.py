@@ -1,4 +1,4 @@
-"""A real HDFS for the session, and plain requests to it that use none of the code under test."""
+"""A real HDFS for a whole run, and plain requests to it that use none of the code under test."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hdfs_install import InstallError
 from serve_hdfs import Hdfs, StartError, running
 
+from tests.servers.shared import shared
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    with running(folder):
+        yield str(folder)
+
 
 @pytest.fixture(scope="session")
-def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
-    """NameNode and DataNode. Where they cannot start: a failure under CI, else a skip that says why."""
+def hdfs(request: pytest.FixtureRequest) -> Hdfs:
+    """NameNode and DataNode of all workers, so not to be stopped: where they are. Where they cannot start: a failure
+    under CI, else a skip that says why."""
     try:
-        context = running(tmp_path_factory.mktemp("hdfs"))
-        server = context.__enter__()
+        return Hdfs(shared("hdfs", request, _served))
     except (InstallError, StartError) as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"HDFS does not start: {error}")
         pytest.skip(f"HDFS does not start: {error}")
-    yield server
-    context.__exit__(None, None, None)
 
 
 class Raw:

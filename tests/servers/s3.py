@@ -1,4 +1,4 @@
-"""S3 servers for tests, one of each for a whole run. Each test uses a prefix of its own."""
+"""S3 servers for tests, one of each (of moto, for each worker) for a whole run. Each test uses a prefix of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from serve_s3 import BUCKET, Server, ServerError, serving
+from serve_s3 import BUCKET, KEY, SECRET, Server, ServerError, serving
+
+from tests.servers.shared import shared
 
 
 def cannot_start(what: str, error: Exception) -> NoReturn:
@@ -30,17 +33,19 @@ def read_once() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    with serving(folder) as server:
+        yield server.endpoint
+
+
 @pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory, read_once: None) -> Iterator[Server]:
-    """A real S3 server, whose conditions are atomic."""
-    folder: Path = tmp_path_factory.mktemp("seaweedfs")
-    context = serving(folder)
+def seaweedfs(request: pytest.FixtureRequest, read_once: None) -> Server:
+    """A real S3 server, whose conditions are atomic; that of all workers."""
     try:
-        server = context.__enter__()
+        return Server(shared("seaweedfs", request, _served), BUCKET, KEY, SECRET)
     except ServerError as error:
         cannot_start("SeaweedFS", error)
-    yield server
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -72,5 +72,7 @@ def listening(pid: int) -> set[str]:
 
 def test_it_listens_on_this_machine_only(hdfs: Hdfs) -> None:
     assert HOST == "127.0.0.1"
-    for pid in hdfs.pids:
+    servers = servers_on(hdfs.folder)
+    assert len(servers) == 2
+    for pid in servers:
         assert listening(pid) == {"0100007F"}

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -150,15 +150,6 @@ def downloaded(tree: Metatree, number: int) -> None:
     list(tree.get("m/v0/b", f"{tree.root}.{number}"))
 
 
-@pytest.fixture
-def little_to_collect() -> Iterator[None]:
-    """What all the tests before have left takes a second to look through, and none of it is of interest here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.filterwarnings("ignore:.*finalize object")  # of a dropped tree: Python only reports what is raised there
 @pytest.mark.parametrize(
     "operation",
@@ -166,7 +157,7 @@ def little_to_collect() -> Iterator[None]:
     ids=lambda operation: operation.__name__,
 )
 def test_an_interrupt_at_any_line_leaves_no_descriptor_no_lock_and_no_half_download(
-    fast_path: Path, operation: Callable[[Metatree, int], None], little_to_collect: None
+    fast_path: Path, operation: Callable[[Metatree, int], None]
 ) -> None:
     root = str(fast_path / "tree")
     print(f"seed {SEED}")

@@ -13,13 +13,24 @@ from random import Random
 from typing import Any, ClassVar
 
 from metatree import Metatree
-from tests.tree.model import LEVELS, State, dump, plain
+from tests.tree.model import LEVELS, OPERATIONS, State, dump, plain
 from wal.storage.memory import MemoryPosix, MemoryStorage
 from wal.testing import PowerPosix
 from wal.testing.power import Choice, Platter
 
 SEVERAL = 10  # choices that are tried for each new state that is asked for: many lead to the same one
 CLOSELY = 8  # one state in so many is also read before, and opened again
+IN_AN_OPERATION = {  # distinct states that are asked for: nearly what one life of it shows
+    **dict.fromkeys(OPERATIONS, 30),
+    "transaction of 20": 750,
+    "transaction with a pack": 480,
+    "move of a model": 230,
+    "move of a node": 140,
+    "copy of a node": 140,
+    "put of a staged blob": 120,
+    "put of a directory": 120,
+    "put into a new version": 90,
+}
 
 
 def digest(state: State) -> bytes:

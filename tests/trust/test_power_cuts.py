@@ -18,7 +18,7 @@ import pytest
 from metatree import Metatree, MetatreeError
 from tests.figures import Layer
 from tests.tree.model import BIG, OPERATIONS, OTHER_BIG, ROOT, State, dump, populate
-from tests.trust.power import Life, MountPosix, acts, created, existing, open_tree
+from tests.trust.power import IN_AN_OPERATION, Life, MountPosix, acts, created, existing, open_tree
 from wal.testing import PowerPosix
 
 SEED = int(os.environ.get("METATREE_POWER_SEED", str(random.randrange(1 << 32))))
@@ -27,8 +27,8 @@ NIGHT = 500_000  # distinct states, of all tests together
 TESTS = 2 * len(OPERATIONS) + 14  # that go on beyond their floor
 PRODUCTS = 6  # combinations that are drawn at each cut
 FRUITLESS = 5  # lives in a row that show no new state: there are hardly any more
-# Distinct states that each test asks for, of its kind; together more than the 20,000 that are asked of a run.
-IN_AN_OPERATION, IN_A_ROW, OF_WRITERS, IN_RECOVERY = 30, 1_490, 500, 3_000
+# Distinct states that each test asks for, of its kind; with IN_AN_OPERATION more than the 20,000 asked of a run.
+IN_CREATION, IN_A_ROW, OF_WRITERS, IN_RECOVERY = 300, 930, 900, 3_000
 
 Act = Callable[[Metatree], object]
 
@@ -72,7 +72,7 @@ def report(layer: Layer, states: int, cuts: int, *, floor: int, night: int) -> N
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_power_cut_in_an_operation_leaves_the_state_before_or_after(layer: Layer, name: str, apply: str) -> None:
     operation = OPERATIONS[name]
-    for life in lives(layer, IN_AN_OPERATION, 10):
+    for life in lives(layer, IN_AN_OPERATION[name], 10):
         with open_tree(life.disk) as tree:
             populate(tree)
         with open_tree(life.disk, apply=apply) as tree:
@@ -88,7 +88,7 @@ def test_a_power_cut_while_a_tree_is_created_leaves_nothing_or_the_tree(layer: L
     life.allow({"": ({}, (), {})})
     life.start()
     tree = open_tree(disk)
-    report(layer, len(life.known), life.cuts, floor=10, night=10)
+    report(layer, len(life.known), life.cuts, floor=IN_CREATION, night=IN_CREATION)
     life.known.clear()
     life.recover = existing  # from here on, since it was acknowledged
     life.returned()

@@ -1,23 +1,18 @@
-"""HDFS with many at work: processes, threads, forks, files that are replaced while they are read, servers that die."""
+"""HDFS with many at work: processes, threads, forks, files that are replaced while they are read."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serve_hdfs import Hdfs
 
 from tests.servers.hdfs import Raw
-from wal.storage import Staged
 from wal.storage.webhdfs import WebHdfsStorage
 from wal.storage.webhdfs_files import CHUNK
 
@@ -167,27 +162,6 @@ def test_the_reader_of_a_large_file_keeps_no_more_than_a_chunk(storage: WebHdfsS
     assert storage.requests - earlier <= 1 + 2 * 6
 
 
-def fsyncs(hdfs: Hdfs) -> int:
-    url = f"http://{hdfs.host}:{hdfs.data_port}/jmx?qry=Hadoop:service=DataNode,name=DataNodeActivity-*"
-    with urllib.request.urlopen(url) as reply:
-        return int(json.load(reply)["beans"][0]["FsyncCount"])
-
-
-def test_the_data_node_has_flushed_what_is_acknowledged(hdfs: Hdfs, storage: WebHdfsStorage) -> None:
-    with storage.stage("large") as staged:
-        staged.write(bytes(2 * CHUNK + 1))
-        staged.finish(b"")
-    for act in (
-        lambda: storage.create("x", b"1"),
-        lambda: storage.publish("m/x", b"2", b"", durable=False),
-        lambda: storage.publish("m/y", Staged("large"), b"", durable=True),
-    ):
-        earlier = fsyncs(hdfs)
-        act()
-        while fsyncs(hdfs) <= earlier:  # it counts at once and shows it every second
-            time.sleep(0.1)
-
-
 def test_a_large_staged_file_that_is_given_up_leaves_nothing(storage: WebHdfsStorage, raw: Raw) -> None:
     for written in (1, CHUNK, 3 * CHUNK + 1):
         with storage.stage("staged/x") as staged:
@@ -209,15 +183,3 @@ def test_of_two_large_staged_files_of_one_name_the_first_stays(storage: WebHdfsS
         raw.write("staged/y", b"another")
         small.finish(b"")
     assert raw.read("staged/y") == b"another"
-
-
-def test_what_was_acknowledged_survives_the_death_of_both_servers(
-    hdfs: Hdfs, storage: WebHdfsStorage, raw: Raw
-) -> None:
-    for number in range(5):
-        assert storage.create(f"log/{number}", b"%d" % number)
-        storage.publish("m/x", b"%d" % number, b"att", durable=True)
-    hdfs.restart()
-    assert {raw.read(f"log/{number}") for number in range(5)} == {b"%d" % number for number in range(5)}
-    assert (storage.read("m/x").data, storage.read("m/x").attribute) == (b"4", b"att")
-    assert storage.create("log/4", b"") is False
