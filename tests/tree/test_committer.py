@@ -17,6 +17,7 @@ import pytest
 import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
 from metatree.apply import apply
+from metatree.clock import Clock
 from metatree.engine import Engine
 from metatree.facts import BlobFact, BlobGone, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
@@ -359,6 +360,46 @@ def test_a_checkpoint_is_due_when_the_readme_says(disk: Disk) -> None:
     with open_tree(disk) as tree:
         due, redo = tree._engine.checkpointer.is_due, tree._engine.log.trimmed()
         assert (due(redo + checkpoint.BATCHES - 1), due(redo + checkpoint.BATCHES)) == (False, True)
+
+
+class Counting(Clock):
+    """Draws the highest numbers; time passes when somebody looks."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        self.time += 0.01
+        return self.time
+
+    def token(self, size: int) -> bytes:
+        return b"\xff" * size
+
+
+def test_whatever_is_drawn_for_a_fault_and_for_a_rewrite_is_a_mark(disk: Disk) -> None:
+    engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=Counting())
+    engine.change(lambda draft: draft.update(("m",), {"n": 1}))
+    engine.committer.fault()
+    assert engine.checkpointer.run() == engine.log.head()
+    assert engine.log.load_mark(marks.REWRITES) and engine.log.load_mark(marks.FAULT_SEEN)
+    engine.close()
+
+
+def test_a_checkpoint_that_a_commit_asks_for_does_not_wait_for_a_running_one(disk: Disk) -> None:
+    clock = Counting()
+    engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=clock)
+    begun, over = threading.Event(), threading.Event()
+    disk.when, disk.act = lambda call: call.method == "syncfs", lambda: (begun.set(), over.wait(60))
+    engine.change(lambda draft: draft.update(("m",), {"n": 1}))
+    running = threading.Thread(target=engine.checkpointer.run)
+    running.start()
+    assert begun.wait(60)
+    now = clock.time
+    assert engine.checkpointer.run(unless_running=True) < engine.log.head()
+    assert clock.time - now < 0.1
+    over.set()
+    running.join()
+    engine.close()
 
 
 def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_keeps_all(disk: Disk) -> None:
