@@ -14,8 +14,9 @@ from unittest import mock
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, objects, window
-from metatree.facts import Header, KeysFact, encode
+from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, commit, objects, window
+from metatree.facts import Header, KeysFact, encode, facts_of
+from metatree.fold import fold
 from metatree.objects import Objects
 from metatree.window import Window
 from tests.tree.storages import NamedObjects, TextBucket
@@ -99,6 +100,29 @@ def test_a_transaction_is_validated_against_changes_whose_headers_are_no_longer_
             change()
             tree.update("quiet", n=(seen or 0) + 1)
         assert (tree.find("m").metadata["n"], tree.find("quiet").metadata["n"]) == (5, 1)
+
+
+# --- the effect of a batch that is being made -------------------------------------------------------------------------
+
+
+def test_each_record_of_a_batch_is_folded_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[wal.Record] = []
+    monkeypatch.setattr(commit, "facts_of", lambda record: folded.append(record) or facts_of(record))
+    committing = commit.Committing(mock.Mock(), mock.Mock(), mock.Mock(), (), mock.Mock())
+    records = [encode(Header(f"{n}", "", ""), [KeysFact((), {f"k{n}": n}, ())]) for n in range(8)]
+    for mates, counts in ((records[:3], (1, 2, 2, 3)), (records[3:4], (1, 1)), (records[4:], (2, 4))):
+        for count in counts:
+            effect = committing._fold_mates(mates[:count])
+            assert effect.keys == fold(fact for mate in mates[:count] for fact in facts_of(mate)).keys
+    assert folded == records
+
+
+def test_the_facts_after_a_record_are_those_of_later_ones_or_unknown() -> None:
+    kept = Window(Batches(3).log, trust_applied=False, eager=False)
+    kept._skip(1)
+    kept.extend(3)
+    assert [[fact.set["n"] for fact in kept.facts(after) or ()] for after in (1, 2, 3)] == [[2, 2, 2, 3], [3], []]
+    assert kept.facts(0) is None
 
 
 # --- versions of objects ----------------------------------------------------------------------------------------------
