@@ -21,6 +21,7 @@ from metatree.clock import Clock
 from metatree.engine import Engine
 from metatree.facts import BlobFact, BlobGone, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
+from metatree.folders import Attribute, digest
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
@@ -662,6 +663,16 @@ def test_a_new_node_appears_complete_though_a_node_below_it_went_in_the_same_win
     assert apply(MemoryStorage(disk), effect, 1, 2).failed == {}
     disk.refuse = lambda call: False
     assert seen == {("b", "metadata.json")}
+
+
+@pytest.mark.parametrize("attribute", [b"", Attribute(1, "0" * 64).encode()], ids=["none", "of another content"])
+def test_a_file_that_shows_the_log_already_has_its_attribute_afterwards(disk: Disk, attribute: bytes) -> None:
+    storage, name = MemoryStorage(disk.inner), "m/metadata.json"
+    data = storage.read(name).data
+    storage.publish(name, data, attribute, durable=True)
+    apply(storage, fold([NodeFact(("m",), {}, ("v1",))]), 1, 2)
+    assert storage.read(name).data == data
+    assert storage.attribute(name) == Attribute(2, digest(data)).encode()
 
 
 def test_a_new_node_counts_with_every_node_and_blob_below_it(disk: Disk) -> None:
