@@ -390,16 +390,19 @@ def test_a_checkpoint_that_a_commit_asks_for_does_not_wait_for_a_running_one(dis
     clock = Counting()
     engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=clock)
     begun, over = threading.Event(), threading.Event()
-    disk.when, disk.act = lambda call: call.method == "syncfs", lambda: (begun.set(), over.wait(60))
     engine.change(lambda draft: draft.update(("m",), {"n": 1}))
-    running = threading.Thread(target=engine.checkpointer.run)
+    running = threading.Thread(target=lambda: (engine.checkpointer.run(), begun.set()))
+    disk.when = lambda call: call.method == "syncfs" and threading.current_thread() is running
+    disk.act = lambda: (begun.set(), over.wait())
     running.start()
-    assert begun.wait(60)
-    now = clock.time
-    assert engine.checkpointer.run(unless_running=True) < engine.log.head()
-    assert clock.time - now < 0.1
-    over.set()
-    running.join()
+    begun.wait()
+    try:
+        now = clock.time
+        assert engine.checkpointer.run(unless_running=True) < engine.log.head()
+        assert clock.time - now < 0.1
+    finally:
+        over.set()
+        running.join()
     engine.close()
 
 
