@@ -18,6 +18,7 @@ from . import config, folders, foreign, layout, shown
 from .errors import CorruptionError
 from .facts import BlobFact
 from .fold import Effect
+from .inner import prefixes
 from .location import Path, join
 from .outcome import Mode, Outcome
 from .sources import Sources, told
@@ -51,7 +52,7 @@ def may_defer(effect: Effect) -> bool:
     """Whether `effect` has large metadata.json files that may be deferred: not if a node below one is dropped (E7)."""
     found = False
     for _, inner in effect.walk():
-        if not inner.whole and (inner.children or inner.keys or inner.unset):
+        if inner.has_metadata() and not inner.whole:
             found = True
             if any(below.reset for below in inner.below.values()):
                 return False
@@ -88,9 +89,7 @@ class _Application:
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
             put = [fact for fact in effect.blobs.values() if fact is not None]
-            asides: dict[str, str | None] = {}
-            if len(put) < len(effect.blobs):
-                asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
+            asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
             if gone:  # a blob takes the name: first (E3)
                 retyped = {fact.name.partition("/")[0] for fact in put}
                 self._drop_all(path, [name for name in gone if name in retyped])
@@ -167,11 +166,9 @@ class _Application:
         return nodes
 
     def _publish_metadata(self, path: Path, effect: Effect) -> None:
-        if not (effect.whole or effect.keys or effect.unset or effect.children):
+        if not effect.has_metadata() or (self._defer and not effect.whole):
             return
         name = layout.metadata(path)
-        if not effect.whole and self._defer:
-            return
         old = self._old(name)
         if effect.whole:
             keys, children = effect.keys, list(effect.children)
@@ -227,14 +224,13 @@ class _Application:
 
     def _clear_way(self, fact: BlobFact) -> None:
         """A name changes its kind: move what is of the old kind to the trash first (E3)."""
-        parts = fact.name.split("/")
-        for depth in range(1, len(parts) + 1):
-            name = layout.blob(fact.path, "/".join(parts[:depth]))
+        kinds = {**dict.fromkeys(prefixes(fact.name), wal.Kind.FOLDER), fact.name: wal.Kind.FILE}
+        for part, kind in kinds.items():
+            name = layout.blob(fact.path, part)
             entry = self._storage.entry(name)
             if entry is None:
                 return
-            wanted = wal.Kind.FILE if depth == len(parts) else wal.Kind.FOLDER
-            if entry.kind is not wanted:
+            if entry.kind is not kind:
                 self._remove(name, dropped=False)
                 return
 
@@ -249,9 +245,11 @@ class _Application:
         attribute = folders.Attribute.decode(self._storage.attribute(name))
         if attribute is not None and attribute.sha256 != fact.sha256:
             return  # the blob before this one
-        edited = attribute is None or entry.size != fact.size
-        if not edited and entry.size <= _READ_TO_COMPARE:
-            edited = folders.digest(self._storage.read(name).data) != fact.sha256
+        edited = (
+            attribute is None
+            or entry.size != fact.size
+            or (entry.size <= _READ_TO_COMPARE and folders.digest(self._storage.read(name).data) != fact.sha256)
+        )
         if edited and self._storage.capabilities.attributes:
             self._keep(name, wal.Staged(name))
 

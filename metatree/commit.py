@@ -158,7 +158,7 @@ class Committing:
             self._refuse_aborted(txid, ())
 
     def abort(self, txids: Sequence[str]) -> tuple[str, ...]:
-        """Make sure that those of these transactions that are not committed never will be; returns them.
+        """Make sure that those of these transactions, one or more, that are not committed never will be; returns them.
 
         Their staged files may be removed once this has returned. Raises what an append raises.
         """
@@ -171,7 +171,7 @@ class Committing:
                 raise wal.Deferred
             with self._reader.lock:
                 self._reader.refresh()
-                headers = [header for _, header in self._reader.since(min(map(base_of, txids), default=0))]
+                headers = [header for _, header in self._reader.since(min(map(base_of, txids)))]
             committed = {header.txid for header in headers}
             known = {txid for header in headers for txid in header.aborts}
             aborted = tuple(txid for txid in txids if txid not in committed)
@@ -188,12 +188,12 @@ class Committing:
 
     def _fold_mates(self, mates: Sequence[wal.Record]) -> Effect:
         """The net effect of the batch so far, extended from call to call; only the leader's thread calls it."""
-        first, count, effect = self._mates or (None, 0, Effect())
-        if first is not mates[0]:
-            count, effect = 0, Effect()
+        if self._mates is None or self._mates[0] is not mates[0]:
+            self._mates = (mates[0], 0, Effect())
+        first, count, effect = self._mates
         for mate in mates[count:]:
             fold(facts_of(mate), effect)
-        self._mates = (mates[0], len(mates), effect)
+        self._mates = (first, len(mates), effect)
         return effect
 
     # --- idempotency keys, transaction ids --------------------------------------------------------------------------

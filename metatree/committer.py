@@ -79,7 +79,7 @@ class Committer:
         outcome = self.pass_(defer=True) if self.applied(small=True) < lsn else Outcome()
         if outcome.failed:
             self.note(self.failure or "")
-        if outcome.complete < lsn and self.applied() < lsn:
+        if self.applied() < lsn:
             self._follow()
 
     def flush(self) -> None:
@@ -153,29 +153,26 @@ class Committer:
         if self._objects is not None:
             if self._objects.unsure:
                 applied = self._log.trimmed()
-            elif applied >= head:
-                return Outcome()
             outcome, head = self._objects.apply(lambda upto: self._effect(applied, upto), head, tenure)
             return self._advance(self._ours(tenure, outcome), head)
         if self._flushing.in_doubt():
             return self._write_anew(tenure, applied, head)
-        small = max(self._log.load_mark(marks.APPLIED_SMALL), applied)
-        if defer and small < head:
-            effect = self._effect(small, head)
-            if apply.may_defer(effect):
-                outcome = self._apply(tenure, effect, small, head, defer=True)
-                return self._advance(outcome, head, small_only=True)
-            if small == applied:
-                return self._advance(self._apply(tenure, effect, small, head), head)
         if applied >= head:
             return Outcome()
-        return self._advance(self._apply(tenure, self._effect(applied, head), applied, head), head)
+        since = max(self._log.load_mark(marks.APPLIED_SMALL), applied) if defer else applied
+        effect = self._effect(since, head)
+        if defer and apply.may_defer(effect):
+            outcome = self._apply(tenure, effect, since, head, defer=True)
+            return self._advance(outcome, head, small_only=True)
+        if since != applied:  # what was deferred goes along
+            effect = self._effect(applied, head)
+        return self._advance(self._apply(tenure, effect, applied, head), head)
 
     def _known(self, applied: int) -> int:
         """The log's head. Raises CorruptionError if the log ends before what was applied: new records would get the
         LSNs of lost ones, and count as applied before they are."""
-        head = self._log.known()
-        if applied > head and applied > (head := self._log.head(fresh=True)):
+        head = self._log.known()  # whoever takes the right over has followed the log
+        if applied > head:
             raise CorruptionError(f"the log in {layout.LOG} ends at {head}, and the files show it up to {applied}")
         return head
 
@@ -185,8 +182,8 @@ class Committer:
     def _write_anew(self, tenure: wal.Tenure, applied: int, head: int) -> Outcome:
         """Apply the records (applied, head], then write again what they put. What is applied was flushed before the
         mark said so; and an overtaken host that published the mark may be trimming its records."""
-        outcome = self._apply(tenure, self._effect(applied, head), applied, head) if applied < head else Outcome()
-        if applied < head and not outcome.failed:
+        outcome = self._apply(tenure, self._effect(applied, head), applied, head)
+        if not outcome.failed:
             outcome = self.rewrite_held(tenure, applied, head)
         if not outcome.failed:
             self._flushing.settled()
@@ -235,7 +232,6 @@ class Committer:
         self._log.store_mark(marks.APPLIED_SMALL, head)
         if not small_only:
             self._log.store_mark(marks.APPLIED, head)
-            outcome.complete = head
         return outcome
 
     def _failed(self, outcome: Outcome) -> None:

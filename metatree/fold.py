@@ -81,6 +81,10 @@ class Effect:
         for name, below in self.below.items():
             yield from below.walk((*path, name))
 
+    def has_metadata(self) -> bool:
+        """Whether the window touched the node's metadata.json."""
+        return self.whole or bool(self.keys or self.unset or self.children)
+
     def is_all(self) -> bool:
         """Whether this says all of the node, and of each that is there below: nothing need be known of the files."""
         if not self.whole:
@@ -153,9 +157,9 @@ class Effect:
 
     def put_blob(self, fact: BlobFact) -> None:
         """A blob was put with this content."""
-        if self._inner is not None and "/" not in fact.name and self.blob_below(fact.name):
+        if self._inner is not None and self.blob_below(fact.name):
             self.drop_blob(fact.name)
-        self.blobs.pop(fact.name, None)
+        self.blobs.pop(fact.name, None)  # put last: if its folder was dropped since, it comes after that
         self.blobs[fact.name] = fact
         if "/" in fact.name:
             self._list(fact.name, put=True)
@@ -169,7 +173,6 @@ class Effect:
             for inner in [*names.below(name)]:
                 self.blobs.pop(inner, None)
                 names.discard(inner)
-        self.blobs.pop(name, None)
         self.blobs[name] = None
         self.cleared = cleared = _changeable(self.cleared)
         cleared.add(name)
@@ -209,8 +212,6 @@ class Effect:
         """The node's keys at the window's end, given those of any state within it."""
         if self.whole:
             return dict(self.keys)
-        if not self.keys and not self.unset:
-            return keys
         return {**{name: value for name, value in keys.items() if name not in self.unset}, **self.keys}
 
     def over_children(self, children: Iterable[str]) -> dict[str, bool]:

@@ -47,7 +47,7 @@ def plan(effect: Effect) -> Plan:
 
 
 def _plan(effect: Effect, path: Path, found: Plan) -> None:
-    if effect.whole or effect.keys or effect.unset or effect.children:
+    if effect.has_metadata():
         found.nodes.append(Wanted(layout.metadata(path), path, None, effect))
     cleared = set(effect.cleared)
     for name, fact in effect.blobs.items():

@@ -63,7 +63,7 @@ class Objects:
 
         Raises UnavailableError if objects keep changing.
         """
-        self._made.clear()  # the tenure before this one was released normally
+        self._made.clear()  # the tenure before this one was released normally, or noted by `lost`
         self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
@@ -96,7 +96,6 @@ class Objects:
         # One entry for a name: what was dropped since a later LSN was dropped since the earlier one. So failures that
         # last take no more memory than what they cannot apply.
         self._unsure = {**self._made, **(self._unsure or {})}
-        self._made.clear()
         self._known.clear()
 
     # --- reading ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ class Outcome:
         self.blobs = 0  # blobs written
         self.removed = 0  # nodes and blobs moved to the trash
         self.edited: list[str] = []  # quarantined copies of files that were changed by hand
-        self.complete = 0  # up to this LSN everything is in place, as far as this tells
         self.failed: dict[str, Exception] = {}  # node path -> why it could not be applied
 
 

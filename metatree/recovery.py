@@ -65,7 +65,7 @@ def plan(storage: wal.Storage, log: wal.WriteAheadLog, *, shared: bool) -> Recov
     effect, records = fold_counted(log, redo, head)
     recovered = Recovered(redo, head, records, tail_bytes=log.tail_report.quarantined)
     for _, inner in effect.walk():
-        recovered.nodes += int(inner.whole or bool(inner.keys or inner.unset or inner.children))
+        recovered.nodes += int(inner.has_metadata())
         recovered.blobs += sum(1 for fact in inner.blobs.values() if fact is not None)
         recovered.removed += int(inner.exists is False) + sum(1 for fact in inner.blobs.values() if fact is None)
     if not shared:
@@ -78,7 +78,7 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
     """Replay where hosts share the log, whoever else reads and writes meanwhile. Raises LockBusyError, OSError."""
 
     def held(tenure: wal.Tenure) -> Recovered:
-        redo, head = log.trimmed(fresh=True), log.known()
+        redo, head = log.trimmed(), log.known()  # both were read when the right was taken
         records = sum(len(batch.records) for batch in log.read(redo, head))
         recovered = Recovered(redo, head, records)
         if not recovered.records:
@@ -108,7 +108,6 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
         outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
     _note(recovered, outcome)
     if not outcome.failed:
-        log.store_mark(marks.APPLIED_SMALL, recovered.head)
         log.store_mark(marks.APPLIED, recovered.head)
     for txid, lsn in waiting(storage, log).items():
         if lsn is None:

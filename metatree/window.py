@@ -30,15 +30,9 @@ class Window:
         self._log = log
         self._eager = eager
         self._trust_applied = trust_applied
-        self.floor = 0  # the window begins after this LSN ...
-        self.head = 0  # ... and ends with this one
-        self.nodes = NodeCache(eager=self._eager)  # at the head
         self._facts: deque[tuple[int, Sequence[Fact]]] = deque()  # (LSN, facts) of each record
-        self._effect = Effect()  # of the first of these records, as many as are folded
-        self._folded = 0
-        self._long = LONG
         self._recent: deque[tuple[wal.Position, bytes]] = deque()  # encoded headers, parsed when needed
-        self._recent_bytes = 0
+        self._skip(0)
 
     def begin(self) -> None:
         """Begin at the mark, as it was when the log was opened."""
@@ -54,8 +48,9 @@ class Window:
 
     def _skip(self, lsn: int) -> None:
         """Begin after `lsn`: earlier records are in the files, and cached nodes may be older."""
-        self.nodes = NodeCache(eager=self._eager)  # before the head, for threads without the lock
-        self.floor = self.head = lsn
+        self.nodes = NodeCache(eager=self._eager)  # at the head; before it, for threads without the lock
+        self.floor = lsn  # the window begins after this LSN ...
+        self.head = lsn  # ... and ends with this one
         self._forget_facts()
         self._long = LONG
         self._recent.clear()
@@ -64,7 +59,7 @@ class Window:
     def _forget_facts(self) -> None:
         self._folded = 0
         self._facts.clear()
-        self._effect = Effect()
+        self._effect = Effect()  # of the first of these records, as many as are folded
 
     @property
     def effect(self) -> Effect:
@@ -130,9 +125,7 @@ class Window:
 
     def forget(self, mark: int) -> None:
         """Drop the records up to `mark`, if these are most of them, since the others must be folded again."""
-        if mark <= self.floor or not self._facts:
-            return
-        if mark < self.head and self._facts[len(self._facts) // 2][0] > mark:
+        if not self._facts or self._facts[len(self._facts) // 2][0] > mark:
             return
         # The floor first: after an interrupt between these steps the window claims too few records, never too many.
         self.floor = max(self.floor, min(mark, self.head))
@@ -146,8 +139,6 @@ class Window:
 
     def since(self, base: int) -> Iterator[tuple[wal.Position, Header]]:
         """Positions and headers of the records (base, head]."""
-        if base >= self.head:
-            return
         oldest = self._recent[0][0] if self._recent else None
         if oldest is not None and (oldest.lsn <= base or (oldest.lsn == base + 1 and oldest.index == 0)):
             later = list(takewhile(lambda recent: recent[0].lsn > base, reversed(self._recent)))

@@ -138,8 +138,8 @@ class SlotChain:
                 slot = self.get(lsn + 1)
             if found:
                 self.make_sure(found)
-                self.trimmed = max(self.trimmed, trimmed)
                 self._take(found, link)
+                self.trimmed = max(self.trimmed, trimmed)  # last: other threads never see it beyond the head
 
     def refresh(self) -> None:
         """Read all new slots, and how far bodies are trimmed: slots that were read long ago may have been since."""

@@ -17,9 +17,11 @@ import pytest
 import wal
 from metatree import ApplyPendingWarning, CorruptionError, Metatree, UnavailableError, checkpoint, marks
 from metatree.apply import apply
+from metatree.clock import Clock
 from metatree.engine import Engine
 from metatree.facts import BlobFact, BlobGone, Inline, KeysFact, NodeFact, NodeGone
 from metatree.fold import fold
+from metatree.folders import Attribute, digest
 from metatree.outcome import Outcome
 from tests.tree.model import BIG, LEVELS, ROOT, clone, dump, open_tree, plain
 from tests.tree.storages import TextBucket
@@ -361,6 +363,49 @@ def test_a_checkpoint_is_due_when_the_readme_says(disk: Disk) -> None:
         assert (due(redo + checkpoint.BATCHES - 1), due(redo + checkpoint.BATCHES)) == (False, True)
 
 
+class Counting(Clock):
+    """Draws the highest numbers; time passes when somebody looks."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        self.time += 0.01
+        return self.time
+
+    def token(self, size: int) -> bytes:
+        return b"\xff" * size
+
+
+def test_whatever_is_drawn_for_a_fault_and_for_a_rewrite_is_a_mark(disk: Disk) -> None:
+    engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=Counting())
+    engine.change(lambda draft: draft.update(("m",), {"n": 1}))
+    engine.committer.fault()
+    assert engine.checkpointer.run() == engine.log.head()
+    assert engine.log.load_mark(marks.REWRITES) and engine.log.load_mark(marks.FAULT_SEEN)
+    engine.close()
+
+
+def test_a_checkpoint_that_a_commit_asks_for_does_not_wait_for_a_running_one(disk: Disk) -> None:
+    clock = Counting()
+    engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=clock)
+    begun, over = threading.Event(), threading.Event()
+    engine.change(lambda draft: draft.update(("m",), {"n": 1}))
+    running = threading.Thread(target=lambda: (engine.checkpointer.run(), begun.set()))
+    disk.when = lambda call: call.method == "syncfs" and threading.current_thread() is running
+    disk.act = lambda: (begun.set(), over.wait())
+    running.start()
+    begun.wait()
+    try:
+        now = clock.time
+        assert engine.checkpointer.run(unless_running=True) < engine.log.head()
+        assert clock.time - now < 0.1
+    finally:
+        over.set()
+        running.join()
+    engine.close()
+
+
 def test_a_checkpoint_gives_up_when_every_sync_is_spoilt_by_others_and_the_log_keeps_all(disk: Disk) -> None:
     other = another(disk)
     with open_tree(disk) as tree:
@@ -621,6 +666,16 @@ def test_a_new_node_appears_complete_though_a_node_below_it_went_in_the_same_win
     assert apply(MemoryStorage(disk), effect, 1, 2).failed == {}
     disk.refuse = lambda call: False
     assert seen == {("b", "metadata.json")}
+
+
+@pytest.mark.parametrize("attribute", [b"", Attribute(1, "0" * 64).encode()], ids=["none", "of another content"])
+def test_a_file_that_shows_the_log_already_has_its_attribute_afterwards(disk: Disk, attribute: bytes) -> None:
+    storage, name = MemoryStorage(disk.inner), "m/metadata.json"
+    data = storage.read(name).data
+    storage.publish(name, data, attribute, durable=True)
+    apply(storage, fold([NodeFact(("m",), {}, ("v1",))]), 1, 2)
+    assert storage.read(name).data == data
+    assert storage.attribute(name) == Attribute(2, digest(data)).encode()
 
 
 def test_a_new_node_counts_with_every_node_and_blob_below_it(disk: Disk) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wal
-from metatree import committer
+from metatree import Metatree, committer
 from metatree.apply import apply
 from metatree.facts import NodeFact
 from metatree.fold import fold
@@ -29,6 +29,13 @@ def disk() -> Disk:
     with open_tree(disk) as tree:
         tree.put("m/v1", b"one", name="b")
     return disk
+
+
+def hurried(disk: Disk, **options: str) -> Metatree:
+    """It does not wait for the right to apply."""
+    tree = open_tree(disk, **options)
+    tree._engine.committer.lock_timeout = 0.0
+    return tree
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------
@@ -81,7 +88,7 @@ def test_an_idle_thread_looks_now_and_then_and_leaves_the_right_to_others(
 ) -> None:
     monkeypatch.setattr(committer, "LOOK", 0.2)
     other = another(disk)
-    with open_tree(disk, apply="background", lock_timeout=0.0) as tree:
+    with hurried(disk, apply="background") as tree:
         tree.update("m", n=1)
         soon(lambda: tree.unapplied == 0)
         looks: list[float] = []
@@ -124,7 +131,7 @@ AGAIN: dict[str, Callable[[committer.Committer, int], object]] = {
 @pytest.mark.parametrize("what", AGAIN)
 def test_what_finds_the_files_in_place_waits_for_nobody(disk: Disk, what: str) -> None:
     other = another(disk)
-    with open_tree(disk, lock_timeout=0.0) as tree:
+    with hurried(disk) as tree:
         tree.update("m", n=1)
         with other.log.right():
             AGAIN[what](tree._engine.committer, tree.lsn)
@@ -133,7 +140,7 @@ def test_what_finds_the_files_in_place_waits_for_nobody(disk: Disk, what: str) -
 
 def test_a_commit_does_not_wait_for_a_large_file_that_was_put_off(disk: Disk) -> None:
     other = another(disk)
-    with open_tree(disk, lock_timeout=0.0) as tree:
+    with hurried(disk) as tree:
         tree._engine.committer.stop()  # nobody follows
         tree.update("m", text="x" * 20_000)
         with other.log.right():

@@ -14,8 +14,9 @@ from unittest import mock
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, objects, window
-from metatree.facts import Header, KeysFact, encode
+from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, commit, objects, window
+from metatree.facts import Header, KeysFact, encode, facts_of
+from metatree.fold import fold
 from metatree.objects import Objects
 from metatree.window import Window
 from tests.tree.storages import NamedObjects, TextBucket
@@ -101,6 +102,29 @@ def test_a_transaction_is_validated_against_changes_whose_headers_are_no_longer_
         assert (tree.find("m").metadata["n"], tree.find("quiet").metadata["n"]) == (5, 1)
 
 
+# --- the effect of a batch that is being made -------------------------------------------------------------------------
+
+
+def test_each_record_of_a_batch_is_folded_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[wal.Record] = []
+    monkeypatch.setattr(commit, "facts_of", lambda record: folded.append(record) or facts_of(record))
+    committing = commit.Committing(mock.Mock(), mock.Mock(), mock.Mock(), (), mock.Mock())
+    records = [encode(Header(f"{n}", "", ""), [KeysFact((), {f"k{n}": n}, ())]) for n in range(8)]
+    for mates, counts in ((records[:3], (1, 2, 2, 3)), (records[3:4], (1, 1)), (records[4:], (2, 4))):
+        for count in counts:
+            effect = committing._fold_mates(mates[:count])
+            assert effect.keys == fold(fact for mate in mates[:count] for fact in facts_of(mate)).keys
+    assert folded == records
+
+
+def test_the_facts_after_a_record_are_those_of_later_ones_or_unknown() -> None:
+    kept = Window(Batches(3).log, trust_applied=False, eager=False)
+    kept._skip(1)
+    kept.extend(3)
+    assert [[fact.set["n"] for fact in kept.facts(after) or ()] for after in (1, 2, 3)] == [[2, 2, 2, 3], [3], []]
+    assert kept.facts(0) is None
+
+
 # --- versions of objects ----------------------------------------------------------------------------------------------
 
 
@@ -140,6 +164,17 @@ def test_no_more_versions_are_remembered_than_the_bound_and_the_objects_show_eve
         assert tree.check(deep=True).ok
     monkeypatch.undo()
     assert shown(bucket) == in_order(many, many_again, many)
+
+
+def test_a_version_that_is_published_again_and_again_stays_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "REMEMBERED", 3)
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        for number in range(6):
+            tree.put("m/v1", f"{number}".encode(), name="b", force=True)
+            tree.put("m/v1", b"once", name=f"c{number}")
+            assert "m/v1/b" in remembered(tree)._known
 
 
 def _steps(act: Callable[[Metatree], object], tree: Metatree) -> list[Callable[[], object]]:

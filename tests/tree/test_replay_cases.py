@@ -235,6 +235,13 @@ def test_the_names_of_blobs_after_a_window() -> None:
     assert effect.over_names({"old", "gone", "d", "was"}) == {"old", "new", "d", "e"}
 
 
+def test_a_file_that_is_put_again_after_its_directory_blob_was_dropped_comes_after_that() -> None:
+    """A record is made in this order: a draft is such an effect, too."""
+    effect = fold([BlobGone((), "d/x"), BlobGone((), "d"), blob("d/x")])
+    assert list(effect.blobs) == ["d", "d/x"]
+    assert effect.over_names({"d"}) == {"d"}
+
+
 def test_what_was_below_a_dropped_node_is_known_to_be_gone() -> None:
     effect = fold(
         [NodeGone(("a",)), NodeFact(("a",), {}, ("b",)), NodeFact(("a", "b"), {}, ()), NodeFact(("c",), {}, ())]
@@ -273,10 +280,10 @@ def test_whether_a_name_is_taken_after_a_window(what: str) -> None:
 
 
 def test_a_blob_in_the_place_of_a_directory_blob_leaves_nothing_of_it() -> None:
-    effect = fold([blob("d/x"), blob("d/sub/y"), blob("e/x"), blob("d")])
-    assert effect.blobs == {"d": blob("d"), "e/x": blob("e/x")}
-    assert effect.cleared == {"d"}
-    assert not effect.blob_below("d")
+    effect = fold([blob("d/x"), blob("d/sub/y"), blob("e/sub/x"), blob("d"), blob("e/sub"), blob("f")])
+    assert effect.blobs == {name: blob(name) for name in ("d", "e/sub", "f")}
+    assert effect.cleared == {"d", "e/sub"}
+    assert not effect.blob_below("d") and effect.blob_below("e")
 
 
 NAMES = st.sampled_from(["x", "y", "z", "w", "v"])

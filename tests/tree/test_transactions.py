@@ -257,6 +257,20 @@ def test_a_deleted_node_is_gone_at_once_and_its_name_is_free_for_a_blob(filled: 
     assert filled.list("m") == [] and content(filled, "m/v1/blob") == b"a node again"
 
 
+def test_a_folder_that_is_put_again_is_whole_though_one_of_its_files_was_deleted_before_it(
+    filled: Metatree, tmp_path: Path
+) -> None:
+    (source := tmp_path / "d").mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(b"inside")
+    filled.put("m/v1", source, recursive=True)
+    with filled.transaction():
+        filled.delete("m/v1/d/a")
+        filled.delete("m/v1/d", recursive=True)
+        filled.put("m/v1", source, recursive=True)
+    assert [content(filled, f"m/v1/d/{name}") for name in ("a", "b")] == [b"inside"] * 2
+
+
 def test_a_node_deleted_by_a_single_call_is_gone_at_once(filled: Metatree) -> None:
     filled.flush()
     filled.delete("m/v1", recursive=True)

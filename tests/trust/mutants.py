@@ -20,7 +20,11 @@ EQUIVALENTS = Path(__file__).with_name("equivalent_mutants.toml")
 MUTATED = {  # what keeps the promises, by package
     "wal": (*sorted(f"wal/{path.name}" for path in (ROOT / "wal").glob("*.py")), "wal/storage/filelock.py"),
     "metatree": tuple(
-        f"metatree/{name}.py" for name in ("apply", "checkpoint", "committer", "flushing", "fold", "recovery")
+        f"metatree/{name}.py"
+        for name in (
+            *("apply", "checkpoint", "commit", "committer", "flushing", "fold"),
+            *("object_plan", "objects", "recovery", "window"),
+        )
     ),
 }
 
