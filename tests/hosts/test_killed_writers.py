@@ -16,7 +16,7 @@ from tests.figures import PATIENCE
 from tests.hosts.conftest import TORTURE, Shared, environment
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "torture_kill.py"
-KILLS = {"mount": 60, "seaweedfs": 12, "hdfs": 6}
+KILLS = {"mount": 60, "seaweedfs": 8, "hdfs": 4}
 
 
 @pytest.mark.slow

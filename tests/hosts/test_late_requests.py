@@ -23,7 +23,7 @@ from tests.hosts.test_sleeping_committer import CASES, MOST, TTL, assert_equal
 from tests.servers.proxy import before
 from tests.wal.s3_proxy import proxied
 
-STEP = {"seaweedfs": 1 if TORTURE else 5, "hdfs": 1 if TORTURE else 40}
+STEP = {"seaweedfs": 1 if TORTURE else 10, "hdfs": 1 if TORTURE else 100}
 
 
 class Late:

@@ -23,8 +23,8 @@ TTL = 0.05  # seconds, by the clock of the one that overtakes
 MOST = 1000  # calls of one change
 STEPS = {
     "mount": 1,
-    "seaweedfs": 1 if TORTURE else 3,
-    "hdfs": 1 if TORTURE else 8,
+    "seaweedfs": 1 if TORTURE else 6,
+    "hdfs": 1 if TORTURE else 20,
 }  # every so many calls; where to begin is drawn
 
 

@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import os
 import posixpath
+import random
 import stat
 import threading
 from collections.abc import Callable
@@ -348,6 +349,11 @@ def kind_of(tree: Metatree) -> str:
 def repeats(tree: Metatree, usual: int) -> int:
     """How often to try what is drawn: a fifth of `usual` on a server, where each commit is many requests."""
     return usual if kind_of(tree) in ("local", "memory", "mount", "objects") else usual // 5
+
+
+def some(tree: Metatree, values: list[Any]) -> list[Any]:
+    """All of what does not reach the storage; on a server one in five, drawn."""
+    return random.sample(values, repeats(tree, len(values)))
 
 
 def on_disk(kind: str, folder: Path) -> Place:

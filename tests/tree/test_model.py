@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from metatree import ApplyPendingWarning, CommitUnknownError, ConflictError, Metatree, MetatreeError, UnavailableError
-from tests.figures import Layer
+from tests.figures import TORTURE, Layer
 from tests.tree.dictionary import Operation, after, do, following, operations, replayed
 from tests.tree.model import DyingStorage, State, clone, dump, empty_disk, open_tree, plain
 from wal.storage.memory import MemoryPosix
@@ -36,7 +36,7 @@ SEED = os.environ.get("METATREE_MODEL_SEED", f"{random.randrange(1 << 32):08x}")
 PARTS = 5  # so that several workers share them
 STEPS = 500 * 200  # of all parts, in an ordinary run
 STEPS_AT_NIGHT = 2_000 * 500
-ROUND = 5_000  # steps after which the time is looked at
+ROUND = 5_000 if TORTURE else 1_000  # steps after which is looked how many there are, and at the time
 
 
 class Lives(RuleBasedStateMachine):

@@ -65,8 +65,8 @@ def live(
 SIZES = {  # writers, readers, transactions of each writer and of all, seconds between two troubles; of all in a night
     "local": (8, 4, 100, 15_000, 0.5, 500_000),
     "mount": (4, 1, 60, 240, 1.0, 8_000),
-    "seaweedfs": (4, 1, 40, 160, 1.0, 8_000),
-    "hdfs": (4, 1, 30, 120, 1.0, 4_000),
+    "seaweedfs": (4, 1, 20, 160, 1.0, 8_000),
+    "hdfs": (4, 1, 15, 120, 1.0, 4_000),
 }
 
 
