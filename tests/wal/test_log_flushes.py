@@ -91,6 +91,7 @@ def test_batches_that_just_fit_into_a_segment_need_one_flush_each_and_one_look_a
         add(log, bytes(size - FRAME_HEADER - COUNT.size - LENGTHS.size))
         found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
         assert found == ["pread"] + ["fstat"] * (number == 0) + ["pwrite", "fdatasync"]
+    assert log.verify().segments == 1
     add(log, b"x")
     assert log.verify().segments == 2
     log.close()
