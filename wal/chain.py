@@ -66,7 +66,7 @@ class Chain:
     def _hinted(self, checkpoint: Checkpoint) -> Tail | None:
         """The tail behind the frame of batch `redo` where the checkpoint's hint says it is; None if it is not there."""
         number, offset = checkpoint.segment, checkpoint.offset
-        if not checkpoint.redo or not number:
+        if not number:
             return None
         try:
             self.shelf.header(number, self.log_id)

@@ -52,7 +52,6 @@ class Epochs:
         return claim.token == self._claim.token
 
     def take(self, seen: Claim | None) -> bool:
-        self._learn(seen)
         self._interrupted = False
         if self._ours:
             return self._say()
@@ -68,10 +67,6 @@ class Epochs:
         self._ours = epoch  # only now: if the moving fails, the next try claims another epoch and moves again
         self._interrupted = any(owner is None or (owner.held and not self.is_own(owner)) for owner in owners)
         return self._say(clean=True)
-
-    def _learn(self, claim: Claim | None) -> None:
-        if claim is not None:
-            self._marks[:] = map(max, self._marks, claim.marks)
 
     def interrupted(self) -> bool:
         return self._interrupted
@@ -99,9 +94,10 @@ class Epochs:
             self._storage.sync_folder(self._names.epoch(epoch))
             self._forget(aside)
             owners.append(owner := self._owner(epoch))
-            self._learn(owner)
-            if owner is not None and owner.clean:
-                break
+            if owner is not None:
+                self._marks[:] = map(max, self._marks, owner.marks)
+                if owner.clean:
+                    break
         return owners
 
     def _forget(self, aside: str) -> None:

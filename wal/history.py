@@ -116,7 +116,6 @@ class History:
     def _keep(self, number: int, content: bytes) -> None:
         storage, names = self._shelf.storage, self._shelf.names
         name = names.history(number)
-        storage.make_folder(names.history_folder)
         if not storage.create(name, content) and storage.read(name).data != content:
             raise LogCorruptionError("the history file differs from its segment", file=name)
         storage.sync_folder(names.history_folder)

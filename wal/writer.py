@@ -113,7 +113,6 @@ class Writer:
         """Keep the bytes, durably; returns the file's name. A file of an interrupted attempt with the same bytes is
         used again."""
         storage, names = self._shelf.storage, self._shelf.names
-        storage.make_folder(names.quarantine_folder)
         attempt = 0
         while True:
             name = names.quarantine(tail.number, tail.offset, attempt)

@@ -25,6 +25,17 @@ def test_a_lock_that_is_not_held_can_be_given_back() -> None:
         assert lock.acquire(timeout=0)
 
 
+@pytest.mark.parametrize("end", ["close", "disown"])
+def test_a_held_lock_that_is_closed_or_disowned_is_free_and_can_be_taken_again(end: str) -> None:
+    disk = MemoryPosix()
+    with closing(MemoryStorage(disk).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(timeout=0)
+        getattr(lock, end)()
+        assert other.acquire(timeout=0)
+        other.release()
+        assert lock.acquire(timeout=0)
+
+
 def test_a_child_that_was_forked_past_python_does_not_release_its_parents_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork in C calls none of Python's hooks; all that tells is the process's number."""
     disk = MemoryPosix()

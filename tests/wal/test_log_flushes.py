@@ -94,6 +94,7 @@ def test_batches_that_just_fit_into_a_segment_need_one_flush_each_and_one_look_a
         found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
         zeros = ["pread", "fstat", "pwrite", "fdatasync"] if number == 0 else []  # the first read meets the file's end
         assert found == ["pread", *zeros, "pwrite", "fdatasync"]
+    assert log.verify().segments == 1
     add(log, b"x")
     assert log.verify().segments == 2
     log.close()

@@ -340,15 +340,28 @@ def test_a_forked_child_works_beside_its_parent(tmp_path: Path) -> None:
 class Interrupting(Boundary):
     """Ctrl-C in the middle of a flush."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fails: bool = False) -> None:
         super().__init__(counted=frozenset({"fdatasync"}))
-        self.armed = False
+        self.armed, self.fails = False, fails
 
     def around(self, call, run, tear):  # type: ignore[no-untyped-def]
         if self.armed and call.method == "fdatasync":
             self.armed = False
             os.kill(os.getpid(), signal.SIGINT)
+            if self.fails:
+                raise OSError(errno.EIO, "flush")
         return run()
+
+
+def test_an_interrupt_during_a_flush_that_fails_says_so(tmp_path: Path) -> None:
+    boundary = Interrupting(fails=True)
+    log = open_log(LocalStorage(tmp_path, boundary), create=True)
+    boundary.armed = True
+    with pytest.raises(KeyboardInterrupt) as caught:
+        add(log, b"in doubt")
+    (note,) = caught.value.__notes__
+    assert note.startswith("the append failed before the interrupt: the flush of batch 1 failed")
+    log.close()
 
 
 def test_an_interrupt_during_the_flush_is_delivered_after_it_and_says_what_was_committed(tmp_path: Path) -> None:

@@ -142,12 +142,24 @@ def flipped(bucket: Bucket, name: str) -> None:
         (lambda bucket: bucket.put(NAMES.checkpoint, foreign(3), b""), [NAMES.checkpoint]),
         (lambda bucket: flipped(bucket, NAMES.slot(7)), [NAMES.slot(7)]),
         (lambda bucket: [flipped(bucket, NAMES.slot(lsn)) for lsn in (3, 9)], [NAMES.slot(3), NAMES.slot(9)]),
+        (lambda bucket: [flipped(bucket, NAMES.slot(lsn)) for lsn in (0, 19, 20)], list(map(NAMES.slot, (0, 19, 20)))),
         (lambda bucket: replaced(bucket, 7, token=b"t" * 16), [NAMES.slot(8)]),
         (lambda bucket: replaced(bucket, 7, previous=b"p" * 32), [NAMES.slot(7), NAMES.slot(8)]),
         (lambda bucket: bucket.objects.pop(NAMES.slot(7)), [NAMES.slot(7)]),
         (lambda bucket: bucket.put(NAMES.slot(23), b"?", None), [NAMES.slot(23)]),
     ],
-    ids=["none", "checkpoint", "foreign checkpoint", "a slot", "two slots", "swapped", "unlinked", "lost", "beyond"],
+    ids=[
+        "none",
+        "checkpoint",
+        "foreign checkpoint",
+        "a slot",
+        "two slots",
+        "first and last",
+        "swapped",
+        "unlinked",
+        "lost",
+        "beyond",
+    ],
 )
 def test_verify_names_each_file_that_is_wrong_and_goes_on(damage: Callable[[Bucket], object], found: list[str]) -> None:
     bucket = Bucket()

@@ -127,6 +127,18 @@ def test_headers_of_one_trim_are_read_at_once(host: Host, log: WriteAheadLog) ->
     assert not {names.slot(lsn) for lsn in range(1, BATCHES - 1)} & set(asked)
 
 
+def test_a_reader_that_meets_a_trimmed_slot_knows_of_the_trim(
+    host: Host, log: WriteAheadLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else records beyond its redo mark would have no bodies."""
+    monkeypatch.setattr("wal.slot_chain.CACHE_BYTES", 1)
+    reader = host.open(read_only=True)
+    assert state(reader) == expected(0)
+    log.trim(5)
+    assert state(reader) == expected(5)
+    assert reader.trimmed() == 5
+
+
 def test_a_reader_that_follows_asks_once_for_each_new_slot_and_for_the_one_after(
     host: Host, log: WriteAheadLog
 ) -> None:

@@ -195,7 +195,8 @@ class Storage(Protocol):
     # --- writing -------------------------------------------------------------------------------------------------
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put if absent: atomic, durable, exclusive among all writers. False if the name exists."""
+        """Put if absent: atomic, durable, exclusive among all writers. False if the name exists. Missing parent
+        folders are created."""
 
     def publish(
         self, name: str, content: Content, attribute: bytes, *, durable: bool, expect: str | None = None
