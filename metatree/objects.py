@@ -63,7 +63,6 @@ class Objects:
 
         Raises UnavailableError if objects keep changing.
         """
-        self._made.clear()  # the tenure before this one was released normally
         self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
@@ -90,6 +89,10 @@ class Objects:
             if self._publish(work):
                 return work.outcome, work.head
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
+
+    def released(self) -> None:
+        """The tenure has ended, and nobody had taken over: what it has created needs no check."""
+        self._made.clear()
 
     def lost(self) -> None:
         """Another committer has taken over, or may have: the next `apply` first checks what this one has created."""
