@@ -117,6 +117,8 @@ class Committer:
                 if not self.unsynced:  # otherwise only the death of this process ends the right
                     before.update((mark, self._log.load_mark(mark)) for mark in (marks.APPLIED, marks.APPLIED_SMALL))
                 yield tenure
+            if self._objects is not None:
+                self._objects.released()
         except BaseException as error:
             # With versions as the fence, after any error: the right may have been lost without a check.
             if before and (self._objects is not None or isinstance(error, wal.RightLostError)):

@@ -7,6 +7,8 @@ nor blob, a tree of its own. These go to the quarantine.
 
 from __future__ import annotations
 
+import errno
+
 import wal
 
 from . import config, folders, layout
@@ -17,7 +19,8 @@ def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
     """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply.
 
     Where it may have been overtaken, only what was dropped for records up to `upto`: its successor drops things for
-    later records.
+    later records. Both may empty the trash at once. What vanishes while it is looked through is left to the other, or
+    to the next checkpoint: the other may have kept only some of what has to be kept.
     """
     kept: list[str] = []
     try:
@@ -26,13 +29,24 @@ def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
         return kept
     alone = storage.capabilities.fence is wal.Fence.LOCK
     old = [entry for entry in entries if alone or not (entry.name.isdecimal() and int(entry.name) > upto)]
+    through: list[str] = []
     for entry in old:
-        if entry.kind is wal.Kind.FOLDER:
-            _Sorting(storage, entry.name, kept).ways()
+        try:
+            if entry.kind is wal.Kind.FOLDER:
+                _Sorting(storage, entry.name, kept).ways()
+        except FileNotFoundError:
+            if alone:
+                raise
+        else:
+            through.append(layout.trash_of(entry.name, ""))
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
-    for name in [layout.TRASH] if alone else [layout.trash_of(entry.name, "") for entry in old]:
-        storage.erase(name)
+    for name in [layout.TRASH] if alone else through:
+        try:
+            storage.erase(name)
+        except OSError as error:
+            if alone or error.errno != errno.ENOTEMPTY:
+                raise  # else an overtaken host has made a folder there, into which it can move nothing any more
     return kept
 
 

@@ -63,7 +63,6 @@ class Objects:
 
         Raises UnavailableError if objects keep changing.
         """
-        self._made.clear()  # the tenure before this one was released normally, or noted by `lost`
         self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
@@ -91,11 +90,16 @@ class Objects:
                 return work.outcome, work.head
         raise UnavailableError("the objects change faster than they can be brought up to date; try again")
 
+    def released(self) -> None:
+        """The tenure has ended, and nobody had taken over: what it has created needs no check."""
+        self._made.clear()
+
     def lost(self) -> None:
         """Another committer has taken over, or may have: the next `apply` first checks what this one has created."""
         # One entry for a name: what was dropped since a later LSN was dropped since the earlier one. So failures that
         # last take no more memory than what they cannot apply.
         self._unsure = {**self._made, **(self._unsure or {})}
+        self._made.clear()
         self._known.clear()
 
     # --- reading ------------------------------------------------------------------------------------------------------

@@ -84,4 +84,5 @@ class Upkeep(Reading):
         """Apply every commit, make the files durable and trim the log; returns the LSN up to which that is done."""
         with self._engine.translated:
             self._engine.require_writable()
+            self._engine.log.head(fresh=True)  # the committer applies what is known
             return self._engine.checkpointer.run()

@@ -103,9 +103,9 @@ def write(posix: Posix, path: str, content: bytes) -> None:
 # --- disks ------------------------------------------------------------------------------------------------------------
 
 
-def clone(disk: MemoryPosix) -> MemoryPosix:
-    """A copy of a disk, as if everybody who had it open were dead. Hard links stay hard links."""
-    copied = MemoryPosix()
+def clone(disk: MemoryPosix, into: MemoryPosix | None = None) -> MemoryPosix:
+    """A copy of a disk, as if everybody who had it open were dead; `into`: an empty one. Hard links stay hard links."""
+    copied = MemoryPosix() if into is None else into
     with disk._changed:  # its process may still be at work
         copied._top = _clone(disk._top, {})
         copied._numbers = itertools.count(max(next(disk._numbers), 2))

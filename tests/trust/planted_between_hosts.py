@@ -109,6 +109,17 @@ BETWEEN_HOSTS = (
         (f"{RIGHT}test_who_failed_to_take_over_from_a_dead_holder_knows_of_it_when_it_tries_again",),
     ),
     Planted(
+        "what a mark frees is removed before the mark is published",
+        "I5",
+        "metatree/checkpoint.py",
+        "            tenure.check(now=True)  # publishes the mark, unless we were overtaken\n",
+        "",
+        (
+            "tests/tree/test_trims_between_hosts.py::"
+            "test_one_that_sleeps_before_it_trims_takes_nothing_from_a_successor_in_the_midst_of_its_work",
+        ),
+    ),
+    Planted(
         "the marks of a mount are raised before its folders are flushed",
         "I5",
         "metatree/flushing.py",

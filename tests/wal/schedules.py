@@ -2,6 +2,9 @@
 
 A schedule is the list of who goes on at each point. `explore` tries all of them with at most so many preemptions,
 `wander` draws them from a seed. A finding names its scenario and its schedule, and `replay` runs just that.
+
+Of two actors who say at each point what their next step touches, `explore` leaves out what is the same again: to be
+preempted after a step that commutes with all that the other then does is to be preempted before it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import greenlet
@@ -28,6 +31,32 @@ class Endless(Exception):
     """A run did not come to its end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an actor does between a point and its next one. A name means all below it too, and "" everything."""
+
+    reads: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    def commutes(self, other: Step) -> bool:
+        """Whether nobody could tell which of two actors' steps came first."""
+        return not (
+            _meet(self.changes, other.changes) or _meet(self.changes, other.reads) or _meet(self.reads, other.changes)
+        )
+
+
+ANYTHING = Step(("",), ("",))
+NOTHING = Step((), ())  # that another could notice
+
+
+def _meet(ones: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return any(_overlap(one, other) for one in ones for other in others)
+
+
+def _overlap(one: str, two: str) -> bool:
+    return not (one and two) or one == two or one.startswith(f"{two}/") or two.startswith(f"{one}/")
+
+
 @dataclass(slots=True)
 class Point:
     """One choice that was made."""
@@ -35,6 +64,7 @@ class Point:
     current: int | None  # who was running; None: its work was done
     alive: tuple[int, ...]
     chosen: int
+    step: Step  # the next of `current`
 
 
 @dataclass(slots=True)
@@ -43,19 +73,24 @@ class Run:
 
     prefix: Sequence[int] = ()  # whom to choose; then `draw` decides, else whoever runs goes on
     draw: random.Random | None = None
+    stays: float = 0.0  # how likely it is, if schedules are drawn, that whoever runs just goes on
     points: list[Point] = field(default_factory=list)
     _main: Any = None
     _active: bool = False
     _alive: tuple[int, ...] = ()
     _chosen: int = 0
 
-    def point(self) -> None:
-        """Called by actors (elsewhere it does nothing): another may go on here."""
-        if self._active and greenlet.getcurrent() is not self._main:
-            current = self._chosen
-            self._choose(current)
-            if self._chosen != current or len(self.points) > LONGEST:
-                self._main.switch()
+    def point(self, step: Step = ANYTHING) -> bool:
+        """Called by actors (elsewhere it does nothing): another may go on here; returns whether one did. `step`: what
+        the caller does next."""
+        if not self._active or greenlet.getcurrent() is self._main:
+            return False
+        current = self._chosen
+        self._choose(current, step)
+        slept = self._chosen != current
+        if slept or len(self.points) > LONGEST:
+            self._main.switch()
+        return slept
 
     def play(self, works: Sequence[Callable[[], None]]) -> None:
         """Run the actors to their ends. Raises what one of them raised."""
@@ -80,15 +115,15 @@ class Run:
                 if not actor.dead:
                     actor.throw()
 
-    def _choose(self, current: int | None) -> None:
+    def _choose(self, current: int | None, step: Step = NOTHING) -> None:
         at, alive = len(self.points), self._alive
         if at < len(self.prefix):
             self._chosen = self.prefix[at] if self.prefix[at] in alive else alive[0]
-        elif self.draw is not None:
-            self._chosen = self.draw.choice(alive)
-        else:
+        elif self.draw is None or (current is not None and self.stays and self.draw.random() < self.stays):
             self._chosen = alive[0] if current is None else current
-        self.points.append(Point(current, alive, self._chosen))
+        else:
+            self._chosen = self.draw.choice(alive)
+        self.points.append(Point(current, alive, self._chosen, step))
 
     def fault(self, chance: float) -> str:
         """In schedules that are drawn: "before" or "after", now and then; else ""."""
@@ -106,28 +141,41 @@ Scenario = Callable[[Run], None]
 
 
 def explore(name: str, scenario: Scenario, preemptions: int) -> int:
-    """Every schedule with at most so many preemptions; how many there were. `name`: the scenario as an expression."""
-    waiting: list[tuple[int, ...]] = [()]
-    done = 0
-    while waiting:
-        run = Run(waiting.pop())
-        _try(name, scenario, run)
-        done += 1
-        waiting += _others(run, preemptions)
-    return done
+    """Every schedule with at most so many preemptions, or one that is the same; how many were run. `name`: the scenario
+    as an expression."""
+    return _explore(name, scenario, preemptions, Run())
 
 
-def _others(run: Run, preemptions: int) -> Iterator[tuple[int, ...]]:
-    """The schedules that part from this run at a point behind its prefix."""
-    spent = 0
-    chosen = run.choices()
+def _explore(name: str, scenario: Scenario, preemptions: int, run: Run) -> int:
+    """This run, and all that part from it behind its prefix."""
+    _try(name, scenario, run)
+    done, spent, chosen = 1, 0, run.choices()
+    tried: dict[int, list[Step]] = {}  # who went on at an earlier point, which is as good as here: with these steps
     for at, point in enumerate(run.points):
         preempted = point.current is not None
         if at >= len(run.prefix) and spent + preempted <= preemptions:
             for other in point.alive:
-                if other != point.chosen:
-                    yield (*chosen[:at], other)
-        spent += preempted and point.chosen != point.current
+                if other != point.chosen and other not in tried:
+                    parted = Run((*chosen[:at], other))
+                    done += _explore(name, scenario, preemptions, parted)
+                    tried[other] = _turn(parted, at)
+        if point.chosen == point.current:
+            tried = {other: steps for other, steps in tried.items() if all(map(point.step.commutes, steps))}
+        else:
+            spent += preempted
+            tried = {}
+    return done
+
+
+def _turn(run: Run, at: int) -> list[Step]:
+    """The steps of the one chosen at this point, until another goes on."""
+    chosen = run.points[at].chosen
+    steps = [point.step for point in run.points[:at] if point.current == chosen][-1:]  # where it was preempted
+    for point in run.points[at + 1 :]:
+        if point.current != chosen or point.chosen != chosen:
+            break
+        steps.append(point.step)
+    return steps
 
 
 def wander(several: dict[str, Scenario], seed: int, more: Callable[[int], bool]) -> int:
@@ -197,7 +245,7 @@ def one_thread() -> Iterator[None]:
     """Within the block requests that would go out together go one after the other, from the caller's thread, and a slot
     that was decoded is not decoded again."""
     parallel.threading, host_right.threading = _NoThreads, _NoSigns  # type: ignore[assignment]
-    slot_chain.decode = cache(slot.decode)
+    slot_chain.decode = lru_cache(1 << 14)(slot.decode)
     try:
         yield
     finally:
