@@ -14,15 +14,36 @@ from typing import Any
 import pytest
 from serve_s3 import Server
 
-from metatree import CorruptionError, Metatree
+from metatree import ApplyPendingWarning, CorruptionError, Metatree
 from tests.tree import storages
 from tests.tree.conftest import LEVELS
 from tests.tree.storages import NamedObjects, TextBucket
-from tests.tree.test_overtaken import Host, Hosted, opened, prepared
+from tests.tree.test_overtaken import Host, Hosted, opened, prepared, shown
 from wal.testing.hosts import watched
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LARGE = bytes(100_000)
+
+
+def test_a_large_node_follows_the_changes_that_its_records_hold_and_without_its_object_nothing_is_made_up() -> None:
+    bucket, name = TextBucket(), "m/metadata.json"
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        tree.update("m", text="x" * 20_000)
+        tree.update("m", active="v2", n=1)
+        tree.unset("m", "text")
+        tree.update("m", text="y" * 20_000)
+        tree.put("m/v3", b"three", name="b")
+        expected = {"children": ["v1", "v2", "v3"], "active": "v2", "n": 1, "text": "y" * 20_000}
+        assert shown(bucket)[name] == expected
+        kept = bucket.objects.pop(name)
+        with pytest.warns(ApplyPendingWarning, match="is missing, and the log holds only its changes"):
+            tree.update("m", n=2)
+        assert name not in bucket.objects
+        bucket.objects[name] = kept
+        tree.flush()
+        assert shown(bucket)[name] == {**expected, "n": 2}
+
 
 PROGRAM = """
 import json, sys

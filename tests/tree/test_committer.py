@@ -377,6 +377,18 @@ class Counting(Clock):
         return b"\xff" * size
 
 
+def test_a_staged_blob_is_linked_and_only_after_a_failed_write_copied(disk: Disk) -> None:
+    """A link to the file that is there already would bring nothing to the disk."""
+    with open_tree(disk) as tree:
+        tree.put("m/v1", BIG, name="large")
+        (txid,) = disk.inner.listdir(f"{ROOT}/.wal/staged")
+        staged = disk.inner.lstat(f"{ROOT}/.wal/staged/{txid}/1").st_ino
+        assert disk.inner.lstat(f"{ROOT}/m/v1/large").st_ino == staged
+        tree._engine.committer.fault()
+        tree.checkpoint()
+        assert disk.inner.lstat(f"{ROOT}/m/v1/large").st_ino != staged
+
+
 def test_whatever_is_drawn_for_a_fault_and_for_a_rewrite_is_a_mark(disk: Disk) -> None:
     engine = Engine(MemoryStorage(disk), LEVELS, read_only=False, clock=Counting())
     engine.change(lambda draft: draft.update(("m",), {"n": 1}))

@@ -37,7 +37,7 @@ class Batches:
     def _records(self, lsn: int) -> Iterator[wal.Record]:
         for index in range(1 + lsn % 3):
             header = Header(f"{lsn} {index}", "", "", message="x" * (lsn % 50))
-            yield encode(header, [KeysFact((), {"n": lsn}, ())])
+            yield encode(header, [KeysFact((), {"n": lsn, f"{lsn} {index}": 0}, ())])
 
     def _read(self, after: int, upto: int) -> Iterator[wal.Batch]:
         self.read_after.append(after)
@@ -100,6 +100,20 @@ def test_a_transaction_is_validated_against_changes_whose_headers_are_no_longer_
             change()
             tree.update("quiet", n=(seen or 0) + 1)
         assert (tree.find("m").metadata["n"], tree.find("quiet").metadata["n"]) == (5, 1)
+
+
+# --- records that are not applied yet ---------------------------------------------------------------------------------
+
+
+def test_records_leave_the_window_once_most_of_them_are_applied() -> None:
+    kept = Window(Batches(9).log, trust_applied=False, eager=False)
+    for head, mark, floor in ((1, 1, 1), (5, 1, 1), (5, 2, 1), (5, 4, 4), (9, 9, 9), (9, 9, 9)):
+        kept.extend(head)
+        assert kept.effect.keys == fold(kept.facts(kept.floor) or ()).keys
+        kept.forget(mark)
+        assert (kept.floor, kept.head) == (floor, head)
+        assert {lsn for lsn, _ in kept._facts} == set(range(floor + 1, head + 1))
+        assert kept.effect.keys == fold(kept.facts(floor) or ()).keys
 
 
 # --- the effect of a batch that is being made -------------------------------------------------------------------------
