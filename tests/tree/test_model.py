@@ -252,18 +252,15 @@ class Lives(RuleBasedStateMachine):
         assert plain(self.disk) == self.state
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: int) -> None:
-    name, life = "machine of a tree and a dictionary", 500 if layer.torture else 200
-    aims = {"floor": STEPS // PARTS, "night": STEPS_AT_NIGHT // PARTS}
-    machine, rounds = type("Lives", (Lives,), {"steps": 0}), 0
-    while layer.more(name, machine.steps, **aims, among=PARTS):
+def lives(layer: Layer, name: str, machine: type[Any], part: object, *, floor: int, night: int, among: int) -> None:
+    """Lives of the machine, whose `steps` are counted, until there were enough."""
+    rounds, life = 0, 500 if layer.torture else 200
+    while layer.more(name, machine.steps, floor=floor, night=night, among=among):
         # Hypothesis ends a life early for which it has drawn too much
         run_state_machine_as_test(
             seed(f"{SEED} {part} {rounds}")(machine),
             settings=settings(
-                max_examples=-(-max(aims["floor"] - machine.steps, ROUND) // life),
+                max_examples=-(-max(floor - machine.steps, min(ROUND, floor // 4)) // life),
                 stateful_step_count=life,
                 deadline=None,
                 print_blob=True,
@@ -271,4 +268,13 @@ def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: 
             ),
         )
         rounds += 1
-    layer.report(name, machine.steps, **aims, unit=f"steps, lives of up to {life}", note=f"METATREE_MODEL_SEED={SEED}")
+    note, unit = f"METATREE_MODEL_SEED={SEED}", f"steps, lives of up to {life}"
+    layer.report(name, machine.steps, floor=floor, night=night, unit=unit, note=note)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_tree_is_what_a_dictionary_is_whatever_befalls_it(layer: Layer, part: int) -> None:
+    machine = type("Lives", (Lives,), {"steps": 0})
+    aims = {"floor": STEPS // PARTS, "night": STEPS_AT_NIGHT // PARTS}
+    lives(layer, "machine of a tree and a dictionary", machine, part, **aims, among=PARTS)
