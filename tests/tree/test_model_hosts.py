@@ -262,6 +262,7 @@ class Lives(RuleBasedStateMachine):
     def one_wakes_up(self) -> None:
         assert self.asleep is not None
         asleep, self.asleep, operation = self.asleep, None, self.doing
+        in_place = self.in_place  # it need not apply what was committed while it slept
         if not asleep.done:
             asleep.go_on()
         host = self.sleeper
@@ -270,11 +271,8 @@ class Lives(RuleBasedStateMachine):
         if operation is None:
             assert asleep.error is None, repr(asleep.error)
             if self.care:
-                before = self.in_place  # it need not have done what was committed while it slept
                 self.ended(host, self.care)
-                self.in_place = before
-            elif host.lsn is not None:
-                self.in_place = host.follows
+            self.in_place = in_place
             return
         then, now = after(self.before, operation), after(self.state, operation)
         if asleep.error is None:
@@ -285,6 +283,7 @@ class Lives(RuleBasedStateMachine):
         found = dump(host.tree)
         assert found in possible, f"{operation}: {asleep.error!r}"
         self.now(found, host)
+        self.in_place &= in_place
 
     @precondition(lambda self: self.asleep is not None)
     @rule()

@@ -114,6 +114,21 @@ def test_what_an_overtaken_recovery_created_is_removed_though_it_went_on_to_writ
     assert not [name for name in shown(place) if name.startswith("a/")]
 
 
+@pytest.mark.parametrize("call", range(40, 67))
+def test_a_trim_that_was_cut_short_is_finished_before_what_was_staged_is_removed(call: int) -> None:
+    """Else who holds such a record, and is told by no mark that it is applied, calls the tree damaged."""
+    place, line = behind("mount"), Line()
+    with Host(place.storage(), clock=HostClock(1), apply="background").tree as reader:
+        assert b"".join(reader.get("a/v/x")) == CONTENT["also staged"]
+        dying = Host(place.storage(), line.around, clock=HostClock(2))
+        line.die(call, late=False)
+        Sleeping(line, dying.tree.checkpoint)
+        dying.tree._engine._closed = True
+        with Host(place.storage(), clock=HostClock(3)).tree as tree:
+            tree.checkpoint()
+        assert b"".join(reader.get("a/v/x")) == CONTENT["also staged"]
+
+
 @pytest.mark.parametrize("verb", ["checkpoint", "recover", "flush"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_upkeep_covers_what_another_host_has_committed_that_this_one_has_not_read(kind: str, verb: str) -> None:
