@@ -116,6 +116,15 @@ def test_records_leave_the_window_once_most_of_them_are_applied() -> None:
         assert kept.effect.keys == fold(kept.facts(floor) or ()).keys
 
 
+def test_a_long_window_says_so_once_for_each_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "LONG", 4)
+    kept, told = Window(Batches(40).log, trust_applied=False, eager=False), list[int]()
+    for head in range(1, 41):
+        kept.extend(head)
+        told += [len(kept._facts) for _ in range(2) if kept.is_long()]
+    assert told == [5, 11, 23, 47]
+
+
 # --- the effect of a batch that is being made -------------------------------------------------------------------------
 
 
