@@ -78,7 +78,7 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
     """Replay where hosts share the log, whoever else reads and writes meanwhile. Raises LockBusyError, OSError."""
 
     def held(tenure: wal.Tenure) -> Recovered:
-        redo, head = log.trimmed(), log.known()  # both were read when the right was taken
+        redo, head = log.trimmed(fresh=True), log.known()  # `fresh` also follows the log: others may have committed
         records = sum(len(batch.records) for batch in log.read(redo, head))
         recovered = Recovered(redo, head, records)
         if not recovered.records:

@@ -154,6 +154,14 @@ def test_a_seal_is_later_than_the_batches_before_it_and_not_than_its_own() -> No
     assert find_later(seal, 4) is None
 
 
+@pytest.mark.parametrize("at", [0, 3, 4, 5, 7], ids=["magic", "its end", "kind", "reserved", "its end too"])
+def test_a_frame_of_another_format_is_none_whatever_its_checksum(at: int) -> None:
+    frame = bytearray(encode_batch(1, 0, [Record(b"", b"x")])[0])
+    assert parse_header(bytes(frame), 0) is not None
+    frame[at] ^= 0x40
+    assert parse_header(bytes(frame), 0) is None
+
+
 def test_a_segment_begins_as_its_header_and_grows_by_a_mebibyte_at_a_time_up_to_sixteen() -> None:
     disk, mebibyte, sizes = MemoryPosix(), 1 << 20, list[int]()
     storage = MemoryStorage(disk)

@@ -271,8 +271,12 @@ def test_the_right_to_apply_is_refused_inside_a_prepare() -> None:
     log.close()
 
 
-def test_a_handle_that_was_closed_is_not_attached_again_by_a_fork() -> None:
+def test_a_handle_is_attached_anew_by_a_fork_unless_it_was_closed() -> None:
     log = made(Bucket(), 1)
+    chain = log.chain  # type: ignore[attr-defined]
+    log.reset_after_fork()
+    assert log.chain is not chain, "whose lock a thread of the parent may have"  # type: ignore[attr-defined]
+    assert bodies(log) == [b"body 0"]
     log.close()
     log.reset_after_fork()
     with pytest.raises(LogClosedError):
@@ -429,6 +433,6 @@ def test_no_more_is_asked_for_than_is_needed() -> None:
         with log.right():
             pass
         asked.clear()
-        with log.right():
-            pass
+        with log.right() as tenure:
+            tenure.check()
         assert asked == [("publish", NAMES.apply)] * 2, "to take it and to give it back"
