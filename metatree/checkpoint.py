@@ -118,7 +118,9 @@ class Checkpointer:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         head = self._committer.applied()
         done = self._staged(head)
-        if done or head > self._log.trimmed():  # a slot may say so of a trim that was cut short: others do not know it
+        # Again if anything was staged: a slot may say that bodies are gone though its trim was cut short, and others
+        # do not know it.
+        if done or head > self._log.trimmed():
             tenure.check(now=True)  # publishes the mark, unless we were overtaken
             self._log.trim(head)
         self._clear(done, head)
