@@ -31,20 +31,26 @@ def open_root(
 
     `keys`: the levels of a new tree, for which a missing folder is made; None: it is not.
     Raises InvalidLocationError (also for `keys`, before anything is made), MetatreeError (no such folder, or it
-    cannot be made), TypeError (options for a local root), wal.UnsupportedError (a scheme that cannot be opened).
+    cannot be made), TypeError (options for a local root or an open storage), wal.UnsupportedError (a scheme that
+    cannot be opened).
     """
     create = keys is not None and bool(config.check_keys(keys)) and not read_only
     if not isinstance(root, (str, os.PathLike)):
         if not hasattr(root, "capabilities"):
             raise InvalidLocationError(f"{root!r} is not a valid root: pass a path or URL")
+        _refuse_options(options, "an open storage")
         return root, root.url
     text = os.fsdecode(root)
     path = require_root(text)
     if path is None:
         return _open_remote(text, options, create=create, read_only=read_only)
-    if options:
-        raise TypeError(f"unknown keyword for a local root: {', '.join(sorted(options))}{_meant(options)}")
+    _refuse_options(options, "a local root")
     return _open_local(os.path.abspath(path), create=create, read_only=read_only)
+
+
+def _refuse_options(options: Mapping[str, Any], root: str) -> None:
+    if options:
+        raise TypeError(f"unknown keyword for {root}: {', '.join(sorted(options))}{_meant(options)}")
 
 
 def name_of(root: object) -> str:

@@ -55,7 +55,7 @@ class Metatree(Upkeep):
         `consistency`: "strong", or, where hosts share the storage, the seconds by which a read may be out of date,
         which saves requests.
         `locking_enabled` is accepted for programs of metatreedb 0.2.3 and ignored. Other keywords are storage options
-        of the filesystem; a local root has none, so an unknown keyword is an error.
+        of the filesystem; a local root and an open storage have none, so an unknown keyword is an error.
 
         Raises MetatreeError (no tree here, other levels), CorruptionError, FormatError, LockTimeoutError,
         ReadOnlyError, UnsupportedStorageError, TypeError (unknown keyword).

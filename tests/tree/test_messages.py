@@ -24,6 +24,7 @@ from metatree import (
     UnavailableError,
 )
 from metatree.errors import translated
+from wal.storage.memory import MemoryPosix, MemoryStorage
 
 Make = Callable[..., Metatree]
 
@@ -157,6 +158,8 @@ def test_a_misspelt_keyword_is_refused_with_the_right_one(tree: Metatree) -> Non
         Metatree(tree.root, readonly=True)
     with pytest.raises(TypeError, match=r"unknown keyword for a local root: zzz$"):
         Metatree(tree.root, zzz=True)
+    with pytest.raises(TypeError, match=r"unknown keyword for an open storage: zzz$"):
+        Metatree(MemoryStorage(MemoryPosix()), ("model",), zzz=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lost", ["s3:/bucket/x", Path("s3://bucket/x"), "S3:/x", "webhdfs:/x", "gs:/x", "file:/x"])
