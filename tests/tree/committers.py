@@ -31,7 +31,7 @@ from tests.tree.dictionary import Operation, do, replayed
 from tests.tree.lines import Dead
 from tests.tree.model import State, dump
 from tests.tree.shared import TTL, WINDOW, Host, HostClock, Place, SharedDisk, as_shown, behind, shown
-from tests.wal.schedules import NOTHING, Run, Step
+from tests.wal.schedules import NOTHING, PointedDisk, Run, Step
 
 READING = ("read", "open", "attribute", "list", "entry", "versions")
 REFUSED = (BlobExistsError, BlobNotFoundError, InvalidLocationError, NodeExistsError, NodeNotFoundError)
@@ -40,32 +40,12 @@ FENCE = "the folder through which a holder publishes"
 Told = list[tuple[Operation, bool]]  # operations of one transaction, and whether each was done
 
 
-class PointedDisk(SharedDisk):
-    """With a point before each step that moves a name: a storage's call is several of them."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def rename(self, source: str, target: str) -> None:
-        self._run.point()
-        super().rename(source, target)
-
-    def link(self, source: str, target: str) -> None:
-        self._run.point()
-        super().link(source, target)
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        self._run.point()
-        super().mkdir(path, mode)
+class PointedMount(PointedDisk, SharedDisk):
+    """Where staged content and trash vanish as well."""
 
     def unlink(self, path: str) -> None:
         self._run.point()
         super().unlink(path)
-
-    def rmdir(self, path: str) -> None:
-        self._run.point()
-        super().rmdir(path)
 
 
 def step(method: str, arguments: tuple[Any, ...]) -> Step:
@@ -102,7 +82,7 @@ class World:
         self.run = run
         self._ttl = ttl
         place, self._state, self._begin = start(kind, commits)
-        self.place = place.copy(PointedDisk(run) if deep and kind == "mount" else None)
+        self.place = place.copy(PointedMount(run) if deep and kind == "mount" else None)
         self.hosts: list[Host] = []
         self.flaky: set[Metatree] = set()  # whose storage fails now and then
         self.dead: set[Metatree] = set()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import strategies as st
 
-from metatree import Metatree
-from tests.tree.model import BIG, OTHER_BIG, State
+from metatree import ConflictError, Metatree, MetatreeError
+from tests.tree.model import BIG, OTHER_BIG, State, dump
 
 Operation = tuple[Any, ...]
 
@@ -122,6 +123,59 @@ def replayed(state: State, told: list[tuple[Operation, bool]]) -> State | None:
             return None
         state = state if wanted is None else wanted
     return state
+
+
+def told(tree: Metatree, operations: list[Operation]) -> list[tuple[Operation, bool]]:
+    """Each operation, and whether the tree did it or refused it."""
+    found = []
+    for operation in operations:
+        try:
+            do(tree, operation)
+        except MetatreeError:  # a conflict as well: if it ends a transaction, the block's end raises it again
+            found.append((operation, False))
+        else:
+            found.append((operation, True))
+    return found
+
+
+def in_a_transaction(tree: Metatree, state: State, operations: list[Operation], *, commit: bool) -> State:
+    """The dictionary after a transaction that does or refuses each as the dictionary says, and reads its own writes."""
+    before = state
+    with suppress(ZeroDivisionError), tree.transaction():
+        for operation, done in told(tree, operations):
+            wanted = after(state, operation)
+            assert done is (wanted is not None), f"{operation} in a transaction"
+            state = state if wanted is None else wanted
+        assert dump(tree) == state, "a transaction reads its own writes"
+        if not commit:
+            raise ZeroDivisionError
+    return state if commit else before
+
+
+def beside_another(
+    tree: Metatree,
+    start: State,
+    first: list[Operation],
+    theirs: list[Operation],
+    do_theirs: Callable[[], None],
+    then: list[Operation],
+) -> State | None:
+    """What a transaction of `first` and `then` leaves if another handle commits `theirs` in between: as if one of the
+    two came first. None: it conflicts, and the other has done something."""
+    their_told = [(operation, wanted is not None) for operation, wanted in following(start, theirs)]
+    ours: list[tuple[Operation, bool]] = []
+    try:
+        with tree.transaction():
+            ours += told(tree, first)
+            do_theirs()
+            ours += told(tree, then)
+    except ConflictError:
+        assert any(done for _, done in their_told), "a conflict with nobody"
+        return None
+    found = dump(tree)
+    orders = [replayed(start, [*their_told, *ours]), replayed(start, [*ours, *their_told])]
+    assert found in orders, "no order of the two transactions explains what they were told and left"
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:

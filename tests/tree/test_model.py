@@ -24,9 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from metatree import ApplyPendingWarning, CommitUnknownError, ConflictError, Metatree, MetatreeError, UnavailableError
+from metatree import ApplyPendingWarning, CommitUnknownError, Metatree, MetatreeError, UnavailableError
 from tests.figures import TORTURE, Layer
-from tests.tree.dictionary import Operation, after, do, following, operations, replayed
+from tests.tree.dictionary import Operation, after, beside_another, do, in_a_transaction, operations
 from tests.tree.model import DyingStorage, State, clone, dump, empty_disk, open_tree, plain
 from wal.storage.memory import MemoryPosix
 from wal.testing import Boundary, Crash, Crashing, Failing, FaultyStorage
@@ -81,22 +81,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(steps=st.lists(operations, min_size=1, max_size=6), commit=st.booleans())
     def transaction(self, steps: list[Operation], commit: bool) -> None:
-        state = self.state
-        with suppress(ZeroDivisionError), self.tree.transaction():
-            for operation in steps:
-                wanted = after(state, operation)
-                try:
-                    do(self.tree, operation)
-                except MetatreeError as error:
-                    assert wanted is None, f"{operation} was refused in a transaction: {error!r}"
-                else:
-                    assert wanted is not None, f"{operation} was not refused in a transaction"
-                    state = wanted
-            assert dump(self.tree) == state, "a transaction reads its own writes"
-            if not commit:
-                raise ZeroDivisionError
-        if commit:
-            self.state = state
+        self.state = in_a_transaction(self.tree, self.state, steps, commit=commit)
 
     @precondition(lambda self: self.other is not None)
     @rule(
@@ -106,34 +91,15 @@ class Lives(RuleBasedStateMachine):
     )
     def two_at_once(self, first: list[Operation], theirs: list[Operation], then: list[Operation]) -> None:
         """The other handle commits while a transaction is open: that conflicts, or it is as if one came first."""
-        assert self.other is not None
-        start, told = self.state, []
-        their_told = [(operation, wanted is not None) for operation, wanted in following(start, theirs)]
-        try:
-            with self.tree.transaction():
-                told += self.tell(first)
-                for operation in theirs:
-                    self.expect(self.other, operation)
-                told += self.tell(then)
-        except ConflictError:
-            assert any(done for _, done in their_told), "a conflict with nobody"
-            return
-        found = dump(self.tree)
-        orders = [replayed(start, [*their_told, *told]), replayed(start, [*told, *their_told])]
-        assert found in orders, "no order of the two transactions explains what they were told and left"
-        self.state = found
+        other = self.other
+        assert other is not None
 
-    def tell(self, operations: list[Operation]) -> list[tuple[Operation, bool]]:
-        """Which of them are done, and which refused."""
-        told = []
-        for operation in operations:
-            try:
-                do(self.tree, operation)
-            except MetatreeError:  # a conflict as well: if it ends the transaction, the block's end raises it again
-                told.append((operation, False))
-            else:
-                told.append((operation, True))
-        return told
+        def do_theirs() -> None:
+            for operation in theirs:
+                self.expect(other, operation)
+
+        found = beside_another(self.tree, self.state, first, theirs, do_theirs, then)
+        self.state = self.state if found is None else found
 
     # --- life -----------------------------------------------------------------------------------------------------
 

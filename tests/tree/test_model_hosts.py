@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from metatree import ApplyPendingWarning, CommitUnknownError, ConflictError, Metatree, MetatreeError
 from tests.figures import Layer
-from tests.tree.dictionary import Operation, after, do, following, operations, replayed
+from tests.tree.dictionary import Operation, after, beside_another, do, in_a_transaction, operations
 from tests.tree.lines import Line, Sleeping
 from tests.tree.model import State, dump
 from tests.tree.shared import KINDS, TTL, Host, HostClock, as_shown, shown
@@ -136,18 +136,9 @@ class Lives(RuleBasedStateMachine):
 
     @rule(which=hosts, steps=st.lists(operations, min_size=1, max_size=6), commit=st.booleans())
     def transaction(self, which: int, steps: list[Operation], commit: bool) -> None:
-        host, state = self.awake(which), self.state
+        host = self.awake(which)
         host.lsn = None
-        with suppress(ZeroDivisionError), host.tree.transaction():
-            for operation, done in self.tell(host, steps):
-                wanted = after(state, operation)
-                assert done is (wanted is not None), f"{operation} in a transaction"
-                state = state if wanted is None else wanted
-            assert dump(host.tree) == state, "a transaction reads its own writes"
-            if not commit:
-                raise ZeroDivisionError
-        if commit:
-            self.now(state, host)
+        self.now(in_a_transaction(host.tree, self.state, steps, commit=commit), host)
 
     @precondition(lambda self: self.asleep is None)
     @rule(
@@ -159,34 +150,15 @@ class Lives(RuleBasedStateMachine):
     def two_at_once(self, which: int, first: list[Operation], theirs: list[Operation], then: list[Operation]) -> None:
         """The other host commits while a transaction is open: that conflicts, or it is as if one came first."""
         host, other = self.hosts[which], self.hosts[1 - which]
-        start, told = self.state, []
-        their_told = [(operation, wanted is not None) for operation, wanted in following(start, theirs)]
-        host.lsn = None
-        try:
-            with host.tree.transaction():
-                told += self.tell(host, first)
-                for operation in theirs:
-                    self.expect(other, operation)
-                told += self.tell(host, then)
-        except ConflictError:
-            assert any(done for _, done in their_told), "a conflict with nobody"
-            return
-        found = dump(host.tree)
-        orders = [replayed(start, [*their_told, *told]), replayed(start, [*told, *their_told])]
-        assert found in orders, "no order of the two transactions explains what they were told and left"
-        self.now(found, host)
 
-    def tell(self, host: Writer, steps: list[Operation]) -> list[tuple[Operation, bool]]:
-        """Which of them are done, and which refused."""
-        told = []
-        for operation in steps:
-            try:
-                do(host.tree, operation)
-            except MetatreeError:  # a conflict as well: if it ends the transaction, the block's end raises it again
-                told.append((operation, False))
-            else:
-                told.append((operation, True))
-        return told
+        def do_theirs() -> None:
+            for operation in theirs:
+                self.expect(other, operation)
+
+        host.lsn = None
+        found = beside_another(host.tree, self.state, first, theirs, do_theirs, then)
+        if found is not None:
+            self.now(found, host)
 
     # --- reading --------------------------------------------------------------------------------------------------
 

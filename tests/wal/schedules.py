@@ -22,6 +22,7 @@ from typing import Any
 import greenlet
 
 from wal import host_right, parallel, slot, slot_chain
+from wal.storage.memory import MemoryPosix
 
 SEED = int(os.environ.get("METATREE_SCHEDULES_SEED", "20261126"))
 LONGEST = 3000  # points of one run; more is an endless loop
@@ -215,6 +216,30 @@ def _try(name: str, scenario: Scenario, run: Run) -> None:
     except BaseException as error:
         error.add_note(f"replay: with one_thread(): replay({name}, {run.choices()})")
         raise
+
+
+class PointedDisk(MemoryPosix):
+    """With a point before each step that moves a name: a storage's call is several of them."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def rename(self, source: str, target: str) -> None:
+        self._run.point()
+        super().rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        self._run.point()
+        super().link(source, target)
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        self._run.point()
+        super().mkdir(path, mode)
+
+    def rmdir(self, path: str) -> None:
+        self._run.point()
+        super().rmdir(path)
 
 
 class _NoThreads:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.figures import Layer
-from tests.wal.schedules import SEED, Run, explore, one_thread, wander
+from tests.wal.schedules import SEED, PointedDisk, Run, explore, one_thread, wander
 from wal import (
     ChangedError,
     LockBusyError,
@@ -38,30 +38,6 @@ PREEMPTIONS = 2
 PAIRS, WANDERED, NIGHT = {"lease": 3_300, "epochs": 8_500}, 2_000, 500_000  # schedules
 
 
-class Disk(MemoryPosix):
-    """A point before each step of the disk that moves names; a storage's call is several of them."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    def rename(self, source: str, target: str) -> None:
-        self._run.point()
-        super().rename(source, target)
-
-    def link(self, source: str, target: str) -> None:
-        self._run.point()
-        super().link(source, target)
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        self._run.point()
-        super().mkdir(path, mode)
-
-    def rmdir(self, path: str) -> None:
-        self._run.point()
-        super().rmdir(path)
-
-
 @dataclass(slots=True)
 class World:
     """One storage, one time."""
@@ -80,7 +56,7 @@ class World:
     lost: bool = False  # the lease was removed by an administrator
 
     def __post_init__(self) -> None:
-        self.disk, self.clock = Disk(self.run), ManualClock(3)
+        self.disk, self.clock = PointedDisk(self.run), ManualClock(3)
 
     def plain(self) -> Storage:
         return MemoryStorage(self.disk) if self.kind == "epochs" else MemoryObjects(self.bucket)
