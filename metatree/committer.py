@@ -121,7 +121,7 @@ class Committer:
                 self._objects.released()
         except BaseException as error:
             # With versions as the fence, after any error: the right may have been lost without a check.
-            if before and (self._objects is not None or isinstance(error, wal.RightLostError)):
+            if self._objects is not None or isinstance(error, wal.RightLostError):
                 for mark, value in before.items():
                     self._log.store_mark(mark, value)
             if before and self._objects is not None:

@@ -8,6 +8,7 @@ nor blob, a tree of its own. These go to the quarantine.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 import wal
 
@@ -15,39 +16,34 @@ from . import config, folders, layout
 from .errors import CorruptionError
 
 
-def empty_trash(storage: wal.Storage, upto: int) -> list[str]:
-    """Erase the trash; returns the names, in the quarantine, of what was kept. For the holder of the right to apply.
+def empty_trash(storage: wal.Storage, upto: int) -> None:
+    """Erase the trash, but for what is kept in the quarantine. For the holder of the right to apply.
 
     Where it may have been overtaken, only what was dropped for records up to `upto`: its successor drops things for
     later records. Both may empty the trash at once. What vanishes while it is looked through is left to the other, or
     to the next checkpoint: the other may have kept only some of what has to be kept.
     """
-    kept: list[str] = []
     try:
         entries = storage.list(layout.TRASH)
     except FileNotFoundError:
-        return kept
+        return
     alone = storage.capabilities.fence is wal.Fence.LOCK
-    old = [entry for entry in entries if alone or not (entry.name.isdecimal() and int(entry.name) > upto)]
+    kept: list[str] = []  # names in the quarantine
     through: list[str] = []
-    for entry in old:
-        try:
-            if entry.kind is wal.Kind.FOLDER:
-                _Sorting(storage, entry.name, kept).ways()
-        except FileNotFoundError:
-            if alone:
-                raise
-        else:
-            through.append(layout.trash_of(entry.name, ""))
+    for entry in entries:
+        if alone or not (entry.name.isdecimal() and int(entry.name) > upto):
+            with suppress(FileNotFoundError):
+                if entry.kind is wal.Kind.FOLDER:
+                    _Sorting(storage, entry.name, kept).ways()
+                through.append(layout.trash_of(entry.name, ""))
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
-    for name in [layout.TRASH] if alone else through:
+    for name in through:
         try:
             storage.erase(name)
         except OSError as error:
-            if alone or error.errno != errno.ENOTEMPTY:
+            if error.errno != errno.ENOTEMPTY:
                 raise  # else an overtaken host has made a folder there, into which it can move nothing any more
-    return kept
 
 
 class _Sorting:

@@ -99,8 +99,6 @@ class Objects:
         # One entry for a name: what was dropped since a later LSN was dropped since the earlier one. So failures that
         # last take no more memory than what they cannot apply.
         self._unsure = {**self._made, **(self._unsure or {})}
-        self._made.clear()
-        self._known.clear()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

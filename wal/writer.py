@@ -216,8 +216,7 @@ class Writer:
         A handle that still has the old segment open therefore finds the seal where it would have written.
         """
         storage, names, number = self._shelf.storage, self._shelf.names, tail.number + 1
-        seal, crc = encode_seal(tail.lsn, tail.crc, number)
-        self._reserve(tail, len(seal))
+        seal, crc = encode_seal(tail.lsn, tail.crc, number)  # each batch has reserved room for it
         header = SegmentHeader(self._chain.log_id, number, tail.lsn + 1, crc)
         self._shelf.retire(number)
         storage.publish(names.segment(number), header.encode(), b"", durable=True)

@@ -87,13 +87,9 @@ def _repair(
     with opened(root, options, read_only=False) as tree:
         done = tree.repair(edits=edits, paths=paths, deep=deep)
     # What the recovery on opening has carried out, if this was the first opener of a local tree, is not found again.
-    known = {(step.path, step.kind) for step in done.steps}
-    done.steps += [step for step in plan.steps if (step.path, step.kind) not in known and not _again(step, done)]
+    known = _paths(done)
+    done.steps += [step for step in plan.steps if step.path not in known]
     return done, _code(done)
-
-
-def _again(step: Step, done: Repaired) -> bool:
-    return any(other.path == step.path for other in done.steps)
 
 
 def _code(done: Repaired) -> Code:

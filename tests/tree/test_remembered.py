@@ -247,6 +247,17 @@ def test_objects_that_a_pass_found_changed_are_not_remembered_beyond_it() -> Non
         assert tree.children("m") == ["v1", "v2"] and tree.check(deep=True).ok
 
 
+def test_what_a_tenure_has_created_is_forgotten_when_it_ends_well() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        for number in range(3):
+            tree.put(f"m/w{number}", b"x", name="b")
+            assert not remembered(tree)._made
+        tree.checkpoint()
+        assert not remembered(tree)._made and not remembered(tree).unsure
+
+
 def test_passes_that_fail_for_long_leave_no_more_than_what_they_could_not_apply() -> None:
     bucket, failing = TextBucket(), [False]
     prepared(bucket)

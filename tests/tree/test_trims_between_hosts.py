@@ -4,18 +4,22 @@ two of them: `test_tree_schedules`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
 
+import wal
 from metatree.discard import empty_trash
 from metatree.window import fold_counted
 from tests.tree.dictionary import CONTENT
 from tests.tree.lines import Line, Sleeping
-from tests.tree.model import BIG, dump
+from tests.tree.model import BIG, ROOT, dump
 from tests.tree.shared import KINDS, Host, HostClock, Mount, SharedDisk, as_shown, behind, shown
 from tests.wal.schedules import one_thread
+from wal.storage.memory import MemoryPosix
 from wal.testing.hosts import watched
 
 AGAIN = ("publish_folder a/v", "publish_folder b", "publish a/v/x", "publish b/w/x", "publish b/v/y")
@@ -93,8 +97,28 @@ def test_a_checkpoint_leaves_what_was_dropped_for_records_after_it() -> None:
     for lsn in (7, 12, 100):
         storage.publish(f".wal/trash/{lsn}/m/b", b"", b"", durable=True)
     storage.publish(".wal/trash/of somebody else", b"", b"", durable=True)
-    assert empty_trash(storage, 12) == []
+    empty_trash(storage, 12)
     assert [entry.name for entry in storage.list(".wal/trash")] == ["100"]
+
+
+@pytest.mark.parametrize("kind", ["mount", "local"])
+def test_trash_that_cannot_be_erased_is_an_error_and_waits_for_the_next_checkpoint(kind: str) -> None:
+    disk = MemoryPosix() if kind == "local" else SharedDisk()
+    disk.mkdir(ROOT)
+    failing = [True]
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "erase" and failing[0]:
+            raise OSError(errno.EIO, "it does not answer")
+        return run()
+
+    storage = watched(wal.LocalStorage(ROOT, posix=disk), around)
+    storage.publish(".wal/trash/7/m/b", b"", b"", durable=True)
+    with pytest.raises(OSError, match="does not answer"):
+        empty_trash(storage, 12)
+    failing[0] = False
+    empty_trash(storage, 12)
+    assert not list(storage.list(".wal/trash"))
 
 
 def test_what_an_overtaken_recovery_created_is_removed_though_it_went_on_to_write_the_window_again() -> None:
@@ -129,11 +153,15 @@ def test_a_trim_that_was_cut_short_is_finished_before_what_was_staged_is_removed
         assert b"".join(reader.get("a/v/x")) == CONTENT["also staged"]
 
 
+@pytest.mark.parametrize("consistency", ["strong", 60.0])
 @pytest.mark.parametrize("verb", ["checkpoint", "recover", "flush"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_upkeep_covers_what_another_host_has_committed_that_this_one_has_not_read(kind: str, verb: str) -> None:
+def test_upkeep_covers_what_another_host_has_committed_that_this_one_has_not_read(
+    kind: str, verb: str, consistency: str | float
+) -> None:
     place = behind(kind)
-    with Host(place.storage()).tree as one, Host(place.storage(), clock=HostClock(1), apply="background").tree as two:
+    other = Host(place.storage(), clock=HostClock(1), apply="background")
+    with Host(place.storage(), consistency=consistency).tree as one, other.tree as two:
         one.update("b", k=2)  # it had the right last, so it does not follow the log when it takes it again
         two.put("a/u", b"new", name="x")
         getattr(one, verb)()

@@ -100,6 +100,20 @@ def test_batches_that_just_fit_into_a_segment_need_one_flush_each_and_one_look_a
     log.close()
 
 
+def test_who_opens_a_log_whose_zeros_just_suffice_adds_none() -> None:
+    disk = MemoryPosix()
+    log = opened(disk)
+    add(log, bytes(80 - FRAME_HEADER - COUNT.size - LENGTHS.size))
+    log.close()
+    recorder = Recorder(disk, counted=ALL_CALLS)
+    log = open_log(MemoryStorage(recorder), segment_size=SEGMENT_SIZE)
+    recorder.calls.clear()
+    add(log, bytes(80 - FRAME_HEADER - COUNT.size - LENGTHS.size))
+    found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
+    assert found == ["pread", "fstat", "pwrite", "fdatasync"]
+    log.close()
+
+
 def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
     disk = MemoryPosix()
     log = opened(disk)

@@ -162,3 +162,15 @@ def test_whoever_looked_at_an_orphan_goes_on_in_the_segment_that_took_its_place(
                 assert headers(fresh, 0)[-1] == b"acknowledged"
                 assert fresh.verify().problems == ()
     assert first > 10 and second > 10
+
+
+def test_a_rotation_lets_go_of_an_orphan_that_its_own_handle_has_open() -> None:
+    """Nobody keeps one open, as the tests above show; else its batch would go into a file without a name."""
+    disk = made()
+    orphaned(disk)
+    with opened(disk) as log:
+        log.chain.shelf.size(2)  # type: ignore[attr-defined]
+        last = add(log, LARGE).lsn
+        assert log.chain.tail.number == 2  # type: ignore[attr-defined]
+    with opened(disk) as fresh:
+        assert fresh.head() == last and bodies(fresh)[-1] == LARGE

@@ -83,6 +83,20 @@ def test_who_opens_a_log_lists_its_folder_only_to_find_where_the_log_begins(
         log.trim(1)
 
 
+def test_batches_of_a_later_segment_are_read_together() -> None:
+    posix = Recorder(MemoryPosix(), counted=ALL_CALLS)
+    with closing(open_log(MemoryStorage(posix), create=True, segment_size=KIB)) as log:
+        while log.verify().segments < 2:
+            add(log, bytes(100))
+        first = log.head()
+        for _ in range(4):
+            add(log, bytes(100))
+        posix.calls.clear()
+        assert len(list(log.read(first - 1))) == 5
+        second = Names(".wal").segment(2)
+        assert [call.method for call in posix.calls if call.path.endswith(second)] == ["pread"]
+
+
 def test_a_trim_leaves_the_segment_open_that_is_written(disk: MemoryPosix) -> None:
     posix = Recorder(disk, counted=ALL_CALLS)
     with closing(open_log(MemoryStorage(posix), create=True)) as log:
