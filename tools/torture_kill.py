@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,7 @@ class Torture:
         self._place.load()
         self._prepare()
         self._running = [self._start() for _ in range(self._writers)]
+        self._wait(self._running, lambda journal: journal.acknowledged > 0, "acknowledge a change")
         next_check = check_every
         while self.summary.kills < kills and not self.summary.findings:
             self._kill_some(kills)
@@ -139,7 +140,7 @@ class Torture:
         self.summary.rounds += together
         chosen = list(self._running) if together else [choose.choice(self._running)]
         for writer in chosen:
-            self._wait_ready(writer)
+            self._wait([writer], lambda journal: journal.ready, "open the tree")
         time.sleep(choose.uniform(0, 0.01))
         for writer in chosen:
             self._stop_in_flight(writer)
@@ -152,13 +153,13 @@ class Torture:
         for writer in chosen:
             self._running[self._running.index(writer)] = self._start()
 
-    def _wait_ready(self, writer: Writer) -> None:
+    def _wait(self, writers: Sequence[Writer], what: Callable[[Journal], bool], name: str) -> None:
+        """Until the journal of one of them shows it, or one has failed."""
         deadline = time.monotonic() + PATIENCE
-        while not Journal.read(writer.journal).ready:
-            if os.path.exists(writer.report):
-                return
+        while not any(what(Journal.read(writer.journal)) or os.path.exists(writer.report) for writer in writers):
             if time.monotonic() > deadline:
-                self.summary.findings.append(f"writer {writer.node} could not open the tree within {PATIENCE} s")
+                nodes = " or ".join(writer.node for writer in writers)
+                self.summary.findings.append(f"writer {nodes} could not {name} within {PATIENCE} s")
                 return
             time.sleep(0.001)
 
