@@ -7,7 +7,6 @@ ends, so nobody waits for a leader that is gone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Protocol
 
 from wal.interrupts import is_deferred, safe_point
@@ -20,7 +19,7 @@ _POLL = 0.05  # seconds between checks while an interrupt must be noticed or its
 class Entry:
     """One call of `append`."""
 
-    __slots__ = ("done", "error", "gate", "leads", "position", "prepare", "record", "taken", "thread")
+    __slots__ = ("done", "error", "gate", "position", "prepare", "record", "taken", "thread")
 
     def __init__(self, prepare: Prepare) -> None:
         self.prepare = prepare
@@ -30,8 +29,12 @@ class Entry:
         self.error: BaseException | None = None
         self.gate = threading.Lock()  # a follower waits for its release
         self.taken = False  # in the batch that is being written
-        self.leads = False
         self.done = False
+
+    def wake(self) -> None:
+        """Let a follower go on that waits. Called with the queue's mutex."""
+        if self.gate.locked():
+            self.gate.release()
 
     def settle(self, position: Position | None = None, error: BaseException | None = None) -> None:
         """Set the outcome. The follower sees it when the leader wakes it."""
@@ -44,12 +47,12 @@ class Queue(Protocol):
     """The queue as a leader sees it."""
 
     def take(self) -> list[Entry]:
-        """Remove and return the first entries, as many as share a batch; the leader settles them or puts them back."""
+        """Return the first entries, as many as share a batch, for the leader to settle."""
         ...
 
-    def give_back(self, entries: Sequence[Entry]) -> None:
-        """End a batch, with the append right free again: wake the callers of the settled entries, and return the
-        others (deferred, or the leader was interrupted) to the front of the queue."""
+    def end_batch(self) -> None:
+        """With the append right free again: wake the callers of the settled entries. The others (deferred, or the
+        leader was interrupted) stay in the queue."""
         ...
 
 
@@ -66,31 +69,33 @@ class Group:
         self._work = leader
         self._mutex = threading.Lock()
         self._queue: list[Entry] = []
-        self._leader: int | None = None  # the identifier of its thread
+        self._leader: Entry | None = None
 
     def leading(self) -> bool:
         """Whether this thread is the leader. A caller of `append` that is so is inside a `prepare`."""
-        return self._leader == threading.get_ident()
+        leader = self._leader
+        return leader is not None and leader.thread == threading.get_ident()
 
     def submit(self, prepare: Prepare) -> Position | None:
         """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
         entry = Entry(prepare)
-        if self._leader == entry.thread:
+        if self.leading():
             raise RuntimeError("append was called inside a prepare, perhaps by a signal handler: nothing was appended")
         try:
             with self._mutex:
                 if self._leader is None:
-                    entry.leads = True
-                    self._leader = entry.thread
+                    self._leader = entry
                 else:
                     entry.gate.acquire()
                 self._queue.append(entry)
-            if not entry.leads:
+            if self._leader is not entry:
                 self._wait(entry)
-            if entry.leads:
-                self._lead(entry)
+            if self._leader is entry:
+                while not entry.done:
+                    self._work.flush(self)
+                self._hand_over(entry)
         except BaseException:
-            self._abandon(entry)
+            self._hand_over(entry)
             raise
         if entry.error is not None:
             raise entry.error
@@ -102,45 +107,29 @@ class Group:
             entries = self._queue[:_BATCH_RECORDS]
             for entry in entries:
                 entry.taken = True
-            del self._queue[: len(entries)]  # at the end and in one step, so that an exception before it loses no entry
             return entries
 
-    def give_back(self, entries: Sequence[Entry]) -> None:
+    def end_batch(self) -> None:
         """Called by the leader; see `Queue`."""
-        back = [entry for entry in entries if not entry.done]
-        if back:
-            with self._mutex:
-                for entry in back:
-                    entry.taken = False
-                self._queue[:0] = back
-        for entry in entries:
-            if entry.done and not entry.leads:
-                entry.gate.release()
-
-    def _lead(self, entry: Entry) -> None:
-        while not entry.done:
-            self._work.flush(self)
         with self._mutex:
-            entry.leads = False
-            self._hand_over()
+            for entry in self._queue:
+                entry.taken = False
+                if entry.done:
+                    entry.wake()
+            self._queue[:] = [entry for entry in self._queue if not entry.done]
 
-    def _abandon(self, entry: Entry) -> None:
-        """Its caller was interrupted: take the entry out of the queue, and hand over if it leads."""
+    def _hand_over(self, entry: Entry) -> None:
+        """The entry has its outcome, or its caller was interrupted, perhaps in here: it is out of the queue afterwards,
+        and if it led, the first in the queue does. What is done twice does no harm."""
+        if self._leader is entry:
+            self.end_batch()
         with self._mutex:
             if entry in self._queue:
                 self._queue.remove(entry)
-            if entry.leads:
-                entry.leads = False
-                self._hand_over()
-
-    def _hand_over(self) -> None:
-        if not self._queue:
-            self._leader = None
-            return
-        first = self._queue[0]
-        self._leader = first.thread
-        first.leads = True
-        first.gate.release()
+            if self._leader is entry:
+                self._leader = self._queue[0] if self._queue else None
+            if self._leader is not None:
+                self._leader.wake()
 
     def _wait(self, entry: Entry) -> None:
         """Wait for the outcome or for the lead. An interrupt takes the entry out of the queue, unless it is being

@@ -45,7 +45,7 @@ class Leader:
             # the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
-            queue.give_back(entries)
+            queue.end_batch()
 
     def _commit(self, accepted: list[Entry]) -> LSN:
         lsn = self._writer.write([entry.record for entry in accepted if entry.record is not None])

@@ -69,7 +69,7 @@ class SlotLeader:
             # it is the outcome of the entries whose records were to be written, if any; the others are asked again
             fail([entry for entry in entries if entry.record is not None] or entries, error)
         finally:
-            queue.give_back(entries)
+            queue.end_batch()
 
     def _counts(self, accepted: Sequence[Entry], end: End) -> bool:
         """Commit the accepted records if the answers given on `end` still count; False: all entries are asked again."""

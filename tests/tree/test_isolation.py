@@ -34,6 +34,7 @@ from metatree.engine import Engine
 from tests.tree.storages import again, repeats
 from tests.tree.test_readers import Meanwhile
 from tests.trust.histories import NEVER, Done, Graph, assert_serializable, draw, final_lists, one_transaction
+from tests.wal.queued import waiting
 from wal.testing import Call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -620,8 +621,8 @@ class HeldAppend:
         self._log.append(prepare)
 
     def wait_for(self, others: int) -> None:
-        """Until so many wait. The leader does so with an empty hand: all are still in the queue."""
-        while len(self._log._group._queue) < others:  # type: ignore[attr-defined]
+        """Until so many wait for the leader."""
+        while waiting(self._log) < others:
             time.sleep(0.001)
 
     def __enter__(self) -> HeldAppend:

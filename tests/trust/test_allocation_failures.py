@@ -37,7 +37,7 @@ class Work:
                 entry.settle(error=error)
         for entry in entries:
             entry.settle(entry.position, entry.error)
-        queue.give_back(entries)
+        queue.end_batch()
 
 signal.alarm(30)
 for number in range(1, 100):

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.wal.queued import waiting
 from wal import (
     Deferred,
     InDoubtError,
@@ -108,10 +109,10 @@ def in_one_batch(
     log: WriteAheadLog, prepares: Sequence[Callable[[int, Sequence[Record]], Record | None]]
 ) -> list[object]:
     """What each `append` gave or raised, when all are queued behind a leader that waits."""
-    go, results = threading.Event(), [None] * len(prepares)
-    queue = log._group._queue  # type: ignore[attr-defined]
+    leads, go, results = threading.Event(), threading.Event(), [None] * len(prepares)
 
     def wait(head: int, mates: Sequence[Record]) -> None:
+        leads.set()
         go.wait()
 
     def run(index: int) -> None:
@@ -122,12 +123,11 @@ def in_one_batch(
 
     threads = [threading.Thread(target=log.append, args=(wait,))]
     threads[0].start()
-    while not log._group._leader or queue:  # type: ignore[attr-defined]
-        time.sleep(0.001)
+    leads.wait()
     for index in range(len(prepares)):
         threads.append(threading.Thread(target=run, args=(index,)))
         threads[-1].start()
-        while len(queue) <= index:
+        while waiting(log) <= index:
             time.sleep(0.001)
     go.set()
     for thread in threads:
@@ -400,12 +400,11 @@ def test_a_leader_that_is_interrupted_leaves_nobody_waiting(tmp_path: Path) -> N
     log = opened(tmp_path)
     results: list[Position] = []
     threads = [threading.Thread(target=lambda: results.append(add(log, b"follower"))) for _ in range(3)]
-    queue = log._group._queue  # type: ignore[attr-defined]
 
     def die(head: int, mates: Sequence[Record]) -> Record:
         for index, thread in enumerate(threads):
             thread.start()
-            while len(queue) <= index:
+            while waiting(log) <= index:
                 time.sleep(0.001)
         raise KeyboardInterrupt
 
@@ -457,10 +456,9 @@ def test_a_follower_that_is_interrupted_while_its_record_is_written_waits_and_sa
     first = leader(0)
     assert inside[0].wait(30)
     second = leader(1)
-    queue = log._group._queue  # type: ignore[attr-defined]
 
     def interrupt() -> None:
-        while len(queue) < 2:  # the second leader's, and that of the main thread
+        while waiting(log) < 2:  # the second leader's, and that of the main thread
             time.sleep(0.01)
         go[0].set()
         assert inside[1].wait(30)
@@ -468,7 +466,7 @@ def test_a_follower_that_is_interrupted_while_its_record_is_written_waits_and_sa
         time.sleep(0.2)
         go[1].set()
 
-    while not queue:
+    while not waiting(log):
         time.sleep(0.01)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.wal.queued import waiting
 from wal import Deferred, Record, Storage, WriteAheadLog, open_log
 from wal.group import Entry
 from wal.log import Position
@@ -122,10 +123,9 @@ def test_an_append_queued_behind_a_settling_is_decided_behind_the_slot_it_took(
     add(other, b"theirs")
     threads.append(threading.Thread(target=log.settle))
     threads.append(threading.Thread(target=lambda: results.append((0, log.append(decided)))))
-    group = log._group  # type: ignore[attr-defined]
     for count, thread in enumerate(threads[1:], 1):
         thread.start()
-        while len(group._queue) < count:
+        while waiting(log) < count:
             thread.join(0.001)
     queued.set()
     for thread in threads:
@@ -153,10 +153,9 @@ def test_a_settling_queued_behind_an_append_takes_the_slot_behind_it(log: WriteA
     assert entered.wait(30)
     threads.append(threading.Thread(target=lambda: log.append(decided)))
     threads.append(threading.Thread(target=log.settle))
-    group = log._group  # type: ignore[attr-defined]
     for count, thread in enumerate(threads[1:], 1):
         thread.start()
-        while len(group._queue) < count:
+        while waiting(log) < count:
             thread.join(0.001)
     queued.set()
     for thread in threads:
@@ -220,11 +219,10 @@ def test_a_batch_that_lost_its_slot_is_made_again_from_the_queue_in_order(log: W
     threads = [threading.Thread(target=lambda: log.append(opening))]
     threads[0].start()
     assert entered.wait(30)
-    group = log._group  # type: ignore[attr-defined]
     for count, (name, prepare) in enumerate([("first", first), ("second", second)], 1):
         threads.append(threading.Thread(target=run, args=(name, prepare)))
         threads[-1].start()
-        while len(group._queue) < count:
+        while waiting(log) < count:
             threads[-1].join(0.001)
     queued.set()
     for thread in threads:
@@ -245,7 +243,7 @@ class Queued:
     def take(self) -> list[Entry]:
         return self.entries
 
-    def give_back(self, entries: Sequence[Entry]) -> None:
+    def end_batch(self) -> None:
         pass
 
 
@@ -299,11 +297,10 @@ def test_all_of_a_batch_learn_that_its_outcome_is_unknown(bucket: Bucket) -> Non
     threads = [threading.Thread(target=lambda: log.append(opening))]
     threads[0].start()
     assert entered.wait(30)
-    group = log._group  # type: ignore[attr-defined]
     for count in (1, 2, 3):
         threads.append(threading.Thread(target=run))
         threads[-1].start()
-        while len(group._queue) < count:
+        while waiting(log) < count:
             threads[-1].join(0.001)
     failing = True
     queued.set()
