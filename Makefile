@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 WORKLOAD ?=
-WORKERS ?= auto
+# one more than cores: some of the tests wait for servers and disks
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 TIME ?= 60
 
 # no servers, and none of the layers that do one thing ten thousand times: each branch has a test that is about it
