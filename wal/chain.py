@@ -136,11 +136,11 @@ class Chain:
                 if self.tail.lsn < limit:
                     raise self.short_of(limit)
 
-    def short_of(self, limit: LSN) -> LogCorruptionError:
-        """The error for a log that ends before what was flushed."""
-        name = self.shelf.names.segment(self.tail.number)
-        message = f"batch {self.tail.lsn + 1} cannot be read, and {limit} had been flushed"
-        return LogCorruptionError(message, file=name, offset=self.tail.offset)
+    def short_of(self, limit: LSN, tail: Tail | None = None) -> LogCorruptionError:
+        """The error for a log that ends before what was flushed, at `tail` or where this handle has read to."""
+        tail = tail or self.tail
+        message = f"batch {tail.lsn + 1} cannot be read, and {limit} had been flushed"
+        return LogCorruptionError(message, file=self.shelf.names.segment(tail.number), offset=tail.offset)
 
     def _segment(self, limit: LSN | None) -> bool:
         """Index the rest of the tail's segment; True if it is sealed and the tail is in its successor."""

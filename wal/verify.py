@@ -38,7 +38,7 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
     kept = _history(history, _first(chain, numbers), problems)  # listed last: what was freed meanwhile is in it
     problems += [str(error) for number, error in gone.items() if number not in kept]
     if tail is not None and tail.lsn < head:
-        problems.append(str(chain.short_of(head)) if not problems else "")
+        problems.append(str(chain.short_of(head, tail)) if not problems else "")
     return Verification(min(redo, head) + 1, head, len(numbers), tuple(problem for problem in problems if problem))
 
 

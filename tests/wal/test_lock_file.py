@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -46,6 +49,17 @@ def test_a_child_that_was_forked_past_python_does_not_release_its_parents_lock(m
         lock.release()
         assert not other.acquire(timeout=0)
         monkeypatch.undo()
+
+
+def test_a_program_without_standard_input_leaves_no_lock_open(tmp_path: Path) -> None:
+    """Its first descriptor is 0."""
+    code = (
+        "import os, sys; from wal import LocalStorage; lock = LocalStorage(sys.argv[1]).lock('a'); os.close(0)\n"
+        "lock.acquire(); os.fstat(0); lock.close()\n"
+        "try: os.fstat(0)\nexcept OSError: print('closed')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("closed\n", "")
 
 
 class Blind(Boundary):

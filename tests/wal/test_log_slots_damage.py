@@ -146,6 +146,7 @@ def flipped(bucket: Bucket, name: str) -> None:
         (lambda bucket: replaced(bucket, 7, token=b"t" * 16), [NAMES.slot(8)]),
         (lambda bucket: replaced(bucket, 7, previous=b"p" * 32), [NAMES.slot(7), NAMES.slot(8)]),
         (lambda bucket: bucket.objects.pop(NAMES.slot(7)), [NAMES.slot(7)]),
+        (lambda bucket: bucket.objects.pop(NAMES.slot(19)), [NAMES.slot(19)]),
         (lambda bucket: bucket.put(NAMES.slot(23), b"?", None), [NAMES.slot(23)]),
     ],
     ids=[
@@ -158,6 +159,7 @@ def flipped(bucket: Bucket, name: str) -> None:
         "swapped",
         "unlinked",
         "lost",
+        "last but one lost",
         "beyond",
     ],
 )

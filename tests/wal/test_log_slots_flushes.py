@@ -165,6 +165,20 @@ def test_a_slot_in_doubt_that_a_reader_took_is_written_anew_as_well(kernel: Kern
     log.close()
 
 
+def test_a_flush_with_nothing_to_write_anew_ends_no_doubt(kernel: Kernel) -> None:
+    log, other = opened(kernel), opened(kernel)
+    chain = log.chain  # type: ignore[attr-defined]
+    chain.doubt()
+    chain.make_sure()
+    for found, anew in ((b"one", True), (b"two", False)):
+        last = add(other, found).lsn
+        kernel.durable.clear()
+        assert log.head(fresh=True) == last
+        assert kernel.has(last) is anew, "a flush is believed again only once something was written anew"
+    log.close()
+    other.close()
+
+
 def test_a_writer_that_opened_is_in_doubt_only_about_what_was_there(kernel: Kernel) -> None:
     log, other = opened(kernel, done=0), opened(kernel)
     last = add(other, b"one").lsn

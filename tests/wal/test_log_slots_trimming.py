@@ -127,6 +127,16 @@ def test_headers_of_one_trim_are_read_at_once(host: Host, log: WriteAheadLog) ->
     assert not {names.slot(lsn) for lsn in range(1, BATCHES - 1)} & set(asked)
 
 
+def test_history_that_ends_where_the_reading_begins_is_not_asked_for(host: Host, log: WriteAheadLog) -> None:
+    log.trim(2)
+    log.trim(BATCHES - 2)
+    reader, asked = asking(host)
+    asked.clear()
+    assert state(reader, 2) == expected(BATCHES - 2)[2:]
+    names = Names(".wal")
+    assert names.history(BATCHES - 2) in asked and names.history(2) not in asked
+
+
 def test_a_reader_that_meets_a_trimmed_slot_knows_of_the_trim(
     host: Host, log: WriteAheadLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

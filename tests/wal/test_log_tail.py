@@ -213,6 +213,18 @@ def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
     log.close()
 
 
+def test_verify_compares_the_head_with_the_batches_before_an_empty_successor() -> None:
+    disk = made(2)
+    _, offset, _ = crc_at(disk, 2)
+    with closing(open_log(MemoryStorage(disk))) as log:
+        add(log, b"2")
+        orphan(disk)
+        assert log.verify().problems == ()
+        put(disk, ONE, bytes(len(segment(disk)) - offset), offset)
+        (problem,) = log.verify().problems
+        assert problem == f"batch 3 cannot be read, and 3 had been flushed (file {ONE}, offset {offset})"
+
+
 def rotated(disk: MemoryPosix) -> None:
     """Another process appends until the segment that it goes on in is the second one."""
     with closing(open_log(MemoryStorage(disk), segment_size=400)) as log:
