@@ -6,10 +6,12 @@ ends, so nobody waits for a leader that is gone.
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
-from wal.interrupts import is_deferred, safe_point
+from wal.interrupts import is_deferred, safe_point, tell
 from wal.log import Position, Prepare, Record
 
 _BATCH_RECORDS = 1024  # share a batch at most
@@ -43,30 +45,20 @@ class Entry:
         self.done = True
 
 
-class Queue(Protocol):
-    """The queue as a leader sees it."""
+class Leader(Protocol):
+    """Writes one batch."""
 
-    def take(self) -> list[Entry]:
-        """Return the first entries, as many as share a batch, for the leader to settle."""
+    def flush(self, take: Callable[[], list[Entry]]) -> None:
+        """Settle what `take` returns: the first entries in the queue, as many as share a batch. Entries that it leaves
+        (deferred, or another host was faster) stay in the queue. Takes the append right, and gives it back."""
         ...
-
-    def end_batch(self) -> None:
-        """With the append right free again: wake the callers of the settled entries. The others (deferred, or the
-        leader was interrupted) stay in the queue."""
-        ...
-
-
-class Flush(Protocol):
-    """Writes one batch; see `leader`."""
-
-    def flush(self, queue: Queue) -> None: ...
 
 
 class Group:
     """The queue of one handle."""
 
-    def __init__(self, leader: Flush) -> None:
-        self._work = leader
+    def __init__(self, work: Leader) -> None:
+        self._work = work
         self._mutex = threading.Lock()
         self._queue: list[Entry] = []
         self._leader: Entry | None = None
@@ -92,25 +84,41 @@ class Group:
                 self._wait(entry)
             if self._leader is entry:
                 while not entry.done:
-                    self._work.flush(self)
+                    self._flush()
                 self._hand_over(entry)
-        except BaseException:
+        except BaseException as error:
             self._hand_over(entry)
+            if entry.position is not None:
+                error.add_note(_committed(entry.position))
             raise
         if entry.error is not None:
+            tell(f"the append failed before the interrupt: {entry.error}")
             raise entry.error
+        if entry.position is not None:
+            tell(_committed(entry.position))
         return entry.position
 
-    def take(self) -> list[Entry]:
-        """Called by the leader; see `Queue`."""
+    def _flush(self) -> None:
+        """One batch: from taking the append right to waking the callers."""
+        try:
+            self._work.flush(self._take)
+        except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
+            batch = [entry for entry in self._queue if entry.taken] or self._take()
+            # the outcome of the entries whose records were to be written, if any; the others are asked again
+            _fail([entry for entry in batch if entry.record is not None] or batch, error)
+        finally:
+            self._end_batch()
+
+    def _take(self) -> list[Entry]:
         with self._mutex:
             entries = self._queue[:_BATCH_RECORDS]
             for entry in entries:
                 entry.taken = True
+                entry.record = None
             return entries
 
-    def end_batch(self) -> None:
-        """Called by the leader; see `Queue`."""
+    def _end_batch(self) -> None:
+        """With the append right free again: wake the callers of the settled entries. The others stay in the queue."""
         with self._mutex:
             for entry in self._queue:
                 entry.taken = False
@@ -122,7 +130,7 @@ class Group:
         """The entry has its outcome, or its caller was interrupted, perhaps in here: it is out of the queue afterwards,
         and if it led, the first in the queue does. What is done twice does no harm."""
         if self._leader is entry:
-            self.end_batch()
+            self._end_batch()
         with self._mutex:
             if entry in self._queue:
                 self._queue.remove(entry)
@@ -133,15 +141,13 @@ class Group:
 
     def _wait(self, entry: Entry) -> None:
         """Wait for the outcome or for the lead. An interrupt takes the entry out of the queue, unless it is being
-        written already: then the outcome is awaited and added to the interrupt as a note."""
+        written already: then the outcome is awaited."""
         try:
             while not entry.gate.acquire(timeout=_POLL if is_deferred() else -1):
                 safe_point()
-        except BaseException as error:
+        except BaseException:
             while self._is_written(entry):
                 entry.gate.acquire(timeout=_POLL)
-            if entry.position is not None:
-                error.add_note(f"the record was committed at LSN {entry.position.lsn} before the interrupt")
             raise
 
     def _is_written(self, entry: Entry) -> bool:
@@ -152,3 +158,22 @@ class Group:
             if entry in self._queue:
                 self._queue.remove(entry)
             return False
+
+
+def _committed(position: Position) -> str:
+    return f"the record was committed at LSN {position.lsn} before the interrupt"
+
+
+def _fail(entries: list[Entry], error: Exception) -> None:
+    """Settle what is not settled: this thread's entry with the error itself, the others with a copy."""
+    here = threading.get_ident()
+    for entry in entries:
+        if not entry.done:
+            entry.settle(error=error if entry.thread == here else _alike(error))
+
+
+def _alike(error: Exception) -> Exception:
+    """A copy: one exception raised in several threads would collect the tracebacks of all."""
+    alike = copy.copy(error)
+    alike.__cause__ = error
+    return alike

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wal.chain import Chain
-from wal.group import Entry, Queue
-from wal.interrupts import tell
+from wal.group import Entry
 from wal.log import LSN, Deferred, Position, Record
 from wal.rights import Right
 from wal.writer import Writer
@@ -24,34 +21,29 @@ class Leader:
         self._writer = writer
         self._chain = chain
 
-    def flush(self, queue: Queue) -> None:
-        """Called by the leader: one batch, from taking the append right to waking the callers."""
-        entries: list[Entry] = []
+    def flush(self, take: Callable[[], list[Entry]]) -> None:
+        """See `group.Leader`."""
+        self._right.acquire()  # `append` has deferred interrupts
         try:
-            self._right.acquire()  # `append` has deferred interrupts
-            try:
-                self._writer.catch_up()
-                entries = queue.take()
-                accepted, refused = ask(entries, self._chain.tail.lsn)
-                if accepted:
-                    tell(f"batch {self._commit(accepted)} was committed before the interrupt")
-                for entry, refusal in refused:
-                    entry.settle(error=refusal)
-            finally:
-                self._right.release()
-        except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
-            tell(f"the append failed before the interrupt: {error}")
-            entries = entries or queue.take()
-            # the outcome of the entries whose records were to be written, if any; the others are asked again
-            fail([entry for entry in entries if entry.record is not None] or entries, error)
+            self._writer.catch_up()
+            accepted, refused = ask(take(), self._chain.tail.lsn)
+            if accepted:
+                settle(accepted, self._writer.write([entry.record for entry in accepted if entry.record is not None]))
+            for entry, refusal in refused:
+                entry.settle(error=refusal)
         finally:
-            queue.end_batch()
+            self._right.release()
 
-    def _commit(self, accepted: list[Entry]) -> LSN:
-        lsn = self._writer.write([entry.record for entry in accepted if entry.record is not None])
+
+def settle(accepted: Sequence[Entry], lsn: LSN) -> None:
+    """Their batch is committed. Whatever happens in here, nobody may write their records once more."""
+    try:
         for index, entry in enumerate(accepted):
             entry.settle(Position(lsn, index))
-        return lsn
+    except BaseException:
+        for index, entry in enumerate(accepted):
+            entry.settle(Position(lsn, index))
+        raise
 
 
 def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[Entry, Exception | None]]]:
@@ -64,8 +56,6 @@ def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[En
     refused: list[tuple[Entry, Exception | None]] = []
     mates: list[Record] = []
     size = 0
-    for entry in entries:
-        entry.record = None
     for entry in entries:
         if size > _BATCH_BYTES:
             break
@@ -86,18 +76,3 @@ def ask(entries: Sequence[Entry], head: LSN) -> tuple[list[Entry], list[tuple[En
                 mates.append(entry.record)
                 size += len(entry.record.header) + len(entry.record.body or b"")
     return accepted, refused
-
-
-def fail(entries: list[Entry], error: Exception) -> None:
-    """Settle what is not settled: this thread's entry with the error itself, the others with a copy."""
-    here = threading.get_ident()
-    for entry in entries:
-        if not entry.done:
-            entry.settle(error=error if entry.thread == here else _alike(error))
-
-
-def _alike(error: Exception) -> Exception:
-    """A copy: one exception raised in several threads would collect the tracebacks of all."""
-    alike = copy.copy(error)
-    alike.__cause__ = error
-    return alike

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wal.clock import Clock
 from wal.errors import InDoubtError, PoisonedError
-from wal.group import Entry, Queue
-from wal.interrupts import safe_point, tell
-from wal.leader import ask, fail
-from wal.log import LSN, Position, Record
+from wal.group import Entry
+from wal.interrupts import safe_point
+from wal.leader import ask, settle
+from wal.log import LSN, Record
 from wal.slot import TOKEN_BYTES, Slot
 from wal.slot_chain import End, SlotChain
 
@@ -50,26 +50,16 @@ class SlotLeader:
         self._met = -math.inf  # when another host's slot was met last
         self.asked = chain.head  # the head that the last `prepare` was given
 
-    def flush(self, queue: Queue) -> None:
-        """Called by the leader: one batch, or nothing if the log has grown."""
-        entries: list[Entry] = []
-        try:
-            self.settle_doubt()
-            self._rest()
-            entries = queue.take()
-            end = self._chain.end
-            self.asked = end.lsn
-            accepted, refused = ask(entries, end.lsn)
-            if self._counts(accepted, end):
-                for entry, error in refused:
-                    entry.settle(error=error)
-        except Exception as error:  # noqa: BLE001  whatever it is, no caller in the queue may hang
-            tell(f"the append failed before the interrupt: {error}")
-            entries = entries or queue.take()
-            # it is the outcome of the entries whose records were to be written, if any; the others are asked again
-            fail([entry for entry in entries if entry.record is not None] or entries, error)
-        finally:
-            queue.end_batch()
+    def flush(self, take: Callable[[], list[Entry]]) -> None:
+        """See `group.Leader`. Settles nothing if the log has grown."""
+        self.settle_doubt()
+        self._rest()
+        entries, end = take(), self._chain.end
+        self.asked = end.lsn
+        accepted, refused = ask(entries, end.lsn)
+        if self._counts(accepted, end):
+            for entry, error in refused:
+                entry.settle(error=error)
 
     def _counts(self, accepted: Sequence[Entry], end: End) -> bool:
         """Commit the accepted records if the answers given on `end` still count; False: all entries are asked again."""
@@ -97,9 +87,7 @@ class SlotLeader:
             raise
         if not won:
             return False
-        for index, entry in enumerate(accepted):
-            entry.settle(Position(slot.lsn, index))
-        tell(f"batch {slot.lsn} was committed before the interrupt")
+        settle(accepted, slot.lsn)
         return True
 
     def _slot(self, records: tuple[Record, ...], end: End) -> Slot:
@@ -109,14 +97,15 @@ class SlotLeader:
         """Create a slot; False if another process did. Raises InDoubtError; OSError if the storage refused it."""
         before, self._doubt = self._doubt, slot.lsn
         found = self._try_until_known(slot, before)
-        self._doubt = None
-        if found.token == slot.token:
+        ours = found.token == slot.token
+        if ours:
             self._chain.take(slot)
             self._run = self._run + 1 if slot.lsn == self._own + 1 else 1
             self._own = slot.lsn
-            return True
-        self._chain.follow(found)
-        return False
+        self._doubt = None
+        if not ours:
+            self._chain.follow(found)
+        return ours
 
     def _try_until_known(self, slot: Slot, before: LSN | None) -> Slot:
         """Create the slot, or read who did: ours, durable, or another's. `before`: the doubt to restore if refused."""

@@ -28,16 +28,9 @@ import _testcapi, signal
 from wal.group import Group
 
 class Work:
-    def flush(self, queue):
-        try:
-            entries = queue.take()
-        except MemoryError as error:
-            entries = queue.take()
-            for entry in entries:
-                entry.settle(error=error)
-        for entry in entries:
+    def flush(self, take):
+        for entry in take():
             entry.settle(entry.position, entry.error)
-        queue.end_batch()
 
 signal.alarm(30)
 for number in range(1, 100):

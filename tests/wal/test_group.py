@@ -7,13 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from wal import Position, Record, group
-from wal.group import Group, Queue
+from tests.wal.queued import in_one_batch
+from wal import InDoubtError, MemoryStorage, Position, Record, group, leader, open_log
+from wal.group import Entry, Group
+from wal.testing.log_tools import add, bodies
 
 PATIENCE = 20  # seconds
 
@@ -60,16 +63,13 @@ class Work:
                 self._begin()  # the leader that was to bring it was interrupted
             time.sleep(0)
 
-    def flush(self, queue: Queue) -> None:
-        try:
-            for entry in queue.take():
-                record = entry.prepare(0, [])
-                assert record is not None and record.body is not None
-                self.written.append(record.body)
-                entry.settle(Position(len(self.written), 0))
-            self._begin()
-        finally:
-            queue.end_batch()
+    def flush(self, take: Callable[[], list[Entry]]) -> None:
+        for entry in take():
+            record = entry.prepare(0, [])
+            assert record is not None and record.body is not None
+            self.written.append(record.body)
+            entry.settle(Position(len(self.written), 0))
+        self._begin()
 
     def _begin(self) -> None:
         if self._left:
@@ -107,3 +107,41 @@ def test_an_exception_at_any_line_leaves_nobody_waiting(interrupted: int) -> Non
         one: Callable[..., Record] = lambda head, mates: Record(b"", b"after")  # noqa: E731
         assert work.group.submit(one) == Position(len(work.written), 0) and work.written[-1] == b"after"
     assert at > 20
+
+
+@pytest.mark.parametrize("kind", ["append", "slots"])
+@pytest.mark.parametrize("error", [MemoryError, Interrupted])
+@pytest.mark.parametrize("index", range(3))
+def test_an_exception_behind_a_committed_batch_makes_nobody_write_it_again(
+    kind: Literal["append", "slots"], error: type[BaseException], index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = [True]
+
+    def position(lsn: int, at: int) -> Position:
+        if at == index and armed:
+            armed.clear()
+            raise error
+        return Position(lsn, at)
+
+    with closing(open_log(MemoryStorage(), kind=kind, create=True)) as log:
+        monkeypatch.setattr(leader, "Position", position)
+        records = [Record(b"", b"%d" % number) for number in range(3)]
+        found = in_one_batch(log, [lambda head, mates, record=record: record for record in records])  # type: ignore[misc]
+        assert not armed
+        told = [outcome for outcome in found if not isinstance(outcome, Position)]
+        assert [type(outcome) for outcome in told] == [error] * (error is Interrupted)
+        assert all(one.__notes__ == ["the record was committed at LSN 1 before the interrupt"] for one in told)
+        assert set(found) - set(told) < {Position(1, number) for number in range(4)}
+        assert bodies(log) == [b"0", b"1", b"2"]
+
+
+def test_a_slot_that_was_created_and_cannot_be_kept_in_memory_is_in_doubt_and_not_created_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(open_log(MemoryStorage(), kind="slots", create=True)) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(log.chain, "take", lambda slot: {}[slot])  # type: ignore[attr-defined]
+            with pytest.raises(InDoubtError):
+                add(log, b"one")
+        add(log, b"two")
+        assert bodies(log) == [b"one", b"two"]

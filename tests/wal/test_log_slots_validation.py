@@ -234,19 +234,6 @@ def test_a_batch_that_lost_its_slot_is_made_again_from_the_queue_in_order(log: W
     other.close()
 
 
-class Queued:
-    """What is in the queue when the leader comes."""
-
-    def __init__(self, *entries: Entry) -> None:
-        self.entries = list(entries)
-
-    def take(self) -> list[Entry]:
-        return self.entries
-
-    def end_batch(self) -> None:
-        pass
-
-
 def test_a_refusal_beside_a_record_that_lost_its_slot_does_not_count_either(
     log: WriteAheadLog, other: WriteAheadLog
 ) -> None:
@@ -259,11 +246,11 @@ def test_a_refusal_beside_a_record_that_lost_its_slot_does_not_count_either(
         if head == 0:
             raise KeyError("what the other host has written by then")
 
-    queue = Queued(Entry(accepted), Entry(refused))
-    log._leader.flush(queue)  # type: ignore[attr-defined]
-    assert [entry.done for entry in queue.entries] == [False, False]
-    log._leader.flush(queue)  # type: ignore[attr-defined]
-    assert [(entry.done, entry.position, entry.error) for entry in queue.entries] == [
+    entries = [Entry(accepted), Entry(refused)]
+    log._leader.flush(lambda: entries)  # type: ignore[attr-defined]
+    assert [entry.done for entry in entries] == [False, False]
+    log._leader.flush(lambda: entries)  # type: ignore[attr-defined]
+    assert [(entry.done, entry.position, entry.error) for entry in entries] == [
         (True, Position(2, 0), None),
         (True, None, None),
     ]
