@@ -64,7 +64,7 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
             lsn = header.first - 1
             for found in frames(header, data, name, sealed=True):
                 if found.header.kind != SEAL:
-                    records(found, name, bodies=False)
+                    records(found, name)
                 lsn = found.header.lsn
             following = lsn + 1
         except (WalError, OSError) as error:

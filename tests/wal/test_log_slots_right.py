@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +61,49 @@ class World:
 @pytest.fixture(params=["epochs", "lease"])
 def world(request: pytest.FixtureRequest) -> World:
     return World(request.param)
+
+
+def test_a_check_makes_a_request_only_if_the_last_renewal_is_old_or_it_must_know_now(world: World) -> None:
+    host = world.host()
+    asked: list[str] = []
+    with host.right() as tenure:
+        world.around = lambda method, arguments, run: (asked.append(method), run())[1]
+        tenure.check()
+        world.clock.now += TTL / 2
+        tenure.check()
+        assert not asked
+        world.clock.now += 0.1
+        tenure.check()
+        renewal = list(asked)
+        assert renewal
+        tenure.check()
+        assert asked == renewal
+        tenure.check(now=True)
+        assert asked == renewal * 2
+    host.close()
+
+
+def test_a_mark_is_between_0_and_the_largest_signed_number_of_64_bits(world: World) -> None:
+    host = world.host()
+    with host.right():
+        for value in (0, 2**63 - 1):
+            host.store_mark(0, value)
+            assert host.load_mark(0) == value
+        for value in (-1, 2**63):
+            with pytest.raises(ValueError, match="a mark is 0 to"):
+                host.store_mark(0, value)
+    host.close()
+
+
+def test_a_program_that_ends_with_the_right_in_its_hands_does_end(tmp_path: Path) -> None:
+    """The thread that renews the claim does not keep it alive."""
+    code = (
+        "import sys, wal\n"
+        "log = wal.open_log(wal.LocalStorage(sys.argv[1]), kind='slots', create=True)\n"
+        "right = log.right()\nright.__enter__()\nprint('ends', flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
 
 
 def test_what_the_last_committer_published_can_be_asked_for_without_the_right(world: World) -> None:

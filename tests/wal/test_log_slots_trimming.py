@@ -127,6 +127,15 @@ def test_headers_of_one_trim_are_read_at_once(host: Host, log: WriteAheadLog) ->
     assert not {names.slot(lsn) for lsn in range(1, BATCHES - 1)} & set(asked)
 
 
+def test_who_asks_for_a_trim_below_that_of_another_host_learns_of_it(host: Host, log: WriteAheadLog) -> None:
+    other = host.open()
+    assert other.head() == BATCHES
+    log.trim(5)
+    assert other.trimmed() == 0
+    other.trim(2)
+    assert other.trimmed() == 5 and state(other) == expected(5)
+
+
 def test_history_that_ends_where_the_reading_begins_is_not_asked_for(host: Host, log: WriteAheadLog) -> None:
     log.trim(2)
     log.trim(BATCHES - 2)

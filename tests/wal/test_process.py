@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
-from wal import MemoryStorage, open_log, process, whoami
+from wal import Clock, MemoryStorage, open_log, process, whoami
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,10 @@ def test_who_has_opened_a_log_to_write_imports_nothing_to_name_itself(monkeypatc
     open_log(MemoryStorage(), create=True).close()
     monkeypatch.setitem(sys.modules, "pwd", None)  # from now on its import fails
     assert whoami().partition("@")[0] == pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_the_systems_clock_says_whether_what_was_waited_for_came() -> None:
+    event = threading.Event()
+    assert Clock().wait(event, 0) is False
+    event.set()
+    assert Clock().wait(event, 0) is True
