@@ -233,11 +233,10 @@ def test_a_background_thread_that_ended_is_started_again_by_the_next_commit(
 
         wake, committer._wake = committer._wake, Short()
         wake.set()
-        tree.update("m", n=1)
         first.join(60)
         assert [type(error) for error in ended] == [MemoryError] and committer._thread is None
         committer._wake = threading.Event()
-        tree.update("m", n=2)
+        tree.update("m", n=1)
         assert committer._thread not in (None, first)
         soon(lambda: not tree.unapplied)
 

@@ -184,6 +184,7 @@ class Forgetting(Boundary):
 
     def __init__(self, disk: MemoryPosix) -> None:
         super().__init__(disk)
+        self.flushed: set[str] = set()  # files whose content is durable
         self.dirty: set[str] = set()
         self.durable: set[str] = set()
 
@@ -192,8 +193,12 @@ class Forgetting(Boundary):
             number = call.path.rpartition("/")[2].removesuffix(".log")
             assert f"/disk/.wal/history/{number}.hdr" in self.durable, "the headers are nowhere any more"
         done = run()
-        if call.method in ("link", "rename"):
-            self.dirty.add(str(call.arguments[1]))
+        if call.method == "fdatasync":
+            self.flushed.add(call.path)
+        elif call.method in ("link", "rename"):
+            source, target = map(str, call.arguments)
+            assert source in self.flushed or not target.endswith(".hdr"), "a name for what may be lost"
+            self.dirty.add(target)
         elif call.method == "fsync" and call.path.endswith("/history"):
             dirty, self.dirty = self.dirty, set()
             if self.failures:
