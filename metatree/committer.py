@@ -16,7 +16,7 @@ import wal
 
 from . import apply, layout, marks
 from .clock import Clock
-from .errors import CorruptionError, MetatreeError, UnavailableError, reason, warn_pending
+from .errors import CorruptionError, UnavailableError, reason, warn_pending
 from .flushing import Flushing
 from .fold import Effect, fold
 from .outcome import Mode, Outcome
@@ -62,25 +62,30 @@ class Committer:
             from .objects import Objects  # imported here: local trees do not need it
 
             self._objects = Objects(storage, log)
+        self.reset_after_fork()
+        self.upkeep: Callable[[], object] = lambda: None  # called by the background thread after it has applied
+        self.failure: str | None = None  # why the last pass did not apply everything
+
+    def reset_after_fork(self) -> None:
+        """At first, and in a forked child: there is no background thread."""
         self._thread: threading.Thread | None = None
         self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
-        self.upkeep: Callable[[], None] | None = None  # called by the background thread after it has applied
-        self.failure: str | None = None  # why the last pass did not apply everything
 
     # --- after a commit -----------------------------------------------------------------------------------------------
 
     def committed(self, lsn: int) -> None:
-        """To be called after each commit: applies it, or wakes the background thread. Raises OSError, WalError."""
+        """After each commit: applies it, or the background thread will. Raises OSError, WalError, MetatreeError."""
         if self.background:
-            self._follow()
+            if not self.follow():
+                self._catch_up()
             if self.failure is not None:  # of an earlier pass of the thread, which could not warn
                 self.note(self.failure)
             return
         outcome = self.pass_(defer=True) if self.applied(small=True) < lsn else Outcome()
+        if self.applied() < lsn and not self.follow():
+            outcome = self.pass_(defer=False)
         if outcome.failed:
             self.note(self.failure or "")
-        if self.applied() < lsn:
-            self._follow()
 
     def flush(self) -> None:
         """Apply every commit up to now. Raises UnavailableError with the reason if that fails."""
@@ -252,33 +257,38 @@ class Committer:
 
     # --- the background thread ----------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the background thread, if there is to be one."""
-        if self.background:
-            self._follow()
-
-    def _follow(self) -> None:
+    def follow(self) -> bool:
+        """Have the background thread follow, if it was not stopped; False if it cannot be started."""
         if not self._wake.is_set():  # if it is set, the thread has not read the log's head yet
             self._wake.set()
         if self._thread is None:
             with self._starting:
                 if self._thread is None and not self._stop.is_set():
-                    self._thread = threading.Thread(target=self._run, name="metatree-committer", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="metatree-committer", daemon=True)
+                    with suppress(RuntimeError):  # the system refuses, or the interpreter is ending
+                        thread.start()
+                        self._thread = thread
+        return self._thread is not None or self._stop.is_set()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait(LOOK)
-            if self._stop.wait(self._delay):  # so that one pass applies what is committed in a row
-                continue
-            self._wake.clear()
-            try:
-                if self.applied() < self._log.head():
-                    self.pass_(defer=False)
-                if self.upkeep is not None:
-                    self.upkeep()
-            except (OSError, wal.WalError, MetatreeError) as error:  # for flush(); tried again in a second
-                self.failure = reason(error)
+        try:
+            while not self._stop.is_set():
+                self._wake.wait(LOOK)
+                if self._stop.wait(self._delay):  # so that one pass applies what is committed in a row
+                    continue
+                self._wake.clear()
+                try:
+                    self._catch_up()
+                except Exception as error:  # noqa: BLE001  any, as lack of memory: for flush(); tried again in a second
+                    self.failure = reason(error)
+        finally:
+            with self._starting:
+                self._thread = None  # if not even that could be done, the next commit starts another
+
+    def _catch_up(self) -> None:
+        if self.applied() < self._log.head():
+            self.pass_(defer=False)
+        self.upkeep()
 
     def stop(self) -> None:
         """End the background thread; commits that are not applied stay in the log."""
@@ -288,9 +298,3 @@ class Committer:
         while thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(LOOK)
             wal.safe_point()
-        self._thread = None
-
-    def reset_after_fork(self) -> None:
-        """In a forked child, where the thread does not exist."""
-        self._thread = None
-        self._wake, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()

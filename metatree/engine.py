@@ -7,6 +7,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
@@ -83,7 +84,8 @@ class Engine:
         self._wire(background=apply == "background" and not read_only)
         self.cursor: ContextVar[Path] = ContextVar("cursor", default=())
         self.active: ContextVar[Transaction | None] = ContextVar("active", default=None)
-        self.committer.start()
+        if self.committer.background:
+            self.committer.follow()
         _open.add(self)
         atexit.unregister(_close_all)  # registered last, it runs first: before connections are closed
         atexit.register(_close_all)
@@ -171,8 +173,8 @@ class Engine:
                 self.checkpoint_quietly()
         except (OSError, wal.WalError, MetatreeError) as error:
             self.committer.note(reason(error))
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"the commit with LSN {position.lsn} is durable; its files will follow")
+        except BaseException as error:
+            error.add_note(f"the commit with LSN {position.lsn} is durable; its files will follow")
             raise
 
     def _is_far_behind(self, lsn: int) -> bool:
@@ -259,13 +261,10 @@ class Engine:
         if self.active.get() is not None:
             raise TransactionError("the tree cannot be closed inside a transaction")
         self._closed = True
-        try:
+        with closing(self.storage), closing(self.log):
             if not self.read_only:
                 self.committer.stop()
                 self._drain()
-        finally:
-            self.log.close()
-            self.storage.close()
 
     def abandoned_with(self, tree: object) -> weakref.finalize[..., object]:
         """Release everything when `tree` is garbage-collected without being closed; `close` detaches the result."""
@@ -278,9 +277,8 @@ class Engine:
         with wal.DeferredInterrupt():
             if not self._closed and self._pid == os.getpid():
                 self._closed = True
-                self.committer.stop()
-                self.log.close()
-                self.storage.close()
+                with closing(self.storage), closing(self.log):
+                    self.committer.stop()
 
     def _drain(self) -> None:
         """Make a checkpoint. If it fails, the log keeps everything: only files that are behind the log are an error."""
@@ -296,5 +294,5 @@ def _close_all() -> None:
     for engine in list(_open):
         try:
             engine.close()
-        except (MetatreeError, OSError, wal.WalError) as error:
-            warnings.warn(f"{engine.storage.url}: {error}", RuntimeWarning, stacklevel=1)
+        except Exception as error:  # noqa: BLE001  whatever it is, the others are closed too
+            warnings.warn(f"{engine.storage.url}: {reason(error)}", RuntimeWarning, stacklevel=1)

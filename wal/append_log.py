@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import NoReturn
 
 from wal.chain import Chain
@@ -272,14 +272,13 @@ class AppendLog:
         if self._closed:
             return
         self._closed = True
-        if not self.settings.read_only:
-            self.append_right.close()  # waits for a flush in progress
-            self._apply_right.close()
-        self.shelf.close()
-        if self.head_file is not None:
-            self.head_file.close()
-        if self.alive is not None:
-            self.alive.close()
+        with ExitStack() as stack:  # the last first; and each, although another fails
+            for file in (self.alive, self.head_file, self.shelf):
+                if file is not None:
+                    stack.callback(file.close)
+            if not self.settings.read_only:
+                stack.callback(self._apply_right.close)
+                stack.callback(self.append_right.close)  # waits for a flush in progress
 
 
 def _nothing() -> None:

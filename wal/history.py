@@ -114,10 +114,14 @@ class History:
             self._shelf.retire(number)
 
     def _keep(self, number: int, content: bytes) -> None:
+        """Make the history file durable. If it is there already, a flush of its folder may have failed: the system may
+        then have lost the name, and call the next flush a success all the same. So the name is taken anew."""
         storage, names = self._shelf.storage, self._shelf.names
         name = names.history(number)
-        if not storage.create(name, content) and storage.read(name).data != content:
-            raise LogCorruptionError("the history file differs from its segment", file=name)
+        if not storage.create(name, content):
+            if storage.read(name).data != content:
+                raise LogCorruptionError("the history file differs from its segment", file=name)
+            storage.publish(name, content, b"", durable=True)
         storage.sync_folder(names.history_folder)
 
     def _summary(self, number: int) -> bytes | None:

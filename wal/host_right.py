@@ -4,14 +4,15 @@ No holder can be sure to be the only one: one that was paused may resume after a
 keeps committers out of each other's way. That a paused one changes nothing is guaranteed by the storage's fence
 (`Fence.VERSION`, `Fence.FOLDER`); `Tenure.check` tells it that it was overtaken.
 
-A holder renews its claim every third of TTL. A waiter that sees it unchanged for TTL, by its own clock, takes over.
+A holder renews its claim every third of TTL, in a thread. A waiter that sees it unchanged for TTL, by its own clock,
+takes over.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from wal.claim import Claim
@@ -156,7 +157,11 @@ class HostRight:
             try:
                 tenure = self._acquire(limit, deadline)
                 try:
-                    threading.Thread(target=tenure.beat, name="wal-right", daemon=True).start()
+                    # Where no thread can be started, as when the interpreter is ending, only `check` renews the claim,
+                    # between two steps. During one that takes longer than TTL another host may take over; then this
+                    # one is told, as one that was paused is, and nothing that it does late stays.
+                    with suppress(RuntimeError):
+                        threading.Thread(target=tenure.beat, name="wal-right", daemon=True).start()
                     yield tenure
                 except BaseException:
                     self._give_up(tenure)

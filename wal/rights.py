@@ -48,9 +48,11 @@ class Right:
             self._lock.release()  # again, after an error such as lack of memory: kept, it would exclude all others
             raise
         finally:
-            if self.closed:
-                self._lock.close()
-            self._turn.release()
+            try:
+                if self.closed:
+                    self._lock.close()
+            finally:
+                self._turn.release()
 
     def __enter__(self) -> None:
         self.enter(None)
@@ -87,8 +89,10 @@ class Right:
         held = self._turn.try_take(self._timeout)
         self.closed = True
         if held:
-            self._lock.close()
-            self._turn.release()
+            try:
+                self._lock.close()
+            finally:
+                self._turn.release()
 
 
 class LockTenure(NamedTuple):

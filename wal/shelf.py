@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from wal.errors import LogClosedError, LogCorruptionError
 from wal.format import FRAME_HEADER, SEGMENT_HEADER
@@ -140,9 +140,10 @@ class Shelf:
         """Close all; later reads raise LogClosedError."""
         with self._mutex:
             self._closed = True
-            for held in self._open.values():
-                self._retire(held)
-            self._open.clear()
+            with ExitStack() as closing:
+                closing.callback(self._open.clear)
+                for held in self._open.values():
+                    closing.callback(self._retire, held)
 
     def _retire(self, held: _Open) -> None:
         held.retired = True

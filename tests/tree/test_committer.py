@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +72,13 @@ def soon(holds: Callable[[], object]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("the background thread did not come to it")
+
+
+@contextmanager
+def suppress_pending() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ApplyPendingWarning)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +152,108 @@ def test_only_a_commit_whose_files_are_not_in_place_starts_the_thread_and_none_a
         committer.stop()
         tree.update("m", n=2)
         assert committer._thread is None
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("mode", ["sync", "background"])
+def test_where_no_thread_can_be_started_the_files_follow_with_the_commit(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    with monkeypatch.context() as starts, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        starts.setattr(threading.Thread, "start", refuse)
+        with open_tree(disk, apply=mode) as tree:
+            done: list[int] = []
+            tree._engine.committer.upkeep = lambda: done.append(tree.lsn)
+            for change in ({"n": 1}, {"text": "x" * 20_000}, {"text": "y" * 20_000}):
+                tree.update("m", **change)  # type: ignore[arg-type]
+                assert tree.unapplied == 0
+                assert plain(disk) == dump(tree)
+            assert len(done) == (0 if mode == "sync" else 3), "what the thread would do besides is done as well"
+            starts.undo()
+            tree.update("m", text="z" * 20_000)
+            assert tree._engine.committer._thread is not None, "the next commit tries again"
+            soon(lambda: not tree.unapplied)
+
+
+@pytest.mark.parametrize("mode", ["sync", "background"])
+def test_where_no_thread_can_be_started_a_commit_says_why_its_files_cannot_follow(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with open_tree(disk, apply=mode) as tree:
+        disk.refuse = lambda call: call.method == "rename" and str(call.arguments[1]).endswith("/m/metadata.json")
+        with pytest.warns(ApplyPendingWarning, match="No space left") as told:
+            tree.update("m", text="x" * 20_000)
+        assert len(told) == 1
+        with pytest.raises(UnavailableError, match="No space left"):
+            tree.flush()
+        disk.refuse = lambda call: False
+
+
+def test_an_error_that_nobody_expects_does_not_end_the_background_thread(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_tree(disk, apply="background") as tree:
+        committer = tree._engine.committer
+        tree.flush()
+
+        def short(*_: object, **__: object) -> Outcome:
+            raise MemoryError("no memory")
+
+        with monkeypatch.context() as passes:
+            passes.setattr(committer, "pass_", short)
+            tree.update("m", n=1)
+            soon(lambda: committer.failure)
+            with pytest.warns(ApplyPendingWarning, match="MemoryError: no memory"):
+                tree.update("m", n=2)
+            with pytest.raises(MemoryError):
+                tree.flush()
+        with suppress_pending():
+            tree.update("m", n=3)
+        soon(lambda: not tree.unapplied and committer.failure is None)
+
+
+def test_a_background_thread_that_ended_is_started_again_by_the_next_commit(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: ended.append(what.exc_value))
+    with open_tree(disk, apply="background") as tree:
+        committer = tree._engine.committer
+        first = committer._thread
+        assert first is not None
+
+        class Short(threading.Event):
+            def clear(self) -> None:
+                raise MemoryError
+
+        wake, committer._wake = committer._wake, Short()
+        wake.set()
+        first.join(60)
+        assert [type(error) for error in ended] == [MemoryError] and committer._thread is None
+        committer._wake = threading.Event()
+        tree.update("m", n=1)
+        assert committer._thread not in (None, first)
+        soon(lambda: not tree.unapplied)
+
+
+def test_an_error_after_the_commit_says_that_the_commit_is_durable(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_tree(disk) as tree:
+
+        def short(*_: object, **__: object) -> Outcome:
+            raise MemoryError("no memory")
+
+        with monkeypatch.context() as passes:
+            passes.setattr(tree._engine.committer, "pass_", short)
+            with pytest.raises(MemoryError) as raised:
+                tree.update("m", n=1)
+        assert raised.value.__notes__ == [f"the commit with LSN {tree.lsn} is durable; its files will follow"]
+        tree.flush()
+        assert tree.find("m").metadata["n"] == 1
 
 
 # --- marks and the right --------------------------------------------------------------------------------------------

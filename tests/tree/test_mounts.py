@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -97,6 +98,25 @@ def test_before_a_claim_says_what_is_applied_every_folder_with_a_new_or_removed_
         tree.delete("other", recursive=True)
         tree.checkpoint()
     assert not mount.unsure and len(mount.brought) > 8
+
+
+def test_where_no_thread_can_be_started_commits_and_closing_do_without(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with mount.tree() as tree:
+        tree.put("m/v2", b"two", name="b")
+        tree.update("m", text="x" * 20_000)
+        assert tree.unapplied == 0
+        tree.flush()
+        tree.checkpoint()
+        tree.update("m", n=1)
+    monkeypatch.undo()
+    with mount.tree() as tree:
+        assert tree.find("m").metadata["n"] == 1 and tree._engine.log.trimmed() == tree.lsn
 
 
 def io_error() -> OSError:

@@ -496,6 +496,61 @@ with tree.transaction():
     log.close()
 
 
+NO_THREADS = """
+import sys, threading
+import wal
+from metatree import Metatree
+from tests.tree.storages import Elsewhere
+
+def refuse(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+trees = []
+for root in sys.argv[2:]:
+    storage = wal.LocalStorage(root, Elsewhere()) if sys.argv[1] == "mount" else root
+    trees.append(Metatree(storage, ("model", "version"), apply="background"))
+    trees[-1]._engine.committer.stop()
+    trees[-1].put("m/v1", b"one", name="b")
+threading.Thread.start = refuse
+"""
+
+
+@pytest.mark.parametrize("kind", ["local", "mount"])
+def test_a_program_that_ends_where_no_thread_can_be_started_leaves_the_files_of_all_its_trees_in_place(
+    tmp_path: Path, kind: str
+) -> None:
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for root in roots:
+        root.mkdir()
+    run_script(NO_THREADS, kind, *roots)
+    for root in roots:
+        assert (root / "m" / "v1" / "b").read_bytes() == b"one"
+
+
+UNFORESEEN = """
+import sys
+import metatree.engine
+from metatree import Metatree
+
+def fail():
+    raise ValueError("unforeseen")
+
+trees = [Metatree(root, ("model", "version"), apply="background") for root in sys.argv[1:]]
+for tree in trees:
+    tree._engine.committer.stop()
+    tree.put("m/v1", b"one", name="b")
+trees[0]._engine.checkpointer.run = fail
+metatree.engine._open = [tree._engine for tree in trees]  # in this order
+"""
+
+
+def test_at_exit_each_tree_is_closed_whatever_happens_to_another(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", UNFORESEEN, str(tmp_path / "one"), str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert "one: ValueError: unforeseen" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "one" / "m").exists() and (tmp_path / "two" / "m" / "v1" / "b").read_bytes() == b"one"
+
+
 @both_modes
 def test_a_program_that_ends_inside_a_transaction_commits_nothing_of_it(root: Path, mode: str) -> None:
     script = f"""

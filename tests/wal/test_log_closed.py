@@ -240,6 +240,71 @@ def test_an_append_that_waits_for_its_turn_learns_that_the_log_was_closed() -> N
     assert reread(disk) == 4
 
 
+class FailsToClose(Boundary):
+    """Closes the n-th descriptor from now, and says that it could not."""
+
+    left = 0
+
+    def closing(self, fd: int) -> None:
+        super().closing(fd)
+        self.left -= 1
+        if not self.left:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_one_descriptor_that_cannot_be_closed_leaves_no_other_open() -> None:
+    count = 0
+    while True:
+        count += 1
+        disk = MemoryPosix()
+        posix = FailsToClose(disk)
+        storage = MemoryStorage(posix)
+        log = open_log(storage, create=True, segment_size=SIZE)
+        for number in range(4):
+            add(log, b"%d" % number * 20)
+        with log.right():
+            pass
+        others = MemoryStorage(disk)
+        held = storage.lock("held"), storage.open_file(".wal/head", writable=False)
+        assert held[0].acquire()
+        before = len(disk._open)
+        posix.left = count
+        with suppress(OSError):
+            log.close()
+        assert others.lock(".wal/alive").acquire(timeout=0), "it is held, as if the writer lived"
+        others.close()
+        with suppress(OSError):
+            storage.close()
+        assert not disk._open, f"left open after descriptor {count} of {before}"
+        if posix.left > 0:
+            break
+    assert count > 7
+
+
+def test_a_lock_that_cannot_be_closed_keeps_no_thread_waiting() -> None:
+    """The holder, who outlives the closing, closes it; and the one that closes it does."""
+    for while_held in (True, False):
+        posix = FailsToClose(MemoryPosix())
+        storage = MemoryStorage(posix)
+        log = open_log(storage, create=True, lock_timeout=0.0)
+        right = log._apply_right  # type: ignore[attr-defined]
+        right.acquire()
+        if while_held:
+            right.close()
+            posix.left = 1
+            with pytest.raises(OSError, match="Input/output"):
+                right.release()
+        else:
+            right.release()
+            posix.left = 1
+            with pytest.raises(OSError, match="Input/output"):
+                right.close()
+        with pytest.raises(LogClosedError):
+            right.acquire()
+        log.close()
+        storage.close()
+
+
 class Broken(Boundary):
     """The system says of one descriptor that there is none."""
 

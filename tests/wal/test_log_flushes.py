@@ -176,6 +176,60 @@ def test_headers_that_another_process_wrote_are_made_durable_before_the_segment_
     log.close()
 
 
+class Forgetting(Boundary):
+    """Fails to flush the folder of the headers, says so once, and then calls every flush a success. What it could not
+    write is lost until its name is taken again."""
+
+    failures = 0
+
+    def __init__(self, disk: MemoryPosix) -> None:
+        super().__init__(disk)
+        self.flushed: set[str] = set()  # files whose content is durable
+        self.dirty: set[str] = set()
+        self.durable: set[str] = set()
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        if call.method == "unlink" and call.path.endswith(".log"):
+            number = call.path.rpartition("/")[2].removesuffix(".log")
+            assert f"/disk/.wal/history/{number}.hdr" in self.durable, "the headers are nowhere any more"
+        done = run()
+        if call.method == "fdatasync":
+            self.flushed.add(call.path)
+        elif call.method in ("link", "rename"):
+            source, target = map(str, call.arguments)
+            assert source in self.flushed or not target.endswith(".hdr"), "a name for what may be lost"
+            self.dirty.add(target)
+        elif call.method == "fsync" and call.path.endswith("/history"):
+            dirty, self.dirty = self.dirty, set()
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EIO, "Input/output error", call.path)
+            self.durable |= dirty
+        return done
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("who", ["the same handle", "another process"])
+def test_headers_whose_folder_could_not_be_flushed_are_written_anew_before_the_segment_is_freed(
+    who: str, failures: int
+) -> None:
+    disk = Forgetting(MemoryPosix())
+    log = opened(disk)
+    for _ in range(8):
+        add(log, b"x" * 40)
+    other = log if who == "the same handle" else opened(disk)
+    disk.failures = failures
+    for trimming in (log, other)[:failures]:
+        with pytest.raises(OSError, match="Input/output"):
+            trimming.trim(log.head())
+    other.trim(log.head())
+    assert len([name for name in disk.durable if name.endswith(".hdr")]) > 1
+    assert [batch.lsn for batch in other.read(0)] == list(range(1, 9))
+    assert not other.verify().problems
+    other.close()
+    log.close()
+
+
 class FailingFolder(Boundary):
     """The next flush of the log's folder fails, once."""
 

@@ -268,6 +268,24 @@ def test_the_heartbeat_renews_until_the_block_ends_and_survives_a_storage_that_d
     clock.go.release()
 
 
+def test_where_no_thread_can_be_started_the_claim_is_renewed_by_the_holders_own_checks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    holder, other = world.host(), world.host()
+    with holder.right() as tenure:
+        for _ in range(3):
+            with pytest.raises(LockBusyError), other.right(timeout=0):
+                pytest.fail("overtaken although it renews")
+            world.clock.now += TTL * 0.6
+            tenure.check()
+    with other.right(timeout=0) as taken:
+        assert not taken.died, "it was released"
+
+
 def test_a_holder_that_was_overtaken_gives_no_sign_of_life_any_more(world: World) -> None:
     """Its heartbeat ends by itself: the claim is the successor's now."""
 

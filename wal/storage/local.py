@@ -18,7 +18,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
 from wal.clock import Clock
@@ -287,7 +287,8 @@ class LocalStorage:
     def close(self) -> None:
         if self._passage is not None:
             return
-        for handle in list(self._handles):
-            if not (isinstance(handle, FileLock) and handle.is_at_work()):  # else that thread would go on without it
-                handle.close()
-        self._rooted.close()
+        with ExitStack() as closing:  # each, although another fails
+            closing.callback(self._rooted.close)
+            for handle in list(self._handles):
+                if not (isinstance(handle, FileLock) and handle.is_at_work()):  # else that thread would go on without
+                    closing.callback(handle.close)
