@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHOOSE, CANNOT, LEAVE = "choose", "cannot", "leave"
 DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
-_REBUILDS = "rebuilds it, unless other programs have it open for writing: then close these first"
+_REBUILDS = "rebuilds it, unless programs have it open for writing: close these first"
 _RESTORE = "restore it from a backup"
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 

@@ -210,7 +210,7 @@ def test_a_head_file_that_is_damaged_under_a_program_is_not_repaired_but_the_way
         done = CliRunner().invoke(commands, ["repair", str(root), "--yes"])
         assert done.exit_code == 6 and "while others use it: close them, then open it again" in done.stderr
         code, out = run("repair", root)
-        assert code == 6 and "unless other programs have it open for writing: then close these first" in out
+        assert code == 6 and "unless programs have it open for writing: close these first" in out
     assert run("repair", root, "--yes")[0] == 0
 
 

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from metatree import Metatree, __version__, recover_command
+from metatree import (
+    CorruptionError,
+    FormatError,
+    LockTimeoutError,
+    Metatree,
+    UnavailableError,
+    __version__,
+    recover_command,
+)
 from metatree.recovery import Recovered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -277,6 +285,26 @@ def test_a_tree_of_a_newer_version_is_no_damage(root: Path, recover: Recover) ->
         assert code == 2 and "FormatError" in err
     config.write_bytes(good)
     recover(root)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CorruptionError("cut"), 1),
+        (UnavailableError("no answer"), 2),
+        (LockTimeoutError("held by another host"), 2),
+        (FormatError("newer"), 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_damage_is_called_damage(
+    error: Exception, expected: int, recover: Recover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Metatree:
+        raise error
+
+    monkeypatch.setattr(recover_command, "Metatree", fail)
+    assert recover("somewhere")[0] == expected
 
 
 # --- a torn tail, and damage ------------------------------------------------------------------------------------------
