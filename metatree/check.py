@@ -163,8 +163,10 @@ class _Check:
     # --- the log ------------------------------------------------------------------------------------------------------
 
     def _check_log(self) -> None:
-        for problem in self._log.verify().problems:
-            self._problem("log", layout.LOG, problem)
+        verified = self._log.verify()
+        kind = "log-head" if verified.only_head else "log"
+        for problem in verified.problems:
+            self._problem(kind, layout.LOG, problem)
 
     def _check_marks(self) -> tuple[int, int]:
         """The redo mark, and the LSN that the files must show."""

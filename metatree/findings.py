@@ -17,11 +17,21 @@ class Weight(enum.Enum):
     LEFTOVER = "leftover"  # of a program that is running or has died; harmless
 
 
-ADOPT, REVERT, REBUILD, ASIDE = "adopt", "revert", "rebuild", "set aside"  # what `repair` can do
+WORDS = {  # for people, in what commands print
+    Weight.DAMAGE: "DAMAGE",
+    Weight.CANNOT_READ: "no read",
+    Weight.EDIT: "by hand",
+    Weight.RECOVERY: "recover",
+    Weight.LEFTOVER: "left",
+}
+EDIT_ADVICE = "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do"
+
+ADOPT, REVERT, REBUILD, ASIDE, RECOVER = "adopt", "revert", "rebuild", "set aside", "recover"  # what `repair` can do
 
 # kind -> its weight, and the possible remedies (whether `repair` can apply one depends on the case)
 KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "log": (Weight.DAMAGE, ()),
+    "log-head": (Weight.DAMAGE, (RECOVER,)),  # only .wal/head, which the log itself supplies
     "marks": (Weight.DAMAGE, ()),
     "content-missing": (Weight.DAMAGE, ()),  # the staged content of a blob that is not applied yet
     "not-applied": (Weight.DAMAGE, ()),  # a commit cannot be applied: something that it needs is missing or damaged
@@ -40,7 +50,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "link": (Weight.EDIT, ()),
     "tree-inside": (Weight.EDIT, ()),
     "twin": (Weight.EDIT, ()),
-    "not-recovered": (Weight.RECOVERY, ("recover",)),
+    "not-recovered": (Weight.RECOVERY, (RECOVER,)),
     "cannot-write": (Weight.RECOVERY, ()),  # committed, but the system refused to write the files
     "staged": (Weight.LEFTOVER, ("gc",)),
     "unfinished": (Weight.LEFTOVER, ("gc",)),

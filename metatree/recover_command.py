@@ -1,7 +1,8 @@
 """The command `metatree-recover`: needs only argparse and the engine, so that it runs without click.
 
-Exit codes: 0 clean or recovered, 1 damage remains, 2 wrong usage, a server that cannot be reached, or files that this
-user may not read or write: whether there is damage is unknown.
+Exit codes: 0 clean or recovered, 1 damage remains, 2 wrong usage, a server that cannot be reached, a tree of a newer
+version, or files that this user may not read or write: whether there is damage is unknown. What was changed by hand is
+told, but is neither damage nor a recovery's business: it changes no exit code.
 """
 
 from __future__ import annotations
@@ -17,23 +18,13 @@ from typing import Any
 import wal
 
 from . import Metatree, __version__
-from .errors import (
-    ApplyPendingWarning,
-    InvalidLocationError,
-    MetatreeError,
-    ReadOnlyError,
-    UnavailableError,
-    UnsupportedStorageError,
-    shortage,
-)
-from .findings import Report, Weight
+from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError, shortage
+from .findings import EDIT_ADVICE, WORDS, Report, Weight
 from .look import is_refusal
 from .options import parse_options
 from .recovery import Recovered
 
-# no tree there, or one without a log; not a root; not one that can be opened here; options that it does not take
-_USAGE = (MetatreeError, ReadOnlyError, InvalidLocationError, UnsupportedStorageError, TypeError)
-_REFUSED = {Weight.CANNOT_READ: "NOT READ", Weight.RECOVERY: "NOT brought up to date"}
+_REFUSED = (Weight.CANNOT_READ, Weight.RECOVERY)
 _ADVICE = {
     1: "damage remains: repair what is named above (restore files from a backup), then run this again",
     2: "not all could be read or written: run this again as a user who may, or when the storage answers",
@@ -57,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _code(done, report)
     if arguments.json:
         findings = [] if report is None else report.as_dict()["problems"]
-        found = {**done.as_dict(), "clean": done.clean and not code, "damage": findings}
+        found = {**done.as_dict(), "clean": done.clean and not code and not findings, "damage": findings}
         state = {"root": arguments.root, "dry_run": arguments.dry_run, **found}
         print(json.dumps(state, indent=2))
     else:
@@ -68,18 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code(done: Recovered, report: Report | None) -> int:
     """The exit code. A refused access is not damage, but then not everything was done."""
     problems = [] if report is None else report.problems
-    refused = [finding for finding in problems if finding.weight in _REFUSED]
-    behind = {finding.path for finding in refused}
+    refused = {finding.path for finding in problems if finding.weight in _REFUSED}
     failed = [path for path, error in done.errors.items() if not is_refusal(error)]
-    if len(refused) < len(problems) or any((path or ".") not in behind for path in failed):
+    damaged = report is not None and report.has(Weight.DAMAGE)
+    if damaged or any((path or ".") not in refused for path in failed):
         return 1
     return 2 if refused or done.errors else 0
 
 
-def _advice(code: int, done: Recovered) -> str:
-    """What to do, for an exit code that is not 0."""
+def _advice(root: str, code: int, done: Recovered, report: Report | None) -> list[str]:
+    """What to do."""
     short = next(filter(None, map(shortage, done.errors.values())), "") if code == 2 else ""
-    return f"{short}, then run this again" if short else _ADVICE[code]
+    advice = [f"{short}, then run this again" if short else _ADVICE[code]] if code else []
+    if report is not None and any(finding.weight is Weight.EDIT for finding in report.problems):
+        advice.append(EDIT_ADVICE.format(root=root))
+    return advice
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,17 +111,16 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
     print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
-    if isinstance(error.__cause__, ConnectionError) or shortage(error):
-        return 2  # neither a server that does not answer nor a full disk is damage
-    return 2 if type(error) in _USAGE and not isinstance(error.__cause__, wal.UnsafePathError) else 1
+    return 1 if isinstance(error, CorruptionError) or isinstance(error.__cause__, wal.UnsafePathError) else 2
 
 
 def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -> list[str]:
     verb = "would be" if dry_run else "were"
     lines = [f"{root}: log after {done.redo} up to {done.head}"]
     code = _code(done, report)
+    problems = [] if report is None else report.problems
     if done.clean:
-        lines.append(("" if code else "clean: ") + "nothing to replay, nothing to set aside")
+        lines.append(("" if code or problems else "clean: ") + "nothing to replay, nothing to set aside")
     else:
         lines += [
             f"  {done.records} transactions {verb} replayed",
@@ -146,10 +139,10 @@ def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -
         lines += [f"  {what} {verb} set aside: {name}" for name in names]
     lines += [f"  edited by hand, kept as {name}" for name in done.edited]
     lines += [f"  NOT brought up to date: {path or 'the root'}: {why}" for path, why in done.failed.items()]
-    for finding in report.problems if report is not None else ():
+    for finding in problems:
         if finding.kind != "cannot-write" or finding.path not in {path or "." for path in done.failed}:
-            lines.append(f"  {_REFUSED.get(finding.weight, 'DAMAGE')}: {finding.path}: {finding.reason}")
-    return [*lines, _advice(code, done)] if code else lines
+            lines.append(f"  {WORDS[finding.weight]}: {finding.path}: {finding.reason}")
+    return [*lines, *_advice(root, code, done, report)]
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from .view import View
 if TYPE_CHECKING:
     from .engine import Engine
 
+_UNREAD = (FileNotFoundError, PermissionError, wal.UnsafePathError)  # of one file; others may be adopted all the same
 _ROUNDS = 10  # once a node is rebuilt, the next check may find problems below it
 
 
@@ -117,7 +118,7 @@ class _Repair:
                         written.add(path)
                     else:
                         facts.append(self._blob(step, draft, staging, changes))
-                except (CorruptionError, FileNotFoundError, ValueError) as error:
+                except (CorruptionError, *_UNREAD, ValueError) as error:
                     self._result.failed[step.path] = str(error)
         except BaseException:
             staging.discard()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import folders, layout
 from .draft import Draft
 from .errors import InvalidLocationError
-from .findings import ADOPT, ASIDE, KINDS, REBUILD, REVERT, Finding, Report, Weight
+from .findings import ADOPT, ASIDE, KINDS, REBUILD, RECOVER, REVERT, Finding, Report, Weight
 from .location import check_blob_name, fold_name
 from .reads import ReadSet
 from .supply import is_node, is_unlisted, lacks, supplies
@@ -25,8 +25,9 @@ from .window import fold_log
 if TYPE_CHECKING:
     from .engine import Engine
 
-CHOOSE, CANNOT, LEAVE, RECOVER = "choose", "cannot", "leave", "recover"
+CHOOSE, CANNOT, LEAVE = "choose", "cannot", "leave"
 DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
+_REBUILDS = "rebuilds it, unless programs have it open for writing: close these first"
 _RESTORE = "restore it from a backup"
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
@@ -122,7 +123,8 @@ class Planner:
     def _decide(self, finding: Finding) -> tuple[str, str]:
         remedies = KINDS[finding.kind][1]
         if RECOVER in remedies:
-            return RECOVER, "opening the tree for writing replays them"
+            replays = finding.kind == "not-recovered"
+            return RECOVER, f"opening the tree for writing {'replays them' if replays else _REBUILDS}"
         if finding.weight is Weight.CANNOT_READ:
             return CANNOT, "whether it is damaged is unknown: run the repair as a user who may read it"
         if finding.kind == "cannot-write":

@@ -23,6 +23,9 @@ class Upkeep(Reading):
     def check(self, *, deep: bool = False, progress: Progress | None = None) -> Report:
         """Verify every invariant, log against folders and folders against log; `deep` also reads every blob.
 
+        That a blob's file is missing is found only if the log since the last checkpoint holds its put: after that the
+        files are the truth, and a blob that was removed by hand is no finding; `get` raises BlobNotFoundError.
+
         `progress(report, done)` is called now and then with the findings so far and the fraction done, 0 to 1.
         """
         from .check import check

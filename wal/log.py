@@ -76,6 +76,7 @@ class Verification(NamedTuple):
     head: LSN
     segments: int
     problems: tuple[str, ...]  # empty: every byte of the log reads back
+    only_head: bool = False  # the one problem is the head file, which the next first opener for appending rebuilds
 
 
 class Applying(NamedTuple):

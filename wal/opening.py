@@ -231,7 +231,8 @@ def _enter_later(log: AppendLog) -> TailReport:
     head = HeadFile(log.settings.storage.open_file(log.names.head, writable=True))
     log.attach(head)
     if not head.belongs_to(log.log_id):
-        raise LogCorruptionError("the head file is damaged or of another log, while others use it", file=log.names.head)
+        why = "the head file is damaged or of another log, while others use it: close them, then open it again"
+        raise LogCorruptionError(why, file=log.names.head)
     log.chain.locate()
     state = head.state()
     if state is not None and state[0] == state[1]:

@@ -20,7 +20,8 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
         redo = chain.load_checkpoint().redo
     except (WalError, OSError) as error:
         problems.append(str(error))
-    if head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None:
+    headless = head_file is None or not head_file.belongs_to(chain.log_id) or head_file.state() is None
+    if headless:
         problems.append(f"the head file is missing, damaged or of another log (file {shelf.names.head})")
     numbers = shelf.numbers()
     if not numbers:
@@ -39,7 +40,9 @@ def verify_log(chain: Chain, history: History, head_file: HeadFile | None, head:
     problems += [str(error) for number, error in gone.items() if number not in kept]
     if tail is not None and tail.lsn < head:
         problems.append(str(chain.short_of(head, tail)) if not problems else "")
-    return Verification(min(redo, head) + 1, head, len(numbers), tuple(problem for problem in problems if problem))
+    problems = [problem for problem in problems if problem]
+    only_head = headless and len(problems) == 1
+    return Verification(min(redo, head) + 1, head, len(numbers), tuple(problems), only_head)
 
 
 def _first(chain: Chain, numbers: list[int]) -> LSN | None:

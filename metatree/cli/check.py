@@ -9,24 +9,24 @@ from typing import Any
 import click
 
 from metatree import Finding, Report
-from metatree.findings import Weight
+from metatree.findings import EDIT_ADVICE, WORDS, Weight
 
 from .ending import Code, ending
 from .progress import Progress
 from .trees import opened, tree_command
 
-_SHOWN = {
-    Weight.DAMAGE: ("DAMAGE", "red"),
-    Weight.CANNOT_READ: ("no read", "red"),
-    Weight.EDIT: ("by hand", "yellow"),
-    Weight.RECOVERY: ("recover", "yellow"),
-    Weight.LEFTOVER: ("left", "cyan"),
+_COLOURS = {
+    Weight.DAMAGE: "red",
+    Weight.CANNOT_READ: "red",
+    Weight.EDIT: "yellow",
+    Weight.RECOVERY: "yellow",
+    Weight.LEFTOVER: "cyan",
 }
 _ADVICE = {
     Weight.DAMAGE: "damage: `metatree repair {root}` says what it can rebuild and what it cannot",
     Weight.CANNOT_READ: "what cannot be read may or may not be damaged: run this as a user who may read it, or again "
     "when the storage answers",
-    Weight.EDIT: "edits by hand: `metatree repair {root}` shows what adopting or reverting each would do",
+    Weight.EDIT: EDIT_ADVICE,
     Weight.RECOVERY: "commits wait to be replayed: `metatree-recover {root}` does so and reports what it did",
     Weight.LEFTOVER: "leftovers are harmless",
 }
@@ -41,6 +41,9 @@ def check(context: click.Context, root: str, options: dict[str, Any], as_json: b
 
     It changes nothing, needs no write permission, and may run while the tree is in use. Each finding has a path, a
     reason, a stable kind, and what `metatree repair` could do about it.
+
+    After a checkpoint the files are the truth about blobs: one that was removed by hand since is not noticed, also with
+    --deep. A node that was removed is.
 
     Exit codes: 0 clean, 1 something was changed by hand, 2 usage, or something could not be read, 6 damage, 7 commits
     wait for recovery.
@@ -92,8 +95,8 @@ def code_of(report: Report) -> Code:
 
 def line(finding: Finding) -> str:
     """A finding as a line for people."""
-    word, colour = _SHOWN[finding.weight]
-    return f"  {click.style(f'{word:8}', fg=colour)} {finding.path}: {finding.reason}"
+    word = click.style(f"{WORDS[finding.weight]:8}", fg=_COLOURS[finding.weight])
+    return f"  {word} {finding.path}: {finding.reason}"
 
 
 def _owner(root: str, finding: Finding) -> str:

@@ -93,11 +93,10 @@ def _repair(
 
 
 def _code(done: Repaired) -> Code:
-    if done.failed:
-        return Code.CORRUPTION
-    if done.remains is not None:
-        return code_of(done.remains)
-    return _worst(done.steps)
+    if done.remains is None:
+        return _worst(done.steps)
+    code = code_of(done.remains)
+    return Code.CORRUPTION if done.failed and code == Code.OK else code
 
 
 def _worst(steps: list[Step]) -> Code:

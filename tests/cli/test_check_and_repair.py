@@ -185,6 +185,35 @@ def test_a_damaged_log_is_six(root: Path, run: Run) -> None:
         assert run(command, root)[0] == 6
 
 
+@pytest.mark.parametrize("what", ["missing", "damaged"])
+def test_a_head_file_that_the_log_supplies_is_rebuilt_by_a_repair(what: str, root: Path, run: Run) -> None:
+    head = root / ".wal/head"
+    if what == "missing":
+        head.unlink()
+    else:
+        head.write_bytes(b"?" * head.stat().st_size)
+    code, out = run("check", root, "--json")
+    (problem,) = json.loads(out)["problems"]
+    assert (code, problem["kind"], problem["remedies"]) == (6, "log-head", ["recover"])
+    code, out = run("repair", root)
+    assert code == 6 and "by hand" not in out and "  recover   .wal: " in out
+    code, out = run("repair", root, "--yes")
+    assert code == 0 and "nothing deviates any more" in out
+    assert run("check", root)[0] == 0
+
+
+def test_a_head_file_that_is_damaged_under_a_program_is_not_repaired_but_the_way_is_told(root: Path, run: Run) -> None:
+    head = root / ".wal/head"
+    with Metatree(root):
+        good = head.read_bytes()
+        write_into(head, b"?" * len(good))
+        done = CliRunner().invoke(commands, ["repair", str(root), "--yes"])
+        assert done.exit_code == 6 and "while others use it: close them, then open it again" in done.stderr
+        code, out = run("repair", root)
+        assert code == 6 and "unless programs have it open for writing: close these first" in out
+    assert run("repair", root, "--yes")[0] == 0
+
+
 # --- repair -----------------------------------------------------------------------------------------------------------
 
 

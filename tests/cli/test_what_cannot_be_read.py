@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 AS_ANOTHER = """
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
-import hashlib, json, portalocker  # before the rights to read the libraries may be gone
+import ctypes, hashlib, json, portalocker  # before the rights to read the libraries may be gone
 from metatree.cli import check, repair
 from metatree.cli.app import commands
 if os.geteuid() == 0:
@@ -87,6 +87,24 @@ def test_repair_plans_nothing_for_it(root: Path) -> None:
     (step,) = json.loads(out)["steps"]
     assert (code, step["action"], step["kind"]) == (2, "cannot", "cannot-read")
     assert "backup" not in step["detail"] and "may read it" in step["detail"]
+
+
+def test_one_edit_that_cannot_be_adopted_does_not_stop_the_others(root: Path) -> None:
+    if os.geteuid() == 0:
+        for path in (root, *root.rglob("*")):
+            os.chown(path, 65534, 65534)
+    for name in ("m", "n"):
+        file = root / name / "metadata.json"
+        file.write_text(json.dumps({**json.loads(file.read_bytes()), "note": 1}))
+    (root / "m/v1").chmod(0)  # whether it is a node, as the list says, cannot be seen
+    code, out = run("repair", root, "--adopt", "--yes", "--json")
+    (root / "m/v1").chmod(0o755)
+    done = json.loads(out)
+    assert "Permission denied" in done["failed"]["m/metadata.json"] and [*done["failed"]] == ["m/metadata.json"]
+    assert code == 2 and not done["clean"]
+    with Metatree(root, read_only=True) as tree:
+        assert tree.find("n").metadata["note"] == 1
+        assert [each.path for each in tree.check().problems] == ["m/metadata.json"]
 
 
 class Refuses(Boundary):

@@ -147,6 +147,19 @@ def test_a_recovery_that_meets_damage_as_well_says_that(root: Path) -> None:
     assert "  DAMAGE: m/v1/metadata.json" in out and out.splitlines()[-1].startswith("damage remains: ")
 
 
+@pytest.mark.parametrize("name", [".wal", ".", ".metatree", ".wal/checkpoint.json"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["recover", "plan"])
+def test_a_recovery_that_may_not_read_a_tree_does_not_say_that_damage_remains(
+    root: Path, name: str, more: list[str]
+) -> None:
+    mode = (root / name).stat().st_mode
+    (root / name).chmod(0)
+    code, out = run("sys.exit(recover_command.main())", root, "--json", *more)
+    (root / name).chmod(mode)
+    assert (code, json.loads(out)["error"]) == (2, "UnavailableError")
+    assert "Permission denied" in json.loads(out)["message"]
+
+
 # --- no space ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import wal
 from metatree import InvalidLocationError, Metatree, TransactionError
+from metatree.staging import Content, Staging
 from tests.tree.storages import again, at, records, storage_of
 
 Make = Callable[..., Metatree]
@@ -198,6 +201,28 @@ def test_a_name_that_no_blob_can_have_is_not_adopted(tree: Metatree) -> None:
     assert actions(tree, edits="adopt") == {f"m/v1/{name}": "cannot"}
     assert not tree.repair(edits="adopt").clean and tree.lsn == before
     assert tree.repair(edits="revert", paths=[f"m/v1/{name}"]).clean
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), wal.UnsafePathError("a link")])
+def test_a_file_that_is_refused_between_plan_and_adoption_fails_alone(
+    error: OSError, tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Staging.add_existing
+
+    def refuse(staging: Staging, file: str, *, share: bool) -> Content:
+        if file == "m/v1/a.txt":
+            raise error
+        return stage(staging, file, share=share)
+
+    at(tree, "m/v1/a.txt").write_bytes(b"mine")
+    at(tree, "m/v1/b.txt").write_bytes(b"mine, too")
+    with monkeypatch.context() as patched:
+        patched.setattr(Staging, "add_existing", refuse)
+        done = tree.repair(edits="adopt")
+    assert done.failed == {"m/v1/a.txt": str(error)} and not done.clean
+    assert done.remains is not None and [each.path for each in done.remains.notes] == ["m/v1/a.txt"]
+    assert tree.repair(edits="adopt").clean
+    assert_clean(tree)
 
 
 def test_wrong_words_are_refused(tree: Metatree) -> None:

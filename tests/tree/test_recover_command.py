@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from metatree import Metatree, __version__, recover_command
+from metatree import (
+    CorruptionError,
+    FormatError,
+    LockTimeoutError,
+    Metatree,
+    UnavailableError,
+    __version__,
+    recover_command,
+)
 from metatree.recovery import Recovered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -230,6 +238,73 @@ def test_a_hand_edit_that_the_replay_replaces_is_kept_and_named(root: Path, reco
     (line,) = (line for line in out.splitlines() if "edited by hand" in line)
     assert json.loads((root / line.partition("kept as ")[2]).read_text())["active"] == "by hand"
     assert recover(root)[1].endswith("clean: nothing to replay, nothing to set aside\n")
+
+
+@pytest.mark.parametrize("what", ["metadata.json", "link"])
+def test_what_was_changed_by_hand_is_no_damage_and_stays(what: str, root: Path, recover: Recover) -> None:
+    recover(root)
+    path = root / "m" / ("lnk" if what == "link" else what)
+    if what == "link":
+        path.symlink_to("v1")
+    else:
+        path.write_text('{"children": ["v1", "v2"], "active": "v2", "note": 1}')
+    code, out, _ = recover(root)
+    assert code == 0
+    assert f"  by hand: m/{path.name}: " in out and "clean" not in out
+    assert "DAMAGE" not in out and "backup" not in out
+    assert (
+        out.splitlines()[-1]
+        == f"edits by hand: `metatree repair {root}` shows what adopting or reverting each would do"
+    )
+    code, out, _ = recover(root, "--json")
+    state = json.loads(out)
+    assert (code, state["clean"], [each["weight"] for each in state["damage"]]) == (0, False, ["edit"])
+    if what == "link":
+        path.unlink()
+    with Metatree(root) as tree:
+        assert tree.repair(edits="adopt").clean
+
+
+def test_damage_beside_an_edit_is_still_damage(root: Path, recover: Recover) -> None:
+    mark_damaged(root)
+    recover(root)
+    (root / "m/lnk").symlink_to("v1")
+    (root / "other/metadata.json").write_bytes(b"{")
+    code, out, _ = recover(root)
+    assert code == 1
+    assert "  by hand: m/lnk: " in out and "  DAMAGE: other/metadata.json: " in out
+    assert "damage remains: " in out and "edits by hand: " in out
+
+
+def test_a_tree_of_a_newer_version_is_no_damage(root: Path, recover: Recover) -> None:
+    config = root / ".metatree"
+    good = config.read_bytes()
+    config.write_bytes(json.dumps({**json.loads(good), "format": 99}).encode())
+    for more in ([], ["--dry-run"]):
+        code, _, err = recover(root, *more)
+        assert code == 2 and "FormatError" in err
+    config.write_bytes(good)
+    recover(root)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CorruptionError("cut"), 1),
+        (UnavailableError("no answer"), 2),
+        (LockTimeoutError("held by another host"), 2),
+        (FormatError("newer"), 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_damage_is_called_damage(
+    error: Exception, expected: int, recover: Recover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Metatree:
+        raise error
+
+    monkeypatch.setattr(recover_command, "Metatree", fail)
+    assert recover("somewhere")[0] == expected
 
 
 # --- a torn tail, and damage ------------------------------------------------------------------------------------------

@@ -559,8 +559,21 @@ def test_verify_by_a_reader_says_that_the_head_file_is_missing() -> None:
     files = written()
     del files[NAMES.head]
     with closing(open_log(MemoryStorage(disk_of(files)), read_only=True)) as log:
-        (problem,) = log.verify().problems
-    assert "the head file is missing" in problem
+        verified = log.verify()
+    (problem,) = verified.problems
+    assert "the head file is missing" in problem and verified.only_head
+
+
+def test_a_head_file_beside_other_damage_is_not_the_only_one() -> None:
+    files = written()
+    del files[NAMES.head]
+    disk = disk_of(files)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as log:
+        MemoryStorage(disk).erase(NAMES.checkpoint)
+        verified = log.verify()
+    assert len(verified.problems) == 2 and not verified.only_head
+    with closing(open_log(MemoryStorage(disk_of(written())), read_only=True)) as log:
+        assert not log.verify().only_head
 
 
 def test_a_log_whose_maker_died_before_it_had_a_segment_is_no_log_yet_and_made_by_the_next(read_only: bool) -> None:
