@@ -82,7 +82,7 @@ class Copying:
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
-        files = draft.view.blob_files(path, name) or [name]
+        files = draft.view.blob_files(path, name, whole=True) or [name]
         blobs = tuple(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
         return _Plan(path, name, target, (), blobs)
 
@@ -153,5 +153,5 @@ def _files(draft: Draft, node: Path) -> list[str]:
     """The files of a node's blobs."""
     files: list[str] = []
     for top in draft.view.blobs(node):
-        files.extend(draft.view.blob_files(node, top) or [top])
+        files.extend(draft.view.blob_files(node, top, whole=True) or [top])
     return files
