@@ -29,6 +29,7 @@ from .errors import (
 from .findings import Report, Weight
 from .look import is_refusal
 from .options import parse_options
+from .printing import with_stdout
 from .recovery import Recovered
 
 # no tree there, or one without a log; not a root; not one that can be opened here; options that it does not take
@@ -42,6 +43,10 @@ _ADVICE = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    return with_stdout("metatree-recover", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
