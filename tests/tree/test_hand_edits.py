@@ -143,6 +143,19 @@ def test_an_adopted_tree_is_free_of_noise(fast_path: Path) -> None:
         assert notes(tree) == [] and kept(tree) == []
 
 
+def test_in_an_adopted_tree_an_unmarked_folder_is_found_by_its_name_and_kept_when_it_is_deleted(
+    fast_path: Path,
+) -> None:
+    root = Path(shutil.copytree(OLD, fast_path / "old"))
+    (root / "churn/plots").mkdir()
+    (root / "churn/plots/roc.png").write_bytes(b"drawn")
+    with Metatree(root) as tree:
+        assert tree.exists("churn/plots") and b"".join(tree.get("churn/plots/roc.png")) == b"drawn"
+        tree.delete("churn/plots", recursive=True)
+        tree.checkpoint()
+        assert not tree.exists("churn/plots") and kept(tree) == [b"drawn"]
+
+
 def test_a_dropped_node_whose_file_was_edited_is_kept(tree: Metatree) -> None:
     write_into(Path(tree.root) / "m/v1/metadata.json", EDIT)
     replace(Path(tree.root) / "m/v2/metadata.json", b'{"replaced": 1}')
