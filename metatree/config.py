@@ -141,27 +141,6 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> N
         check_same_keys(keys, read(storage), storage)
 
 
-def check_adoptable(storage: wal.Storage) -> None:
-    """Raises CorruptionError if the root's metadata.json, which alone lists the nodes, is missing or empty although
-    there are folders of nodes: adopting such a tree would silently drop all of them."""
-    try:
-        if storage.read(layout.METADATA).data:
-            return
-    except FileNotFoundError:
-        pass
-    names = sorted(
-        entry.name
-        for entry in storage.list("")
-        if entry.kind is wal.Kind.FOLDER and storage.entry(f"{entry.name}/{layout.METADATA}") is not None
-    )
-    if names:
-        shown = ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
-        raise CorruptionError(
-            f"{storage.url}/{layout.METADATA} is missing or empty, so that the {len(names)} nodes below the root would "
-            f'be dropped: restore it, or write {{"children": [{shown}]}} into it, then open the tree again'
-        )
-
-
 def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
     """Adopt a tree of metatreedb 0.2.3; its `.metatree` is replaced last."""
     if not storage.create(layout.METADATA, jsontext.dump_readable({})):

@@ -6,7 +6,7 @@ the draft. The read set makes sure that nothing found in the first step has chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from .draft import Draft
 from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, NodeExistsError
 from .facts import BlobFact
 from .folders import Attribute
-from .location import Path, Segment, check_path, join
+from .location import Path, Segment, check_blob_name, check_length, check_path, fold_name, join
 from .staging import INLINE_BLOB, Staging
 
 Ask = Callable[[Callable[[Draft], Any]], Any]  # runs a verb of a transaction's draft
@@ -83,8 +83,8 @@ class Copying:
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
         files = draft.view.blob_files(path, name, whole=True) or [name]
-        blobs = tuple(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
-        return _Plan(path, name, target, (), blobs)
+        blobs = [_Blob(path, file, parent, top + file[len(name) :]) for file in files]
+        return _Plan(path, name, target, (), _checked(blobs))
 
     def _plan_node(self, draft: Draft, path: Path, target: Path) -> _Plan:
         if target[: len(path)] == path:
@@ -103,8 +103,23 @@ class Copying:
         for node in nodes:
             draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
-        blobs = [_Blob(node, file, new[node], file) for node in nodes for file in _files(draft, node)]
-        return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), tuple(blobs))
+        blobs = [_Blob(node, file, new[node], file) for node in nodes for file in self._files(draft, node)]
+        keys = tuple((new[node], draft.view.keys(node)) for node in nodes)
+        return _Plan(path, "", target, keys, _checked(blobs))
+
+    def _files(self, draft: Draft, node: Path) -> Iterator[str]:
+        """The files of a node's blobs."""
+        for top in draft.view.blobs(node):
+            files = draft.view.blob_files(node, top, whole=True)
+            if files or not self._is_empty_folder(draft, node, top):
+                yield from files or [top]
+
+    def _is_empty_folder(self, draft: Draft, node: Path, top: str) -> bool:
+        """Whether it is no file: a folder without files that was made by hand, or a directory blob emptied by hand."""
+        if not self._storage.capabilities.folders or draft.view.blob(node, top)[1]:
+            return False
+        entry = self._storage.entry(layout.blob(node, top))
+        return entry is not None and entry.kind is wal.Kind.FOLDER
 
     # --- its bytes ----------------------------------------------------------------------------------------------------
 
@@ -149,9 +164,17 @@ class Copying:
             draft.drop_node(plan.source)
 
 
-def _files(draft: Draft, node: Path) -> list[str]:
-    """The files of a node's blobs."""
-    files: list[str] = []
-    for top in draft.view.blobs(node):
-        files.extend(draft.view.blob_files(node, top, whole=True) or [top])
-    return files
+def _checked(blobs: list[_Blob]) -> tuple[_Blob, ...]:
+    """`blobs` if each may have its new name. Raises InvalidLocationError: a file that was put there by hand may not."""
+    folded: dict[tuple[Path, str], str] = {}
+    for blob in blobs:
+        file = layout.blob(blob.path, blob.name)
+        try:
+            check_blob_name(blob.new_name)
+            check_length((*blob.new_path, *blob.new_name.split("/")))
+        except InvalidLocationError as error:
+            raise InvalidLocationError(f"{file!r} cannot be moved or copied: {error}") from error
+        twin = folded.setdefault((blob.new_path, fold_name(blob.new_name)), blob.new_name)
+        if twin != blob.new_name:
+            raise InvalidLocationError(f"{file!r} and {twin!r} differ only in case or form: rename one of them")
+    return tuple(blobs)

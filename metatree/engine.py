@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
-from . import checkpoint, config, recovery
+from . import checkpoint, config, forked, recovery
 from .clock import Clock
 from .commit import Committing
 from .committer import Committer
@@ -212,7 +212,7 @@ class Engine:
         if self._closed:
             raise ClosedError("the tree is closed; open it again with Metatree(root)")
         if self._pid != os.getpid():
-            self.reset_after_fork()
+            forked.renew(lambda: self._pid != os.getpid(), self.reset_after_fork)
 
     def require_writable(self) -> None:
         """Raises ClosedError, ReadOnlyError."""

@@ -134,7 +134,7 @@ def check_format(header: bytes) -> None:
 
 
 def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
-    """The log record of a transaction."""
+    """The log record of a transaction. Raises InvalidLocationError for a name that `decode` would refuse."""
     inline: list[bytes] = []
     offset = 0
     rows: list[list[Any]] = []
@@ -173,9 +173,9 @@ def _row(fact: Fact, offset: int) -> list[Any]:
     path = join(fact.path)
     match fact:
         case NodeFact():
-            return ["node", path, fact.keys, fact.children]
+            return ["node", path, fact.keys, parts.children(fact.path, list(fact.children))]
         case BlobFact():
-            row: list[Any] = ["blob", path, fact.name, fact.size, fact.sha256]
+            row: list[Any] = ["blob", path, parts.blob_name(fact.name), fact.size, fact.sha256]
             match fact.source:
                 case Inline():
                     return [*row, "inline", offset]
@@ -188,9 +188,9 @@ def _row(fact: Fact, offset: int) -> list[Any]:
         case KeysFact():
             return ["keys", path, fact.set, fact.unset]
         case ChildFact():
-            return ["child", path, fact.name, fact.created]
+            return ["child", path, check_name(fact.name), fact.created]
         case BlobGone():
-            return ["unblob", path, fact.name]
+            return ["unblob", path, parts.blob_name(fact.name)]
 
 
 def decode_header(data: bytes) -> Header:

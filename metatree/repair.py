@@ -143,8 +143,8 @@ class _Repair:
         return BlobFact(path, name, size, sha256, place)
 
     def _node(self, path: Path, source: str, draft: Draft, changes: Changes) -> NodeFact:
-        """A node with the keys in its file, and those of its listed children that exist: a list entry makes no node,
-        and a missing one drops none. `source`: the file, if it is not in place."""
+        """A node with the keys in its file, and its listed children: a list entry makes no node, a missing one drops
+        none, and a missing folder, which is damage, gives none up. `source`: the file, if it is not in place."""
         name = source or layout.metadata(path)
         file = folders.parse_node(name, self._storage.read(name))
         check_size(file.keys)
@@ -174,7 +174,7 @@ class _Repair:
         others = [name for name in there if name not in wanted]
         unlisted = Unlisted(self._storage, self._engine.log)
         ours = [name for name in others if name in committed or unlisted.is_node(path, name)]
-        return (*(name for name in wanted if name in there), *ours)
+        return (*(name for name in wanted if name in there or name in committed), *ours)
 
 
 def _only(window: Effect, steps: Sequence[Step]) -> Effect:

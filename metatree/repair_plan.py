@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import folders, layout
+from .draft import Draft
 from .errors import InvalidLocationError
 from .findings import ADOPT, ASIDE, KINDS, REBUILD, REVERT, Finding, Report, Weight
 from .location import check_blob_name, fold_name
+from .reads import ReadSet
 from .supply import is_node, is_unlisted, lacks, supplies
+from .view import View
 from .window import fold_log
 
 if TYPE_CHECKING:
@@ -159,17 +162,21 @@ class Planner:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
         if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
             return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
-        if is_unlisted(finding):
-            return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         if is_node(finding):
             return ADOPT, "a commit sets the node's keys to those in the file"
         if _folded(finding.path) in self._twins:
             return CANNOT, "another name differs from it only in case or form: rename one"
         try:
-            check_blob_name(finding.path.rpartition("/")[2])
+            path, name = self._engine.reader.ask(lambda _: self._draft().resolve_blob(finding.path.split("/")))
+            check_blob_name(name or path[-1])
         except InvalidLocationError as error:
-            return CANNOT, f"cannot be a blob: {error}"
+            return CANNOT, f"its name is not valid: {error}"
+        if is_unlisted(finding):
+            return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         return ADOPT, "a commit makes it a blob"
+
+    def _draft(self) -> Draft:
+        return Draft(View(self._engine.reader), self._engine.levels, ReadSet())
 
     def _recovered(self) -> list[Step]:
         """Steps for edits that the recovery by this handle moved to the quarantine, if nothing was committed since."""

@@ -265,7 +265,11 @@ class AppendLog:
         if self.alive is not None:
             self.alive.disown()
             self.alive = None
-        self._attach()
+        try:
+            self._attach()
+        except BaseException:
+            self._closed = False  # what had been opened is closed: the next call tries again
+            raise
 
     def close(self) -> None:
         """Release every handle; calling it again does nothing."""

@@ -87,6 +87,8 @@ class Group:
                     self._flush()
                 self._hand_over(entry)
         except BaseException as error:
+            if self._leader is entry:
+                self._end_batch()
             self._hand_over(entry)
             if entry.position is not None:
                 error.add_note(_committed(entry.position))
@@ -129,8 +131,6 @@ class Group:
     def _hand_over(self, entry: Entry) -> None:
         """The entry has its outcome, or its caller was interrupted, perhaps in here: it is out of the queue afterwards,
         and if it led, the first in the queue does. What is done twice does no harm."""
-        if self._leader is entry:
-            self._end_batch()
         with self._mutex:
             if entry in self._queue:
                 self._queue.remove(entry)

@@ -240,6 +240,58 @@ def test_adoption_without_the_roots_list_of_nodes_is_refused_and_changes_nothing
         assert sorted(tree.children()) == ["churn", "fraud"]
 
 
+UNREADABLE = {
+    "cut": b'{"children": ["v1"',
+    "no object": b"[]",
+    "not JSON": b'{"children": ["v1", "v2"], "auc": NaN}',
+    "large integer": b'{"auc": 36893488147419103232}',
+    "odd name": b'{"children": ["exp:1"]}',
+    "reserved name": b'{"children": ["m.tmp"]}',
+    "twice": b'{"children": ["v1", "v1"]}',
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+@pytest.mark.parametrize("node", ["", "fraud/", "fraud/v1/"])
+def test_adoption_of_what_could_not_be_read_afterwards_is_refused_and_changes_nothing(
+    node: str, what: str, old: Path
+) -> None:
+    file = old / node / "metadata.json"
+    good = file.read_bytes()
+    file.write_bytes(UNREADABLE[what])
+    before = all_bytes(old)
+    with pytest.raises(CorruptionError, match="Nothing was changed") as caught:
+        Metatree(old)
+    assert f"{node}metadata.json: " in str(caught.value)
+    assert all_bytes(old) == before
+    file.write_bytes(good)
+    with Metatree(old) as tree:
+        assert tree.check(deep=True).ok
+    assert_clean(old)
+
+
+def test_adoption_of_a_tree_with_a_link_in_place_of_a_node_is_refused_and_follows_no_link(
+    old: Path, tmp_path: Path
+) -> None:
+    shutil.move(old / "fraud", tmp_path / "fraud")
+    (old / "fraud").symlink_to(tmp_path / "fraud")
+    with pytest.raises(CorruptionError, match=r"fraud/metadata\.json: "):
+        Metatree(old)
+    assert not (old / ".wal").exists()
+
+
+def test_a_refused_adoption_names_some_of_many_files(old: Path) -> None:
+    for number in range(9):
+        node = old / f"fraud/n{number}"
+        node.mkdir()
+        (node / "metadata.json").write_bytes(b"{")
+    root = json.loads((old / "fraud/metadata.json").read_text())
+    root["children"] += [f"n{number}" for number in range(9)]
+    (old / "fraud/metadata.json").write_text(json.dumps(root))
+    with pytest.raises(CorruptionError, match="and 4 more files"):
+        Metatree(old)
+
+
 def test_an_adopted_tree_is_changed_like_any_other(old: Path) -> None:
     with Metatree(old) as tree:
         order = tree.children("fraud")

@@ -602,6 +602,104 @@ def test_a_dropped_handle_beside_a_living_one_delays_nobody(root: Path, mode: st
         assert json.loads((root / "m" / "v" / "metadata.json").read_bytes()) == {"n": 1, "k": 2}
 
 
+TWO_AT_FIRST = """
+import os, sys, threading
+from metatree import Metatree
+tree = Metatree(sys.argv[1])
+if sys.argv[2] == "held":  # by a thread that does not exist in the child
+    from metatree import forked
+    forked._turn.acquire()
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+began, again, renew, renewals = threading.Event(), threading.Event(), tree._engine.storage.reset_after_fork, []
+
+def renewed():
+    renewals.append(threading.current_thread().name)
+    if began.is_set():
+        again.set()
+    began.set()
+    again.wait(1)  # for a second one, which must not come
+    renew()
+
+tree._engine.storage.reset_after_fork = renewed
+threads = [threading.Thread(target=lambda n=n: tree.update("m", **{n: 1}), name=n) for n in ("a", "b")]
+threads[0].start()
+began.wait()
+threads[1].start()
+for thread in threads:
+    thread.join()
+print(renewals, {"a", "b"} <= set(tree.find("m").metadata), tree.check().ok)
+tree.close()
+"""
+
+
+@pytest.mark.parametrize("turn", ["free", "held"])
+def test_two_threads_of_a_child_that_use_the_tree_first_at_once_renew_it_once(root: Path, turn: str) -> None:
+    with Metatree(root, LEVELS) as tree:
+        tree.put("m/v", b"", name="b")
+    assert run_script(TWO_AT_FIRST, root, turn) == "['a'] True True\n"
+
+
+MANY_AT_FIRST = """
+import os, sys, threading
+from metatree import Metatree
+tree = Metatree(sys.argv[1])
+for child in range(20):
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 0
+        continue
+    start = threading.Barrier(4)
+    def work(n):
+        start.wait()
+        tree.update("m", **{f"{child}/{n}": 1})
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    os._exit(not all(f"{child}/{n}" in tree.find("m").metadata for n in range(4)))
+assert sum("/" in key for key in tree.find("m").metadata) == 80 and tree.check().ok
+tree.close()
+"""
+
+
+def test_threads_of_many_children_lose_nothing(root: Path) -> None:
+    with Metatree(root, LEVELS) as tree:
+        tree.put("m/v", b"", name="b")
+    run_script(MANY_AT_FIRST, root)
+
+
+NO_LOCKS_AT_FIRST = """
+import errno, os, sys
+import wal
+from metatree import Metatree
+
+class Few(wal.Posix):
+    refused = 0
+    def flock(self, fd, *, shared, block):
+        if self.refused:
+            self.refused -= 1
+            raise OSError(errno.ENOLCK, "No locks available")
+        return super().flock(fd, shared=shared, block=block)
+
+posix = Few()
+tree = Metatree(wal.LocalStorage(sys.argv[1], posix))
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+posix.refused = 1
+for number in range(3):
+    try:
+        tree.update("m", number=number)
+        print("updated")
+    except Exception as error:
+        print(type(error).__name__)
+tree.close()
+"""
+
+
+def test_a_child_whose_first_call_was_refused_a_lock_tries_again_with_the_next(root: Path) -> None:
+    with Metatree(root, LEVELS) as tree:
+        tree.put("m/v", b"", name="b")
+    assert run_script(NO_LOCKS_AT_FIRST, root) == "UnavailableError\nupdated\nupdated\n"
+
+
 def test_a_child_whose_first_call_fails_does_not_go_on_with_what_is_its_parents(
     make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
