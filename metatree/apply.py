@@ -89,7 +89,7 @@ class _Application:
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
             put = [fact for fact in effect.blobs.values() if fact is not None]
-            asides = self._remove_all(path, [name for name, fact in effect.blobs.items() if fact is None], effect)
+            asides = self._remove_all(path, effect)
             if gone:  # a blob takes the name: first (E3)
                 retyped = {fact.name.partition("/")[0] for fact in put}
                 self._drop_all(path, [name for name in gone if name in retyped])
@@ -231,7 +231,7 @@ class _Application:
             if entry is None:
                 return
             if entry.kind is not kind:
-                self._remove(name, dropped=False)
+                self._remove(name, dropped=False, damaged=foreign.is_unknown_folder(self._storage, fact.path, part))
                 return
 
     def _keep_foreign_blob(self, name: str, fact: BlobFact) -> None:
@@ -266,12 +266,14 @@ class _Application:
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()
 
-    def _remove_all(self, path: Path, names: Iterable[str], effect: Effect | None = None) -> dict[str, str | None]:
-        """Remove children and blobs of a node; returns where each was moved. `effect`: the node's, if nodes may have
-        taken the names of blobs."""
-        nodes = effect.below if effect is not None else {}
-        names = names if self._mode is not Mode.REWRITE else ()
-        return {name: self._remove(layout.blob(path, name), dropped=name not in nodes) for name in names}
+    def _remove_all(self, path: Path, effect: Effect) -> dict[str, str | None]:
+        """Remove the dropped blobs of a node; returns where each was moved. A node may have taken a blob's name."""
+        names = [name for name, fact in effect.blobs.items() if fact is None and self._mode is not Mode.REWRITE]
+        return {name: self._remove_blob(path, name, dropped=name not in effect.below) for name in names}
+
+    def _remove_blob(self, path: Path, name: str, *, dropped: bool) -> str | None:
+        unknown = dropped and foreign.is_unknown_folder(self._storage, path, name)
+        return self._remove(layout.blob(path, name), dropped=dropped, damaged=unknown)
 
     def _drop_all(self, path: Path, names: Iterable[str]) -> None:
         for name in names if self._mode is not Mode.REWRITE else ():

@@ -230,9 +230,10 @@ def open_blob(storage: wal.Storage, draft: Draft, path: Path, name: str) -> Open
 
 
 def directory_files(draft: Draft, path: Path, name: str) -> list[str]:
-    """The files of a directory blob, as blob names. Raises BlobNotFoundError, NodeNotFoundError, Moved."""
+    """The files of a directory blob, as blob names. Raises BlobNotFoundError, NodeNotFoundError, UnsafePathError if it
+    holds a link, Moved."""
     draft.reads.name(path, name)
-    files = draft.view.blob_files(path, name) if name else []
+    files = draft.view.blob_files(path, name, whole=True) if name else []
     if not files:
         draft.require_above(path, name)
         raise BlobNotFoundError(f"{join((*path, name))} is not a directory blob")

@@ -82,7 +82,7 @@ class Copying:
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
-        files = draft.view.blob_files(path, name) or [name]
+        files = draft.view.blob_files(path, name, whole=True) or [name]
         blobs = [_Blob(path, file, parent, top + file[len(name) :]) for file in files]
         return _Plan(path, name, target, (), _checked(blobs))
 
@@ -110,7 +110,7 @@ class Copying:
     def _files(self, draft: Draft, node: Path) -> Iterator[str]:
         """The files of a node's blobs."""
         for top in draft.view.blobs(node):
-            files = draft.view.blob_files(node, top)
+            files = draft.view.blob_files(node, top, whole=True)
             if files or not self._is_empty_folder(draft, node, top):
                 yield from files or [top]
 

@@ -34,7 +34,7 @@ def empty_trash(storage: wal.Storage, upto: int) -> None:
         if alone or not (entry.name.isdecimal() and int(entry.name) > upto):
             with suppress(FileNotFoundError):
                 if entry.kind is wal.Kind.FOLDER:
-                    _Sorting(storage, entry.name, kept).ways()
+                    _Sorting(storage, entry.name, kept).look("", 0)
                 through.append(layout.trash_of(entry.name, ""))
     for folder in {name.rpartition("/")[0] for name in kept}:
         storage.sync_folder(folder)
@@ -58,9 +58,9 @@ class _Sorting:
         self._adopted = found is not None and found.adopted
         self._marks = storage.capabilities.attributes
 
-    def ways(self) -> None:
+    def look(self, top: str, level: int) -> None:
         """From the top: folders that only lead to what was dropped, then nodes and directory blobs."""
-        pending = [("", 0)]  # a stack of our own: folders may be nested deeper than calls may be
+        pending = [(top, level)]  # a stack of our own: folders may be nested deeper than calls may be
         while pending:
             wal.safe_point()
             name, depth = pending.pop()
@@ -70,8 +70,12 @@ class _Sorting:
             elif depth and self._is_tree(name, kinds):
                 self._keep(name)
             else:
-                folders_in = [inner for inner, kind in kinds.items() if kind is wal.Kind.FOLDER]
-                pending += [(f"{name}/{inner}" if name else inner, depth + 1) for inner in folders_in]
+                for inner, kind in kinds.items():
+                    full = f"{name}/{inner}" if name else inner
+                    if kind is wal.Kind.FOLDER:
+                        pending.append((full, depth + 1))
+                    elif kind is wal.Kind.OTHER:
+                        self._keep(full)  # a link or special file: renamed, neither followed nor opened
 
     def _node(self, name: str, kinds: dict[str, wal.Kind], depth: int) -> None:
         """A dropped node: its children and blobs go with it."""
@@ -80,9 +84,11 @@ class _Sorting:
             self._keep(name)  # its children are unknown, or it is a tree of its own
             return
         for inner, kind in kinds.items():
+            full = f"{name}/{inner}"
+            if kind is wal.Kind.OTHER:
+                self._keep(full)
             if kind is not wal.Kind.FOLDER:
                 continue
-            full = f"{name}/{inner}"
             below = self._kinds(full)
             if inner in children or self._is_node(full, below, depth + 1, marked=True):
                 if layout.METADATA in below:
@@ -92,8 +98,7 @@ class _Sorting:
             elif depth < self._levels and self._marks and self._attribute(full) is None:
                 self._keep(full)  # neither node nor blob
             else:
-                for tree in list(folders.trees_below(self._storage, self._in_trash(full))):
-                    self._keep(tree.removeprefix(self._in_trash("") + "/"))
+                self.look(full, self._levels + 1)  # a directory blob, which holds no nodes
 
     def _is_node(self, name: str, kinds: dict[str, wal.Kind], depth: int, *, marked: bool = False) -> bool:
         if depth > self._levels or kinds.get(layout.METADATA) is not wal.Kind.FILE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -180,9 +181,20 @@ def holds_node(storage: wal.Storage, folder: str) -> bool:
     return any(holds_node(storage, f"{folder}/{name}") for name, kind in entries.items() if kind is wal.Kind.FOLDER)
 
 
-def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
-    """The files of a directory blob, as blob names ('dir/sub/file'), in no order. Folders inside it that are removed
-    during the walk are skipped. Raises FileNotFoundError, NotADirectoryError if it is not a folder itself."""
+def files_below(storage: wal.Storage, path: Path, name: str, *, whole: bool = False) -> Iterator[str]:
+    """The files of a directory blob, as blob names. Raises as `entries_below`; `whole`: also UnsafePathError for a link
+    or special file in it, without which the blob would be incomplete."""
+    for inner, kind in entries_below(storage, path, name):
+        if kind is wal.Kind.FILE:
+            yield inner
+        elif whole:
+            reason = "a symbolic link or special file in a directory blob, not opened: move it out of the tree first"
+            raise wal.UnsafePathError(errno.ELOOP, reason, layout.blob(path, inner))
+
+
+def entries_below(storage: wal.Storage, path: Path, name: str) -> Iterator[tuple[str, wal.Kind]]:
+    """What a directory blob holds besides folders, as blob names ('dir/sub/file') in no order. Folders inside it that
+    are removed during the walk are skipped. Raises FileNotFoundError, NotADirectoryError if it is not a folder."""
     pending = [name]
     while pending:
         folder = pending.pop()
@@ -196,8 +208,8 @@ def files_below(storage: wal.Storage, path: Path, name: str) -> Iterator[str]:
             inner = f"{folder}/{entry.name}"
             if entry.kind is wal.Kind.FOLDER:
                 pending.append(inner)
-            elif entry.kind is wal.Kind.FILE:
-                yield inner
+            else:
+                yield inner, entry.kind
 
 
 def is_tree(storage: wal.Storage, name: str) -> bool:

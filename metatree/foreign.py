@@ -6,8 +6,9 @@ from collections.abc import Set
 
 import wal
 
-from . import layout
-from .folders import Attribute
+from . import config, layout
+from .folders import Attribute, is_blob_folder
+from .location import Path
 
 
 def holds_foreign(storage: wal.Storage, name: str) -> bool:
@@ -29,6 +30,19 @@ def is_foreign(storage: wal.Storage, name: str) -> bool:
         return False
     inner = storage.list(name) if entry.kind is wal.Kind.FOLDER else []
     return all(is_foreign(storage, f"{name}/{below.name}") for below in inner)
+
+
+def is_unknown_folder(storage: wal.Storage, path: Path, name: str) -> bool:
+    """Whether the log, to which `name` in a node is a blob, does not know the folder there: no directory blob of ours,
+    but a foreign folder, or a node that its parent does not list."""
+    if "/" in name or not storage.capabilities.attributes or not storage.capabilities.folders:
+        return False
+    folder = layout.blob(path, name)
+    entry = storage.entry(folder)
+    if entry is None or entry.kind is not wal.Kind.FOLDER:
+        return False
+    found = config.read(storage)
+    return not is_blob_folder(storage, folder, leaf=found is not None and len(path) >= len(found.keys))
 
 
 def keep(storage: wal.Storage, lsn: int, name: str, content: wal.Content, why: str = "edited") -> str:

@@ -19,6 +19,7 @@ from .location import Path, fold_name, join
 from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
+_LINK = "is a link or special file, which the engine neither follows nor opens"
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _READS = 3  # attempts at a blob that is replaced while it is read
 
@@ -151,7 +152,7 @@ class Look:
                 self._note("twin", full, f"differs from {twins[fold_name(name)]!r} only in case or form")
             twins[fold_name(name)] = name
             if entry.kind is wal.Kind.OTHER:
-                self._problem("link", full, "is a link or special file, which the engine neither follows nor opens")
+                self._problem("link", full, _LINK)
             elif name not in self.children:
                 with suppress(*_ABSENT), self._reading(full):  # removed since the listing: the log tells
                     self._entry(name, entry)
@@ -177,8 +178,11 @@ class Look:
         if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
             self._note("folder-extra", full, "a folder that is neither a node nor a blob; it is left alone", known)
             return
-        for inner in folders.files_below(self._storage, self._path, name):
+        for inner, kind in folders.entries_below(self._storage, self._path, name):
             file = layout.blob(self._path, inner)
+            if kind is wal.Kind.OTHER:
+                self._problem("link", file, _LINK)
+                continue
             with suppress(*_ABSENT), self._reading(file):
                 self._blob(file)
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import wal
 
-from . import folders, layout
+from . import config, folders, layout
 from .asking import Asking, Moved
 from .facts import BlobFact
 from .location import Path, fold_name
@@ -90,8 +90,8 @@ class Reader(Asking):
         fact, said = (None, False) if effect is None else effect.blob(name)
         return fact, covered or said
 
-    def has_blob(self, path: Path, name: str) -> bool:
-        """Whether a blob (a file, or a directory blob) of this name exists at the head."""
+    def has_blob(self, path: Path, name: str, *, foreign: bool = False) -> bool:
+        """Whether a blob (a file, or a directory blob) of this name exists at the head; with `foreign` any folder."""
         node = self.node(path)
         if node is None:
             return self.has_foreign(path, name)
@@ -102,7 +102,20 @@ class Reader(Asking):
             return name in node.blobs  # saves a request; a new foreign file is found when ours is published
         self._unsettled = True
         entry = self._storage.entry(layout.blob(path, name))
-        return entry is not None and entry.kind is not wal.Kind.OTHER
+        if entry is None or entry.kind is wal.Kind.OTHER:
+            return False
+        return foreign or (entry.kind is wal.Kind.FILE and "/" not in name) or self._is_directory(path, name)
+
+    def _is_directory(self, path: Path, name: str) -> bool:
+        """Whether a folder in a node, named by itself or by something in it, is a directory blob. Where it may lack the
+        attribute, each is found by its name."""
+        top, inner, _ = name.partition("/")
+        leaf = len(path) >= self._depth
+        if (inner and leaf) or not self._storage.capabilities.attributes:
+            return True
+        self._unsettled = True
+        folder = layout.blob(path, top)
+        return folders.is_blob_folder(self._storage, folder, leaf=leaf) or config.is_adopted(self._storage)
 
     def has_foreign(self, path: Path, name: str) -> bool:
         """Whether a file of this name lies where a node does not exist yet."""
@@ -126,15 +139,18 @@ class Reader(Asking):
             return True
         return False if said else None
 
-    def blob_files(self, path: Path, name: str) -> set[str]:
-        """The files of a directory blob at the head, as blob names; empty if it is not one."""
+    def blob_files(self, path: Path, name: str, *, whole: bool = False) -> set[str]:
+        """The files of a directory blob at the head, as blob names; empty if it is not one. `whole`: raises
+        UnsafePathError if it holds a link."""
         if self.node(path) is None:
             return set()
         files: set[str] = set()
         if not self.blob(path, name)[1]:
             self._unsettled = True
             with suppress(FileNotFoundError, NotADirectoryError):
-                files = set(folders.files_below(self._storage, path, name))
+                files = set(folders.files_below(self._storage, path, name, whole=whole))
+            if files and not self._is_directory(path, name):
+                files = set()
         effect, _ = self.window.effect.find(path)
         return files if effect is None else effect.over_blob_files(name, files)
 

@@ -22,6 +22,7 @@ from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, Unavail
 from .findings import EDIT_ADVICE, WORDS, Report, Weight
 from .look import is_refusal
 from .options import parse_options
+from .printing import with_stdout
 from .recovery import Recovered
 
 _REFUSED = (Weight.CANNOT_READ, Weight.RECOVERY)
@@ -33,6 +34,10 @@ _ADVICE = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    return with_stdout("metatree-recover", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:

@@ -139,8 +139,9 @@ class View:
                 return None, True
         return self.reader.blob(path, name)
 
-    def has_blob(self, path: Path, name: str, *, new: bool = False) -> bool:
-        """Whether a blob, or a directory blob, of this name exists. `new`: the node is known not to exist yet."""
+    def has_blob(self, path: Path, name: str, *, new: bool = False, foreign: bool = False) -> bool:
+        """Whether a blob, or a directory blob, of this name exists. `new`: the node is known not to exist yet.
+        `foreign`: any folder of that name counts."""
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
             if effect is not None:
@@ -151,7 +152,7 @@ class View:
                     return False
             if covered:
                 return False
-        return self.reader.has_foreign(path, name) if new else self.reader.has_blob(path, name)
+        return self.reader.has_foreign(path, name) if new else self.reader.has_blob(path, name, foreign=foreign)
 
     def blobs(self, path: Path) -> list[str]:
         """The names of the node's top-level blobs, sorted."""
@@ -166,8 +167,9 @@ class View:
         children = self.children(path)
         return sorted(name for name in names if name not in children)
 
-    def blob_files(self, path: Path, name: str) -> list[str]:
-        """The files of a directory blob, as blob names, sorted; empty if there is none."""
+    def blob_files(self, path: Path, name: str, *, whole: bool = False) -> list[str]:
+        """The files of a directory blob, as blob names, sorted; empty if there is none. `whole`: raises UnsafePathError
+        if it holds a link."""
         files: set[str] = set()
         layers: list[Effect] = []  # topmost first, to the one that hides all below it
         for layer in reversed(self.layers):
@@ -178,7 +180,7 @@ class View:
             if covered:
                 break
         else:
-            files = self.reader.blob_files(path, name)
+            files = self.reader.blob_files(path, name, whole=whole)
         for effect in reversed(layers):
             files = effect.over_blob_files(name, files)
         return sorted(files)

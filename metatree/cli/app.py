@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from types import FrameType
 
 import click
 
 from metatree import __version__
+from metatree.printing import with_stdout
 
 from .check import check
 from .doctor import doctor
@@ -40,19 +39,18 @@ commands.add_command(repair)
 def run() -> int:
     """Run the command with the arguments of this process; returns the exit code."""
     signal.signal(signal.SIGTERM, _end)
+    return with_stdout("metatree", _run)
+
+
+def _run() -> int:
     try:
         code = commands.main(prog_name="metatree", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has exited, as `head` does. Python must not flush to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     return code if isinstance(code, int) else 0
 
 

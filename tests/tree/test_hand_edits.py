@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from metatree import CorruptionError, Metatree
+from metatree import (
+    BlobExistsError,
+    BlobNotFoundError,
+    CorruptionError,
+    InvalidLocationError,
+    Metatree,
+    NodeNotFoundError,
+)
 
 OLD = Path(__file__).parent / "data" / "metatreedb-0.2.3" / "tree"
 EDIT = b'{"auc": 0.5, "by hand": true}'
@@ -136,6 +143,19 @@ def test_an_adopted_tree_is_free_of_noise(fast_path: Path) -> None:
         assert notes(tree) == [] and kept(tree) == []
 
 
+def test_in_an_adopted_tree_an_unmarked_folder_is_found_by_its_name_and_kept_when_it_is_deleted(
+    fast_path: Path,
+) -> None:
+    root = Path(shutil.copytree(OLD, fast_path / "old"))
+    (root / "churn/plots").mkdir()
+    (root / "churn/plots/roc.png").write_bytes(b"drawn")
+    with Metatree(root) as tree:
+        assert tree.exists("churn/plots") and b"".join(tree.get("churn/plots/roc.png")) == b"drawn"
+        tree.delete("churn/plots", recursive=True)
+        tree.checkpoint()
+        assert not tree.exists("churn/plots") and kept(tree) == [b"drawn"]
+
+
 def test_a_dropped_node_whose_file_was_edited_is_kept(tree: Metatree) -> None:
     write_into(Path(tree.root) / "m/v1/metadata.json", EDIT)
     replace(Path(tree.root) / "m/v2/metadata.json", b'{"replaced": 1}')
@@ -157,6 +177,150 @@ def test_a_dropped_node_as_the_engine_left_it_is_gone(tree: Metatree) -> None:
     tree.delete("m", recursive=True)
     tree.checkpoint()
     assert kept(tree) == [] and not list((Path(tree.root) / ".wal/trash").iterdir())
+
+
+@pytest.fixture
+def altered(fast_path: Path) -> Iterator[Metatree]:
+    """As `tree`, but in the end it may deviate from its log."""
+    with Metatree(fast_path / "altered", ("model", "version")) as tree:
+        tree.put("m/v1", b"weights", name="w")
+        tree.update("m/v1", auc=0.9)
+        tree.put("m/v2", b"weights", name="w")
+        tree.checkpoint()
+    with Metatree(fast_path / "altered") as tree:
+        yield tree
+
+
+def as_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def unlist(root: Path, node: str) -> None:
+    """Cut a node out of its parent's `children`, as somebody with an editor does."""
+    file = (root / node).parent / "metadata.json"
+    value = json.loads(file.read_bytes())
+    value["children"].remove(node.rpartition("/")[2])
+    write_into(file, json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("what", ["foreign", "empty", "unlisted"])
+def test_a_folder_that_is_not_there_for_list_is_not_there_for_any_call(
+    what: str, altered: Metatree, tmp_path: Path
+) -> None:
+    root = Path(altered.root)
+    folder = root / ("m/v1" if what == "unlisted" else "m/notes")
+    folder.mkdir(exist_ok=True)
+    if what == "unlisted":
+        unlist(root, "m/v1")
+    elif what == "foreign":
+        (folder / "w").write_bytes(b"precious")
+    name, before = f"m/{folder.name}", as_files(folder)
+    assert folder.name not in (*altered.list("m"), *altered.find("m").children)
+    for location in (name, f"{name}/w"):
+        assert not altered.exists(location)
+        for refused in (
+            lambda location=location: altered.get(location),
+            lambda location=location: altered.get(location, tmp_path / "out", recursive=True),
+            lambda location=location: altered.delete(location),
+            lambda location=location: altered.delete(location, recursive=True),
+            lambda location=location: altered.copy(location, "m/copy"),
+            lambda location=location: altered.move(location, "m/moved"),
+        ):
+            with pytest.raises((BlobNotFoundError, NodeNotFoundError)):
+                refused()
+    altered.checkpoint()
+    assert folder.is_dir() and as_files(folder) == before
+
+
+@pytest.mark.parametrize("source", ["file", "folder"])
+@pytest.mark.parametrize("what", ["foreign", "unlisted"])
+def test_a_blob_takes_the_place_of_such_a_folder_only_by_force_and_the_folder_is_kept(
+    what: str, source: str, altered: Metatree, tmp_path: Path
+) -> None:
+    root = Path(altered.root)
+    unlist(root, "m/v1")
+    if what == "foreign":
+        shutil.rmtree(root / "m/v1")
+        (root / "m/v1").mkdir()
+        (root / "m/v1/precious").write_bytes(b"mine")
+    before = as_files(root / "m/v1")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/f").write_bytes(b"new")
+    new = tmp_path / ("in" if source == "folder" else "in/f")
+    with pytest.raises(BlobExistsError, match="force=True"):
+        altered.put("m", new, name="v1", recursive=True)
+    altered.put("m", new, name="v1", recursive=True, force=True)
+    altered.checkpoint()
+    assert b"".join(altered.get("m/v1/f" if source == "folder" else "m/v1")) == b"new"
+    aside = [path for path in (root / ".wal/quarantine/replaced").rglob("v1") if path.is_dir()]
+    assert [as_files(folder) for folder in aside] == [before]
+
+
+@pytest.fixture
+def linked(altered: Metatree, tmp_path: Path) -> list[str]:
+    """The paths of links and a FIFO that somebody made in a node and in its directory blob."""
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/sub/f").write_bytes(b"f")
+    (tmp_path / "in/g").write_bytes(b"g")
+    altered.put("m/v1", tmp_path / "in", name="d", recursive=True)
+    altered.put("m", tmp_path / "in", name="d", recursive=True)
+    altered.checkpoint()
+    root = Path(altered.root)
+    os.symlink("/data/weights.bin", root / "m/v1/weights.bin")
+    os.symlink("/data", root / "m/v1/d/data")
+    os.symlink("/data/weights.bin", root / "m/d/sub/weights.bin")
+    os.mkfifo(root / "m/v1/d/sub/pipe")
+    return ["m/d/sub/weights.bin", "m/v1/d/data", "m/v1/d/sub/pipe", "m/v1/weights.bin"]
+
+
+def test_check_names_each_link_and_special_file_also_in_a_directory_blob(altered: Metatree, linked: list[str]) -> None:
+    report = altered.check(deep=True)
+    assert sorted((finding.path, finding.kind) for finding in report.problems) == [(path, "link") for path in linked]
+    assert report.notes == []
+
+
+def test_a_directory_blob_with_a_link_is_not_downloaded_copied_or_moved_without_it(
+    altered: Metatree, linked: list[str], tmp_path: Path
+) -> None:
+    for attempt in (
+        lambda: altered.get("m/v1/d", tmp_path / "out", recursive=True),
+        lambda: altered.copy("m/v1/d", "m/v2/d"),
+        lambda: altered.move("m/v1/d", "m/v2/d"),
+        lambda: altered.copy("m/v1", "m/v3"),
+        lambda: altered.move("m", "n"),
+    ):
+        with pytest.raises(
+            InvalidLocationError, match=r"link or special file .*out of the tree.*m/(v1/)?d/(data|sub/)"
+        ):
+            attempt()
+    assert altered.find("m").children == ["v1", "v2"] and not altered.exists("m/v2/d")
+    assert not (tmp_path / "out").exists()
+    assert b"".join(altered.get("m/v1/d/g")) == b"g"
+
+
+def links(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_symlink() or path.is_fifo())
+
+
+@pytest.mark.parametrize("verb", ["delete a node", "delete a directory blob", "replace it", "move a node"])
+def test_a_link_is_kept_when_what_is_around_it_goes(verb: str, altered: Metatree, linked: list[str]) -> None:
+    root = Path(altered.root)
+    kept = ["data", "pipe"]
+    if verb == "delete a node":
+        altered.delete("m", recursive=True)
+        kept = sorted(path.rpartition("/")[2] for path in linked)
+    elif verb == "delete a directory blob":
+        altered.delete("m/v1/d", recursive=True)
+    elif verb == "replace it":
+        altered.put("m/v1", b"a file now", name="d", force=True)
+    else:
+        (root / "m/v1/d/data").unlink()
+        (root / "m/v1/d/sub/pipe").unlink()
+        altered.move("m/v1", "m/v9")
+        kept = ["weights.bin"]
+    altered.checkpoint()
+    assert links(root / ".wal/quarantine") == kept
+    assert not list((root / ".wal").glob("trash/*"))
 
 
 @pytest.mark.parametrize("verb", ["copy", "move"])
