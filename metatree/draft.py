@@ -153,7 +153,7 @@ class Draft:
                 )
             if self.view.exists((*path, top)):
                 raise NodeExistsError(f"{join((*path, top))!r} is a node; a blob cannot have its name")
-        if not self.view.has_blob(path, top, new=new, foreign=True):
+        if not self.view.has_blob(path, top, new=new):
             return False
         if not force:
             raise BlobExistsError(f"{join((*path, top))!r} exists; use force=True to replace it")

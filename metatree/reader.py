@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import wal
 
-from . import config, folders, layout
+from . import folders, layout
 from .asking import Asking, Moved
 from .facts import BlobFact
 from .location import Path, fold_name
@@ -90,8 +90,8 @@ class Reader(Asking):
         fact, said = (None, False) if effect is None else effect.blob(name)
         return fact, covered or said
 
-    def has_blob(self, path: Path, name: str, *, foreign: bool = False) -> bool:
-        """Whether a blob (a file, or a directory blob) of this name exists at the head; with `foreign` any folder."""
+    def has_blob(self, path: Path, name: str) -> bool:
+        """Whether a blob (a file, or a directory blob) of this name exists at the head."""
         node = self.node(path)
         if node is None:
             return self.has_foreign(path, name)
@@ -102,20 +102,7 @@ class Reader(Asking):
             return name in node.blobs  # saves a request; a new foreign file is found when ours is published
         self._unsettled = True
         entry = self._storage.entry(layout.blob(path, name))
-        if entry is None or entry.kind is wal.Kind.OTHER:
-            return False
-        return foreign or (entry.kind is wal.Kind.FILE and "/" not in name) or self._is_directory(path, name)
-
-    def _is_directory(self, path: Path, name: str) -> bool:
-        """Whether a folder in a node, named by itself or by something in it, is a directory blob. Where it may lack the
-        attribute, each is found by its name."""
-        top, inner, _ = name.partition("/")
-        leaf = len(path) >= self._depth
-        if (inner and leaf) or not self._storage.capabilities.attributes:
-            return True
-        self._unsettled = True
-        folder = layout.blob(path, top)
-        return folders.is_blob_folder(self._storage, folder, leaf=leaf) or config.is_adopted(self._storage)
+        return entry is not None and entry.kind is not wal.Kind.OTHER
 
     def has_foreign(self, path: Path, name: str) -> bool:
         """Whether a file of this name lies where a node does not exist yet."""
@@ -149,8 +136,6 @@ class Reader(Asking):
             self._unsettled = True
             with suppress(FileNotFoundError, NotADirectoryError):
                 files = set(folders.files_below(self._storage, path, name, whole=whole))
-            if files and not self._is_directory(path, name):
-                files = set()
         effect, _ = self.window.effect.find(path)
         return files if effect is None else effect.over_blob_files(name, files)
 

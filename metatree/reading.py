@@ -219,13 +219,7 @@ class Reading:
         storage = self._engine.storage
         with self._engine.translated:
             self._engine.let_read()
-
-        def open_one(draft: Draft) -> content.OpenBlob:
-            path, name = draft.resolve_blob(segments)
-            draft.require_above(path, name)
-            return content.open_blob(storage, draft, path, name)
-
-        return self._read(open_one)
+        return self._read(lambda draft: content.open_blob(storage, draft, *draft.resolve_blob(segments)))
 
     def _download_all(self, segments: tuple[Segment, ...], target: str) -> Iterator[bytes]:
         from . import downloads

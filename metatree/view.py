@@ -139,9 +139,8 @@ class View:
                 return None, True
         return self.reader.blob(path, name)
 
-    def has_blob(self, path: Path, name: str, *, new: bool = False, foreign: bool = False) -> bool:
-        """Whether a blob, or a directory blob, of this name exists. `new`: the node is known not to exist yet.
-        `foreign`: any folder of that name counts."""
+    def has_blob(self, path: Path, name: str, *, new: bool = False) -> bool:
+        """Whether a blob, or a directory blob, of this name exists. `new`: the node is known not to exist yet."""
         for layer in reversed(self.layers):
             effect, covered = layer.find(path)
             if effect is not None:
@@ -152,7 +151,7 @@ class View:
                     return False
             if covered:
                 return False
-        return self.reader.has_foreign(path, name) if new else self.reader.has_blob(path, name, foreign=foreign)
+        return self.reader.has_foreign(path, name) if new else self.reader.has_blob(path, name)
 
     def blobs(self, path: Path) -> list[str]:
         """The names of the node's top-level blobs, sorted."""
