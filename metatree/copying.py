@@ -6,19 +6,19 @@ the draft. The read set makes sure that nothing found in the first step has chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import wal
 
 from . import layout
-from .content import OpenBlob, open_blob
+from .content import OpenBlob, open_blob, refuse_twins
 from .draft import Draft
 from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, NodeExistsError
 from .facts import BlobFact
 from .folders import Attribute
-from .location import Path, Segment, check_path, join
+from .location import Path, Segment, check_blob_name, check_length, check_path, join
 from .staging import INLINE_BLOB, Staging
 
 Ask = Callable[[Callable[[Draft], Any]], Any]  # runs a verb of a transaction's draft
@@ -82,8 +82,13 @@ class Copying:
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
-        files = draft.view.blob_files(path, name) or [name]
-        blobs = tuple(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
+        files = self._files(draft, path, [name])
+        if not files:
+            raise BlobNotFoundError(
+                f"{join((*path, name))!r} is a folder that holds no file: there is nothing to copy or move"
+            )
+        blobs = _checked(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
+        refuse_twins([join((*path, file)) for file in files])
         return _Plan(path, name, target, (), blobs)
 
     def _plan_node(self, draft: Draft, path: Path, target: Path) -> _Plan:
@@ -103,8 +108,26 @@ class Copying:
         for node in nodes:
             draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
-        blobs = [_Blob(node, file, new[node], file) for node in nodes for file in _files(draft, node)]
-        return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), tuple(blobs))
+        blobs = _checked(
+            _Blob(node, file, new[node], file)
+            for node in nodes
+            for file in self._files(draft, node, draft.view.blobs(node))
+        )
+        refuse_twins([join(node) for node in nodes] + [join((*blob.path, blob.name)) for blob in blobs])
+        return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), blobs)
+
+    def _files(self, draft: Draft, node: Path, blobs: Iterable[str]) -> list[str]:
+        """The files of these blobs of a node. A folder without files, which a person made or emptied, has none."""
+        files: list[str] = []
+        for name in blobs:
+            files += draft.view.blob_files(node, name) or [name] * (not self._is_folder(draft, node, name))
+        return files
+
+    def _is_folder(self, draft: Draft, node: Path, name: str) -> bool:
+        if draft.view.blob(node, name)[1]:
+            return False
+        entry = self._storage.entry(layout.blob(node, name))
+        return entry is not None and entry.kind is wal.Kind.FOLDER
 
     # --- its bytes ----------------------------------------------------------------------------------------------------
 
@@ -149,9 +172,19 @@ class Copying:
             draft.drop_node(plan.source)
 
 
-def _files(draft: Draft, node: Path) -> list[str]:
-    """The files of a node's blobs."""
-    files: list[str] = []
-    for top in draft.view.blobs(node):
-        files.extend(draft.view.blob_files(node, top) or [top])
-    return files
+def _checked(blobs: Iterable[_Blob]) -> tuple[_Blob, ...]:
+    """The blobs, if all can be put. Raises InvalidLocationError for a file that another program put there under a name
+    that no blob can have, and for a location that is too long."""
+    checked = tuple(blobs)
+    for blob in checked:
+        shown = join((*blob.path, blob.name))
+        try:
+            check_blob_name(blob.new_name)
+        except InvalidLocationError as error:
+            raise InvalidLocationError(f"the file {shown!r} cannot be copied or moved, rename it: {error}") from error
+        try:
+            check_length((*blob.new_path, blob.new_name))
+        except InvalidLocationError as error:
+            new = join((*blob.new_path, blob.new_name))
+            raise InvalidLocationError(f"{shown!r} cannot become {new!r}, choose a shorter target: {error}") from error
+    return checked
