@@ -84,7 +84,7 @@ class _Source:
 def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Staging) -> list[NewBlob]:
     if not files:
         raise SourceError(FileNotFoundError("the directory holds no file: an empty directory cannot be a blob"))
-    _refuse_twins([inner for inner, _ in files])
+    refuse_twins([inner for inner, _ in files])
     blobs: list[NewBlob] = []
     for inner, file in files:
         check_length((name, *map(check_inner, inner.split("/"))))
@@ -93,7 +93,7 @@ def _take_directory(name: str, files: Sequence[tuple[str, str]], staging: Stagin
     return blobs
 
 
-def _refuse_twins(files: Sequence[str]) -> None:
+def refuse_twins(files: Sequence[str]) -> None:
     """Raises InvalidLocationError if two names would be the same on a filesystem that folds case or Unicode form."""
     seen: dict[str, str] = {}
     for file in files:

@@ -6,19 +6,19 @@ the draft. The read set makes sure that nothing found in the first step has chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import wal
 
 from . import layout
-from .content import OpenBlob, open_blob
+from .content import OpenBlob, open_blob, refuse_twins
 from .draft import Draft
 from .errors import BlobExistsError, BlobNotFoundError, CorruptionError, InvalidLocationError, NodeExistsError
 from .facts import BlobFact
 from .folders import Attribute
-from .location import Path, Segment, check_blob_name, check_length, check_path, fold_name, join
+from .location import Path, Segment, check_blob_name, check_length, check_path, join
 from .staging import INLINE_BLOB, Staging
 
 Ask = Callable[[Callable[[Draft], Any]], Any]  # runs a verb of a transaction's draft
@@ -82,9 +82,14 @@ class Copying:
         parent, top = target[:-1], target[-1]
         if (parent, top) == (path, name):
             raise BlobExistsError(f"{join(target)!r} is the source itself")
-        files = draft.view.blob_files(path, name, whole=True) or [name]
-        blobs = [_Blob(path, file, parent, top + file[len(name) :]) for file in files]
-        return _Plan(path, name, target, (), _checked(blobs))
+        files = self._files(draft, path, [name])
+        if not files:
+            raise BlobNotFoundError(
+                f"{join((*path, name))!r} is a folder that holds no file: there is nothing to copy or move"
+            )
+        blobs = _checked(_Blob(path, file, parent, top + file[len(name) :]) for file in files)
+        refuse_twins([join((*path, file)) for file in files])
+        return _Plan(path, name, target, (), blobs)
 
     def _plan_node(self, draft: Draft, path: Path, target: Path) -> _Plan:
         if target[: len(path)] == path:
@@ -103,22 +108,25 @@ class Copying:
         for node in nodes:
             draft.view.require_unedited(node)  # a copy would make the edit official
         new = {node: check_path((*target, *node[len(path) :])) for node in nodes}
-        blobs = [_Blob(node, file, new[node], file) for node in nodes for file in self._files(draft, node)]
-        keys = tuple((new[node], draft.view.keys(node)) for node in nodes)
-        return _Plan(path, "", target, keys, _checked(blobs))
+        blobs = _checked(
+            _Blob(node, file, new[node], file)
+            for node in nodes
+            for file in self._files(draft, node, draft.view.blobs(node))
+        )
+        refuse_twins([join(node) for node in nodes] + [join((*blob.path, blob.name)) for blob in blobs])
+        return _Plan(path, "", target, tuple((new[node], draft.view.keys(node)) for node in nodes), blobs)
 
-    def _files(self, draft: Draft, node: Path) -> Iterator[str]:
-        """The files of a node's blobs."""
-        for top in draft.view.blobs(node):
-            files = draft.view.blob_files(node, top, whole=True)
-            if files or not self._is_empty_folder(draft, node, top):
-                yield from files or [top]
+    def _files(self, draft: Draft, node: Path, blobs: Iterable[str]) -> list[str]:
+        """The files of these blobs of a node. A folder without files, which a person made or emptied, has none."""
+        files: list[str] = []
+        for name in blobs:
+            files += draft.view.blob_files(node, name, whole=True) or [name] * (not self._is_folder(draft, node, name))
+        return files
 
-    def _is_empty_folder(self, draft: Draft, node: Path, top: str) -> bool:
-        """Whether it is no file: a folder without files that was made by hand, or a directory blob emptied by hand."""
-        if not self._storage.capabilities.folders or draft.view.blob(node, top)[1]:
+    def _is_folder(self, draft: Draft, node: Path, name: str) -> bool:
+        if not self._storage.capabilities.folders or draft.view.blob(node, name)[1]:
             return False
-        entry = self._storage.entry(layout.blob(node, top))
+        entry = self._storage.entry(layout.blob(node, name))
         return entry is not None and entry.kind is wal.Kind.FOLDER
 
     # --- its bytes ----------------------------------------------------------------------------------------------------
@@ -164,17 +172,19 @@ class Copying:
             draft.drop_node(plan.source)
 
 
-def _checked(blobs: list[_Blob]) -> tuple[_Blob, ...]:
-    """`blobs` if each may have its new name. Raises InvalidLocationError: a file that was put there by hand may not."""
-    folded: dict[tuple[Path, str], str] = {}
-    for blob in blobs:
-        file = layout.blob(blob.path, blob.name)
+def _checked(blobs: Iterable[_Blob]) -> tuple[_Blob, ...]:
+    """The blobs, if all can be put. Raises InvalidLocationError for a file that another program put there under a name
+    that no blob can have, and for a location that is too long."""
+    checked = tuple(blobs)
+    for blob in checked:
+        shown = join((*blob.path, blob.name))
         try:
             check_blob_name(blob.new_name)
-            check_length((*blob.new_path, *blob.new_name.split("/")))
         except InvalidLocationError as error:
-            raise InvalidLocationError(f"{file!r} cannot be moved or copied: {error}") from error
-        twin = folded.setdefault((blob.new_path, fold_name(blob.new_name)), blob.new_name)
-        if twin != blob.new_name:
-            raise InvalidLocationError(f"{file!r} and {twin!r} differ only in case or form: rename one of them")
-    return tuple(blobs)
+            raise InvalidLocationError(f"the file {shown!r} cannot be copied or moved, rename it: {error}") from error
+        try:
+            check_length((*blob.new_path, blob.new_name))
+        except InvalidLocationError as error:
+            new = join((*blob.new_path, blob.new_name))
+            raise InvalidLocationError(f"{shown!r} cannot become {new!r}, choose a shorter target: {error}") from error
+    return checked

@@ -134,7 +134,8 @@ def check_format(header: bytes) -> None:
 
 
 def encode(header: Header, facts: Sequence[Fact]) -> wal.Record:
-    """The log record of a transaction. Raises InvalidLocationError for a name that `decode` would refuse."""
+    """The log record of a transaction. Raises InvalidLocationError, InvalidMetadataError for what `decode_facts` would
+    refuse."""
     inline: list[bytes] = []
     offset = 0
     rows: list[list[Any]] = []
@@ -171,9 +172,10 @@ def encode_header(header: Header) -> bytes:
 
 def _row(fact: Fact, offset: int) -> list[Any]:
     path = join(fact.path)
+    parts.path(path)
     match fact:
         case NodeFact():
-            return ["node", path, fact.keys, parts.children(fact.path, list(fact.children))]
+            return ["node", path, parts.keys(fact.keys), parts.children(fact.path, list(fact.children))]
         case BlobFact():
             row: list[Any] = ["blob", path, parts.blob_name(fact.name), fact.size, fact.sha256]
             match fact.source:
@@ -186,7 +188,7 @@ def _row(fact: Fact, offset: int) -> list[Any]:
         case NodeGone():
             return ["gone", path]
         case KeysFact():
-            return ["keys", path, fact.set, fact.unset]
+            return ["keys", path, parts.keys(fact.set), fact.unset]
         case ChildFact():
             return ["child", path, check_name(fact.name), fact.created]
         case BlobGone():

@@ -1,4 +1,5 @@
-"""Fast checks of the parts of a record that was read: a log may come from an untrusted source. Pure.
+"""Fast checks of the parts of a record: of one that was read, since a log may come from an untrusted source, and of one
+to be written, since nobody could read it otherwise. Pure.
 
 Each check raises one of MALFORMED for anything that no transaction can have written, whatever its type.
 """

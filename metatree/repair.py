@@ -6,19 +6,20 @@ quarantine. What is adopted becomes one commit, so that log, files and readers a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import wal
 
-from . import folders, layout
+from . import config, folders, layout
 from .check import check
 from .draft import Draft
-from .errors import CorruptionError
+from .errors import CorruptionError, InvalidLocationError
 from .facts import BlobFact, Changes, Fact, NodeFact
 from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
-from .location import Path, join
+from .location import Path, check_name, fold_name, join
 from .reads import ReadSet
 from .repair_plan import DOING, Planner, Repaired, Step
 from .staging import Staging
@@ -149,10 +150,13 @@ class _Repair:
         name = source or layout.metadata(path)
         file = folders.parse_node(name, self._storage.read(name))
         check_size(file.keys)
-        keys, listed = self._engine.reader.ask(lambda _: (dict(draft.view.keys(path)), list(draft.view.children(path))))
+        view = draft.view
+        keys, listed, blobs = self._engine.reader.ask(
+            lambda _: (dict(view.keys(path)), list(view.children(path)), view.blobs(path))
+        )
         draft.reads.all_keys(path)
         draft.reads.names(path)
-        children = self._children(path, file.children, listed)
+        children = self._children(path, file.children, listed, blobs)
         change = changes.setdefault(join(path), {})
         for word, names in (
             ("set", list(file.keys)),
@@ -164,7 +168,11 @@ class _Repair:
                 change[word] = names
         return NodeFact(path, file.keys, children)
 
-    def _children(self, path: Path, wanted: Sequence[str], committed: Sequence[str]) -> tuple[str, ...]:
+    def _children(
+        self, path: Path, wanted: Sequence[str], committed: Sequence[str], blobs: Sequence[str]
+    ) -> tuple[str, ...]:
+        """`wanted`: in the file. A listed node that the log has made stays, even if its folder is missing: that is
+        damage of its own. Any other needs a folder, and a name that can stand beside the others and the `blobs`."""
         if len(path) >= len(self._engine.levels):
             return ()
         there = [
@@ -172,10 +180,25 @@ class _Repair:
             for entry in sorted(self._storage.list(layout.folder(path)))
             if entry.kind is wal.Kind.FOLDER and self._storage.entry(layout.metadata((*path, entry.name))) is not None
         ]
-        others = [name for name in there if name not in wanted]
-        unlisted = Unlisted(self._storage, self._engine.log)
-        ours = [name for name in others if name in committed or unlisted.is_node(path, name)]
-        return (*(name for name in wanted if name in there or name in committed), *ours)
+        unlisted, adopted = Unlisted(self._storage, self._engine.log), config.is_adopted(self._storage)
+        asked, listed, present = frozenset(wanted), frozenset(committed), frozenset(there)
+        names = [name for name in dict.fromkeys((*wanted, *there)) if _is_valid(name)]
+        crowd = Counter(fold_name(name) for name in (*names, *blobs))
+
+        def stays(name: str) -> bool:
+            if name in present and crowd[fold_name(name)] == 1:
+                return name in asked or name in listed or unlisted.is_node(path, name)
+            made = unlisted.made(path, name)
+            return made or (made is None and adopted and name in listed)
+
+        return tuple(filter(stays, names))
+
+
+def _is_valid(name: str) -> bool:
+    try:
+        return bool(check_name(name))
+    except InvalidLocationError:
+        return False
 
 
 def _only(window: Effect, steps: Sequence[Step]) -> Effect:

@@ -8,16 +8,17 @@ deleted: what has to make room goes to the quarantine.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import folders, layout
 from .draft import Draft
-from .errors import InvalidLocationError
+from .errors import CorruptionError, InvalidLocationError
 from .findings import ADOPT, ASIDE, KINDS, REBUILD, RECOVER, REVERT, Finding, Report, Weight
-from .location import check_blob_name, fold_name
-from .reads import ReadSet
+from .inner import prefixes
+from .location import Path, check_blob_name, fold_name, join
 from .supply import is_node, is_unlisted, lacks, supplies
 from .view import View
 from .window import fold_log
@@ -83,6 +84,7 @@ class Planner:
         self._window = fold_log(engine.log, redo, self._head)
         # The recovery of a local tree writes all again that the log holds; between hosts, only what is not applied.
         self._rewriting = not engine.shared and any(each.kind == "not-recovered" for each in self._findings)
+        self._inside: dict[tuple[Path, str], defaultdict[str, set[str]]] = {}  # see `_names_inside`
         self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
 
     def steps(self) -> list[Step]:
@@ -166,19 +168,40 @@ class Planner:
             return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
         if is_node(finding):
             return ADOPT, "a commit sets the node's keys to those in the file"
-        if _folded(finding.path) in self._twins:
-            return CANNOT, "another name differs from it only in case or form: rename one"
-        try:
-            path, name = self._engine.reader.ask(lambda _: self._draft().resolve_blob(finding.path.split("/")))
-            check_blob_name(name or path[-1])
-        except InvalidLocationError as error:
-            return CANNOT, f"its name is not valid: {error}"
+        why = self._engine.reader.ask(lambda _: self._refusal(finding.path))
+        if why:
+            return CANNOT, why
         if is_unlisted(finding):
             return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         return ADOPT, "a commit makes it a blob"
 
-    def _draft(self) -> Draft:
-        return Draft(View(self._engine.reader), self._engine.levels, ReadSet())
+    def _refusal(self, location: str) -> str:
+        """Why nothing can be committed under the name that a file or folder has; '' if it can."""
+        view = View(self._engine.reader)
+        try:
+            path, name = Draft(view, self._engine.levels, None).resolve_blob(location.split("/"), damaged=True)
+            check_blob_name(name or location.rpartition("/")[2])
+            parts = [*prefixes(name), name]
+            twin = view.twin(path, parts[0])
+        except (InvalidLocationError, CorruptionError) as error:
+            return f"rename it: {error}"
+        twins = self._names_inside(view, path, parts[0]) if len(parts) > 1 else {}
+        if (
+            twin not in (None, parts[0])
+            or any(_folded(join((*path, part))) in self._twins for part in parts)
+            or any(len(twins[fold_name(part)]) > 1 for part in parts if twins)
+        ):
+            return "another name differs from it only in case or form: rename one"
+        return ""
+
+    def _names_inside(self, view: View, path: Path, top: str) -> dict[str, set[str]]:
+        """Folded name -> names, of the files and folders of a directory blob."""
+        if (path, top) not in self._inside:
+            names = self._inside[path, top] = defaultdict[str, set[str]](set)
+            for file in view.blob_files(path, top):
+                for each in (*prefixes(file), file):
+                    names[fold_name(each)].add(each)
+        return self._inside[path, top]
 
     def _recovered(self) -> list[Step]:
         """Steps for edits that the recovery by this handle moved to the quarantine, if nothing was committed since."""

@@ -24,8 +24,12 @@ class Unlisted:
         entry = self._storage.entry(f"{folder}/{layout.METADATA}")
         if entry is None or entry.kind is not wal.Kind.FILE or folders.is_tree(self._storage, folder):
             return False
-        made = self._names(path).get(name)
+        made = self.made(path, name)
         return folders.holds_node(self._storage, folder) if made is None else made
+
+    def made(self, path: Path, name: str) -> bool | None:
+        """Whether the log has made the node, and not dropped it; None if it says nothing of the name."""
+        return self._names(path).get(name)
 
     def _names(self, path: Path) -> dict[str, bool]:
         """Name -> whether it is a node: False if it was dropped, or is a blob."""

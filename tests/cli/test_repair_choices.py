@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from metatree import Metatree
+import wal
+from metatree import InvalidLocationError, Metatree, folders
 from metatree.cli.app import commands
 from metatree.recover_command import main as metatree_recover
 
@@ -105,6 +106,136 @@ def test_a_plan_tells_that_a_revert_leaves_what_is_not_named(root: Path, run: Ru
     (root / "m/v1/notes.txt").write_text("mine")
     assert "            --revert: left alone, unless --path names it" in run(root)[1].splitlines()
     assert "            --revert: goes to .wal/quarantine" in run(root, "--path", "m/v1/notes.txt")[1].splitlines()
+
+
+# --- names that no commit may have ------------------------------------------------------------------------------------
+
+
+def children(root: Path, path: str = "m") -> list[str]:
+    with Metatree(root, read_only=True) as tree:
+        return tree.children(path)
+
+
+def steps(out: str) -> dict[str, tuple[str, str]]:
+    return {step["path"]: (step["action"], step["detail"]) for step in json.loads(out)["steps"]}
+
+
+@pytest.mark.parametrize("edit", [False, True])
+def test_a_node_whose_folder_got_a_name_that_no_node_can_have_is_not_adopted(edit: bool, root: Path, run: Run) -> None:
+    (root / "m/v1").rename(root / "m/v1.tmp")
+    if edit:
+        (root / "m/metadata.json").write_bytes(b'{"children": ["v1", "v2"], "by hand": 1}')
+    action, why = steps(run(root, "--adopt", "--json")[1])["m/v1.tmp"]
+    assert action == "cannot" and why.startswith("rename it: 'v1.tmp' cannot be a segment of a location")
+    assert run(root, "--adopt", "--yes")[0] == 6
+    with Metatree(root) as tree:
+        assert tree.children("m") == ["v1", "v2"]
+        tree.update("m", owner="ann")
+    (root / "m/v1.tmp").rename(root / "m/v1")
+    with Metatree(root) as tree:
+        assert tree.check(deep=True).clean and tree.find("m").metadata["owner"] == "ann"
+
+
+def test_a_list_with_such_a_name_is_put_right_by_adopting_it(root: Path, run: Run) -> None:
+    """As earlier versions left it."""
+    (root / "m/v1").rename(root / "m/v1.tmp")
+    storage = wal.LocalStorage(str(root))
+    data = folders.render({}, ["v2", "v1.tmp"])
+    storage.publish("m/metadata.json", data, folders.Attribute(1, folders.digest(data)).encode(), durable=True)
+    storage.close()
+    with Metatree(root) as tree:
+        with pytest.raises(InvalidLocationError, match=r"v1\.tmp"):
+            tree.update("m", owner="ann")
+        tree.put("m/v2", b"important", name="f")
+    (root / "m/v1.tmp").rename(root / "m/v1")
+    (root / "m/metadata.json").write_bytes(b'{"children": ["v1", "v2"]}')
+    assert run(root, "--adopt", "--yes")[0] == 0
+    assert children(root) == ["v1", "v2"]
+
+
+def test_a_foreign_file_is_adopted_if_its_whole_name_can_be_a_blobs(root: Path, run: Run) -> None:
+    names = ["src/ok", "src/metadata.json", "src/.lock", "src/bad:dir/ok", "src/sub/x.tmp", ".lock"]
+    for name in names:
+        (root / "m/v1" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "m/v1" / name).write_text(name)
+    found = steps(run(root, "--adopt", "--json")[1])
+    assert [found[f"m/v1/{name}"][0] for name in names] == ["adopt"] * 3 + ["cannot"] * 3
+    assert found["m/v1/src/bad:dir/ok"][1].startswith("rename it: 'bad:dir' cannot be a segment")
+    code, out = run(root, "--adopt", "--yes", "--json")
+    assert code == 1 and json.loads(out)["failed"] == {}
+    assert steps(run(root, "--adopt", "--json")[1]).keys() == {f"m/v1/{name}" for name in names[3:]}
+    with Metatree(root) as tree:
+        assert b"".join(tree.get("m/v1/src/metadata.json")) == b"src/metadata.json"
+        tree.put("m/v3", b"important", name="f")
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_node_that_is_missing_stays_in_the_list_that_is_adopted(checkpointed: bool, root: Path, run: Run) -> None:
+    with Metatree(root) as tree:
+        tree.update("m", owner="bob")
+        if checkpointed:
+            tree.checkpoint()
+        tree.flush()
+        (root / "m/v1").rename(root.parent / "elsewhere")
+        (root / "m/metadata.json").write_bytes(b'{"children": ["v1", "v2", "v9"], "owner": "ann"}')
+        tree.repair(edits="adopt", paths=["m/metadata.json"])
+        assert tree.children("m") == ["v1", "v2"] and tree.find("m").metadata["owner"] == "ann"
+        assert [each.path for each in tree.check().problems] == ["m/v1/metadata.json"]
+        (root.parent / "elsewhere").rename(root / "m/v1")
+    assert run(root) == (0, f"{root}: clean: nothing to repair\n")
+
+
+def test_adopting_a_node_gives_up_none_of_those_beside_it(root: Path, run: Run) -> None:
+    (root / "m/metadata.json").write_bytes(b'{"children": ["v1"]}')
+    (root / "m/v1").rename(root.parent / "elsewhere")
+    assert run(root, "--adopt", "--yes")[0] == 6
+    assert children(root) == ["v1", "v2"]
+    (root.parent / "elsewhere").rename(root / "m/v1")
+    assert run(root) == (0, f"{root}: clean: nothing to repair\n")
+
+
+def test_a_node_of_a_tree_of_an_earlier_version_stays_in_the_list_too(root: Path, run: Run) -> None:
+    old = adopted(root)
+    listed = json.loads((old / "metadata.json").read_bytes())
+    gone = listed["children"][0]
+    (old / gone).rename(root.parent / "elsewhere")
+    (old / "metadata.json").write_text(json.dumps({**listed, "by hand": 1}))
+    run(old, "--adopt", "--yes")
+    assert children(old, "") == listed["children"]
+
+
+@pytest.mark.parametrize("listed", [None, ["v1", "v2", "V1"], ["V1", "v2"], []])
+def test_a_copy_of_a_node_whose_name_differs_only_in_case_is_not_adopted(
+    listed: list[str] | None, root: Path, run: Run
+) -> None:
+    subprocess.run(["cp", "-a", root / "m/v1", root / "m/V1"], check=True)
+    if listed is not None:
+        (root / "m/metadata.json").write_text(json.dumps({"children": listed, "by hand": 1}))
+    assert run(root, "--adopt", "--yes")[0] == 1
+    assert sorted(children(root)) == ["v1", "v2"]
+    assert steps(run(root, "--adopt", "--json")[1])["m/V1"][0] == "cannot"
+    (root / "m/V1").rename(root / "m/v3")
+    assert run(root, "--adopt", "--yes")[0] == 0
+    assert sorted(children(root)) == ["v1", "v2", "v3"]
+
+
+def test_a_node_whose_folder_was_renamed_in_case_alone_is_not_adopted_beside_it(root: Path, run: Run) -> None:
+    (root / "m/v1").rename(root / "m/V1")
+    assert "differs from it only in case" in steps(run(root, "--adopt", "--json")[1])["m/V1"][1]
+    assert run(root, "--adopt", "--yes")[0] == 6
+    assert children(root) == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("twins", [("W",), ("d/a", "d/A"), ("d/sub/a", "d/SUB/b"), ("d/a", "D/b")])
+def test_foreign_files_whose_names_differ_only_in_case_are_not_adopted(
+    twins: tuple[str, ...], root: Path, run: Run
+) -> None:
+    for name in (*twins, "d/other"):
+        (root / "m/v1" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "m/v1" / name).write_text(name)
+    found = steps(run(root, "--adopt", "--json")[1])
+    assert [found[f"m/v1/{name}"][0] for name in twins] == ["cannot"] * len(twins)
+    assert found["m/v1/d/other"][0] == ("adopt" if "D/b" not in twins else "cannot")
 
 
 # --- what is named ----------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_what_holds_a_file_of_an_odd_name_is_not_moved_or_copied(
     (root / folder / name).write_bytes(b"by hand")
     with opened() as tree, opened() as other:
         for source, target in (("m/v1", "m/v3"), ("m", "n"), *([("m/v1/d", "m/v2/e")] if "d" in folder else [])):
-            with pytest.raises(InvalidLocationError, match="cannot be moved or copied") as caught:
+            with pytest.raises(InvalidLocationError, match="cannot be copied or moved, rename it") as caught:
                 getattr(tree, verb)(source, target)
             assert repr(f"{folder}/{name}") in str(caught.value)
         tree.update("m/v2", after=1)
@@ -155,7 +155,7 @@ def test_a_copy_whose_files_would_have_too_long_locations_is_refused(opened: Ope
 
 def test_names_that_differ_only_in_case_are_neither_copied_nor_adopted(opened: Open, root: Path) -> None:
     (root / "m/v1/W").write_bytes(b"by hand")
-    with opened() as tree, pytest.raises(InvalidLocationError, match="differ only in case"):
+    with opened() as tree, pytest.raises(InvalidLocationError, match="case"):
         tree.copy("m/v1", "m/v3")
     (root / "m/v1/W").unlink()
     shutil.copytree(root / "m/v1", root / "m/V1")

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 import wal
-from metatree import BlobExistsError, ConflictError, CorruptionError, Metatree, NodeExistsError
+from metatree import (
+    BlobExistsError,
+    BlobNotFoundError,
+    ConflictError,
+    CorruptionError,
+    InvalidLocationError,
+    Metatree,
+    NodeExistsError,
+)
+from metatree.location import MAX_SEGMENT
 from tests.tree.conftest import LEVELS, assert_clean
 from tests.tree.model import ROOT, clone, dump, empty_disk, open_tree, plain
 from wal.testing import Boundary
@@ -370,3 +379,111 @@ def test_a_refusal_that_a_transaction_caught_is_in_its_read_set(tree: Metatree, 
             tree.put("m/b", b"2", name="f")
         tree.update("m", fallback=True)
         other.delete("m/b")
+
+
+# --- what another program put there -----------------------------------------------------------------------------------
+
+FOREIGN = ["run 10:30.csv", "x.tmp", ".nfs000123", "CON", "a\nb", os.fsdecode(b"\xff.bin"), "e\u0301"]
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.parametrize("name", FOREIGN, ids=ascii)
+def test_a_foreign_file_whose_name_is_no_blobs_is_neither_copied_nor_moved(
+    name: str, verb: str, tree: Metatree, folder: Path
+) -> None:
+    tree.put("m/v1", folder, name="d", recursive=True)
+    tree.put("m/v1", b"1", name="f")
+    tree.checkpoint()
+    head = tree.lsn
+    for inner in (name, f"d/{name}", f"d/{name}/x"):
+        foreign = Path(tree.root, "m/v1", inner)
+        foreign.parent.mkdir(exist_ok=True)
+        foreign.write_bytes(b"theirs")
+        for source, target in (("m/v1", "m/v2"), ("m", "n"), ("m/v1/d", "m/v1/e")):
+            if "d/" in inner or not source.endswith("/d"):
+                with pytest.raises(InvalidLocationError, match="rename it") as caught:
+                    getattr(tree, verb)(source, target)
+                assert repr(f"m/v1/{inner}") in str(caught.value)
+        assert tree.lsn == head
+        foreign.unlink()
+        if inner.endswith("/x"):
+            foreign.parent.rmdir()
+    tree.put("m/v3", b"important", name="f")
+    with Metatree(tree.root, read_only=True) as reader:
+        assert content(reader, "m/v3/f") == b"important"
+    getattr(tree, verb)("m/v1", "m/v2")
+    assert content(tree, "m/v2/f") == b"1"
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+def test_a_file_of_a_directory_blob_may_have_the_name_of_an_engines_file(verb: str, tree: Metatree) -> None:
+    tree.put("m/v1", b"1", name="f")
+    tree.flush()
+    for name in ("d/metadata.json", "d/.lock"):
+        Path(tree.root, "m/v1", name).parent.mkdir(exist_ok=True)
+        Path(tree.root, "m/v1", name).write_bytes(b"theirs")
+    getattr(tree, verb)("m/v1", "m/v2")
+    assert content(tree, "m/v2/d/metadata.json") == content(tree, "m/v2/d/.lock") == b"theirs"
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_folder_without_files_stops_no_copy_and_no_move(
+    verb: str, applied: bool, tree: Metatree, folder: Path
+) -> None:
+    tree.put("m/v1", b"1", name="f")
+    tree.put("m/v1", folder, name="emptied", recursive=True)
+    if applied:
+        tree.checkpoint()
+    tree.flush()
+    Path(tree.root, "m/v1/__pycache__/deep").mkdir(parents=True)
+    getattr(tree, verb)("m/v1", "m/v2")
+    assert tree.list("m/v2") == ["emptied", "f"] and tree.exists("m/v1") is (verb == "copy")
+    tree.checkpoint()
+    for file in [path for path in Path(tree.root, "m/v2/emptied").rglob("*") if path.is_file()]:
+        file.unlink()
+    with pytest.raises(BlobNotFoundError, match="holds no file: there is nothing to copy or move"):
+        getattr(tree, verb)("m/v2/emptied", "m/v2/other")
+    getattr(tree, verb)("m/v2", "m/v3")
+    assert tree.list("m/v3") == ["f"]
+    tree.checkpoint()
+    assert verb == "copy" or not Path(tree.root, "m/v1").exists()
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+def test_no_file_gets_a_longer_location_by_a_copy_or_move_than_by_a_put(
+    verb: str, tree: Metatree, tmp_path: Path
+) -> None:
+    inner = "/".join(letter * MAX_SEGMENT for letter in "xyz")
+    (tmp_path / "d" / inner).parent.mkdir(parents=True)
+    (tmp_path / "d" / inner).write_bytes(b"deep")
+    tree.put("m/v1", tmp_path / "d", recursive=True)
+    head = tree.lsn
+    long = f"{'a' * MAX_SEGMENT}/{'b' * MAX_SEGMENT}"
+    for source, target in (("m/v1", long), ("m/v1/d", f"{long}/c")):
+        with pytest.raises(InvalidLocationError, match=r"choose a shorter target: the location is 10\d\d bytes"):
+            getattr(tree, verb)(source, target)
+    assert tree.lsn == head
+    getattr(tree, verb)("m/v1", f"a/{'b' * MAX_SEGMENT}")
+    assert content(tree, f"a/{'b' * MAX_SEGMENT}/d/{inner}") == b"deep"
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+@pytest.mark.parametrize("twin", ["v1/A.TXT", "v1/d/A.TXT", "v1/D/other", "V1"])
+def test_names_that_differ_only_in_case_are_not_copied_beside_each_other(
+    twin: str, verb: str, tree: Metatree, tmp_path: Path
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.txt").write_bytes(b"inner")
+    tree.put("m/v1", tmp_path / "d", recursive=True)
+    tree.put("m/v1", b"1", name="a.txt")
+    tree.checkpoint()
+    head = tree.lsn
+    foreign = Path(tree.root, "m", twin)
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"theirs")
+    for source, target in (("m", "n"), ("m/v1", "m/v2"), ("m/v1/d", "m/v1/e")):
+        if f"m/{twin}".startswith(f"{source}/"):
+            with pytest.raises(InvalidLocationError, match="differ only in case or form; rename one of them"):
+                getattr(tree, verb)(source, target)
+    assert tree.lsn == head

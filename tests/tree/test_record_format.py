@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metatree import folders, jsontext, layout, parts
-from metatree.errors import CorruptionError, FormatError
+from metatree.errors import CorruptionError, FormatError, InvalidLocationError, InvalidMetadataError
 from metatree.facts import (
     BlobFact,
     BlobGone,
@@ -457,3 +457,38 @@ def assert_same(one: Any, other: Any) -> None:
     """Equal, and of equal types all the way down: 1, 1.0 and true are three values."""
     assert one == other
     assert repr(one) == repr(other)
+
+
+CONTENT = (1, digest(b"x"), Inline(b"x"))
+UNREADABLE: list[Fact] = [
+    NodeGone(("m", "v1.tmp")),
+    NodeGone(("m", "a/b\n")),
+    NodeFact(("CON",), {}, ()),
+    NodeFact(("m",), {}, ("v2", "v1.tmp")),
+    NodeFact(tuple("abcde" * 40), {}, ("..",)),
+    NodeFact(("x" * 200,) * 5, {}, ()),
+    KeysFact(("m:1",), {}, ()),
+    ChildFact(("m",), ".nfs000123", True),
+    ChildFact(("m ",), "v1", False),
+    BlobFact(("m",), "run 10:30.csv", *CONTENT),
+    BlobFact(("m",), "d/bad:dir/ok", *CONTENT),
+    BlobFact(("m",), "metadata.json", *CONTENT),
+    BlobFact(("m",), "\udcff.bin", *CONTENT),
+    BlobFact(("m",), "d/" + "/".join(["x" * 200] * 5), *CONTENT),
+    BlobFact(("m", ""), "x", *CONTENT),
+    BlobGone(("m",), "d/"),
+    BlobGone(("m", "."), "x"),
+]
+
+
+@pytest.mark.parametrize("fact", UNREADABLE, ids=lambda fact: f"{type(fact).__name__}-{fact!a:.40}")
+def test_a_record_that_cannot_be_read_is_never_written(fact: Fact, codec: str) -> None:
+    with pytest.raises(InvalidLocationError):
+        encode(BARE, [NodeFact((), {}, ()), fact])
+
+
+@pytest.mark.parametrize("key", ["", "children", "k" * 2000])
+def test_nor_is_one_with_a_key_that_cannot_be_read(key: str, codec: str) -> None:
+    for fact in (NodeFact(("m",), {key: 1}, ()), KeysFact(("m",), {key: 1}, ())):
+        with pytest.raises(InvalidMetadataError):
+            encode(BARE, [fact])
