@@ -395,6 +395,24 @@ def test_a_reset_that_fails_in_a_child_leaves_no_lock_and_is_tried_again_by_the_
     log.close()
 
 
+def test_ctrl_c_in_the_middle_of_a_reset_is_raised_after_it_and_the_log_works(tmp_path: Path) -> None:
+    posix = Unlocking()
+    log = open_log(LocalStorage(tmp_path, posix), create=True)
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        posix.before = lambda: signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            log.reset_after_fork()
+        add(log, b"child")
+        log.close()
+        os._exit(0)
+
+    assert os.waitpid(child(work), 0)[1] == 0
+    assert bodies(log) == [b"child"]
+    log.close()
+
+
 class Interrupting(Boundary):
     """Ctrl-C in the middle of a flush."""
 
