@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import wal
 
-from . import checkpoint, config, forked, recovery
+from . import checkpoint, config, recovery
 from .clock import Clock
 from .commit import Committing
 from .committer import Committer
@@ -68,7 +68,7 @@ class Engine:
         self.translated = translated(storage.url)  # around every call of the API
         self.clock = clock or Clock()
         self.read_only = read_only
-        self._pid = os.getpid()
+        self._renewal = wal.Renewal(storage.url)
         self._closed = False
         self.lock_timeout = lock_timeout
         opened = Opening(
@@ -134,7 +134,7 @@ class Engine:
         head = window.head  # first: an entry is removed before the window leaves the state that it describes
         found = window.nodes.resolved.get(where)
         if found is None:
-            return None if self.shared or self._closed or self._pid != os.getpid() else self.reader.hold(where)
+            return None if self.shared or self._closed or self._renewal.pid != os.getpid() else self.reader.hold(where)
         try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
             return found if self.log.shown() == head else None
         except (wal.WalError, OSError):
@@ -151,10 +151,11 @@ class Engine:
 
     def change(self, change: Callable[[Draft], T], staging: Staging | None = None) -> T:
         """Make a change: in the running transaction, or as a commit of its own."""
+        staging = staging or self.staging()  # first: in a forked child, it leaves the parent's transaction
         active = self.active.get()
         if active is not None:
             return active.run(change)
-        outcome = self.committing.single(change, staging or self.staging())
+        outcome = self.committing.single(change, staging)
         self.committed(outcome.position)
         return outcome.value
 
@@ -209,10 +210,10 @@ class Engine:
 
     def require_usable(self) -> None:
         """Raises ClosedError. After a fork, first renews what must not be shared."""
+        if self._renewal.pid != os.getpid():
+            self._renewal.run(self._reset_after_fork)
         if self._closed:
             raise ClosedError("the tree is closed; open it again with Metatree(root)")
-        if self._pid != os.getpid():
-            forked.renew(lambda: self._pid != os.getpid(), self.reset_after_fork)
 
     def require_writable(self) -> None:
         """Raises ClosedError, ReadOnlyError."""
@@ -236,16 +237,17 @@ class Engine:
 
     # --- life cycle -------------------------------------------------------------------------------------------------
 
-    def reset_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """In a forked child: make new locks and threads, and forget the transaction that may have been running."""
+        if self._closed:
+            return
         if not self.read_only:
             self.storage.reset_after_fork()  # may fail, and so may the log: then the next call tries again
         self.log.reset_after_fork()
         self.committer.reset_after_fork()
         self.checkpointer.reset_after_fork()
         self.reader.reset_after_fork()
-        self.active.set(None)
-        self._pid = os.getpid()
+        self.active = ContextVar("active", default=None)  # for every thread, whichever has come here
 
     def close(self) -> None:
         """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""
@@ -253,10 +255,10 @@ class Engine:
             self._close()
 
     def _close(self) -> None:
+        if self._renewal.pid != os.getpid():
+            with self._renewal.turn():
+                self._closed |= self._renewal.pid != os.getpid()  # a forked child that never used the tree
         if self._closed:
-            return
-        if self._pid != os.getpid():  # a forked child that never used the tree
-            self._closed = True
             return
         if self.active.get() is not None:
             raise TransactionError("the tree cannot be closed inside a transaction")
@@ -275,7 +277,7 @@ class Engine:
     def abandon(self) -> None:
         """Release everything at once, without applying or a checkpoint: for a tree that was never closed."""
         with wal.DeferredInterrupt():
-            if not self._closed and self._pid == os.getpid():
+            if not self._closed and self._renewal.pid == os.getpid():
                 self._closed = True
                 with closing(self.storage), closing(self.log):
                     self.committer.stop()

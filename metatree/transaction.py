@@ -64,6 +64,8 @@ class Transaction:
             raise TransactionError("a transaction is used once; make a new one with tree.transaction()")
         if self._engine.active.get() is not None:
             raise TransactionError("transactions do not nest: this task is inside one already")
+        if self._pid != os.getpid():
+            raise TransactionError("the transaction is the parent process's: make a new one in the forked child")
         try:
             with self._engine.translated, self._engine.reader.lock:
                 self._engine.reader.refresh()

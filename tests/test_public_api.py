@@ -78,6 +78,7 @@ WAL = {
     "Publication",
     "RandomFile",
     "Record",
+    "Renewal",
     "RightLostError",
     "Staged",
     "StagedFile",

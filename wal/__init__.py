@@ -38,6 +38,7 @@ from wal.log import (
 from wal.opening import open_log
 from wal.parallel import spread
 from wal.process import whoami
+from wal.renewal import Renewal
 from wal.settings import TTL
 from wal.storage import (
     Capabilities,
@@ -104,6 +105,7 @@ __all__ = [
     "Publication",
     "RandomFile",
     "Record",
+    "Renewal",
     "RightLostError",
     "Staged",
     "StagedFile",

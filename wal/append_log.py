@@ -20,6 +20,7 @@ from wal.interrupts import DeferredInterrupt
 from wal.leader import Leader
 from wal.log import LSN, Batch, Position, Prepare, TailReport, Tenure, Verification
 from wal.names import Names
+from wal.renewal import Renewal
 from wal.rights import Holding, Right
 from wal.settings import Settings
 from wal.shelf import Shelf
@@ -38,6 +39,7 @@ class AppendLog:
         self.alive: Lock | None = None  # held shared by every writer while it lives
         self._enter = enter
         self._closed = False
+        self._renewal = Renewal(f"the log in {settings.storage.url}/{settings.folder}")
         self._at_work = Translating(self._translate)  # around uses of files that `close` may close in another thread
         self._attach()
 
@@ -257,6 +259,9 @@ class AppendLog:
 
         The parent's files and locks are dropped, not closed: the parent's threads may still use them.
         """
+        self._renewal.run(self._renew)
+
+    def _renew(self) -> None:
         if self._closed:
             return
         if not self.settings.read_only:
@@ -264,11 +269,11 @@ class AppendLog:
             self._apply_right.disown()
         if self.alive is not None:
             self.alive.disown()
-            self.alive = None
+        self.alive = self.head_file = None
         try:
             self._attach()
         except BaseException:
-            self._closed = False  # what had been opened is closed: the next call tries again
+            self._closed = False  # the next call tries again
             raise
 
     def close(self) -> None:

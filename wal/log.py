@@ -207,7 +207,8 @@ class WriteAheadLog(Protocol):
         ...
 
     def reset_after_fork(self) -> None:
-        """Call in a forked child: reopens what must not be shared with the parent."""
+        """Call in a forked child: reopens what must not be shared with the parent. Once: further calls wait for the
+        first one and do nothing, unless it failed; then the next one tries again."""
         ...
 
     def close(self) -> None: ...

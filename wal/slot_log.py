@@ -27,6 +27,7 @@ from wal.lease import Lease
 from wal.log import LSN, Applying, Batch, Deferred, Position, Prepare, Record, TailReport, Tenure, Verification
 from wal.names import Names, slot_numbers
 from wal.parallel import WORKERS, spread
+from wal.renewal import Renewal
 from wal.settings import Settings
 from wal.slot import NO_LINK, TOKEN_BYTES, Slot
 from wal.slot_chain import SlotChain
@@ -40,6 +41,7 @@ class SlotLog:
         self.settings = settings
         self.names = Names(settings.folder)
         self._closed = False
+        self._renewal = Renewal(f"the log in {settings.storage.url}/{settings.folder}")
         self._marks = [0] * MARKS
         self._looked = -math.inf  # when the last read of the log's end began
         self._attach()
@@ -277,8 +279,7 @@ class SlotLog:
 
     def reset_after_fork(self) -> None:
         """In a forked child: drop the locks and waits of the parent's threads."""
-        if not self._closed:
-            self._attach()
+        self._renewal.run(lambda: None if self._closed else self._attach())
 
     def close(self) -> None:
         """Close the handle; calling it again does nothing."""

@@ -19,6 +19,7 @@ import pytest
 import wal
 from metatree import ConflictError, Metatree, MetatreeError
 from tests.tree.conftest import LEVELS, assert_clean
+from tests.tree.storages import Elsewhere
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MakeTree = Callable[..., Metatree]
@@ -53,7 +54,7 @@ def run_script(script: str, *arguments: object, status: int = 0) -> str:
     """A program of its own, in which a fork meets no thread of the test runner; what it printed."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert done.returncode == status, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.stderr == ""
     return done.stdout
@@ -261,6 +262,247 @@ tree.close()
     run_script(FORK + script, root, mode)
     with Metatree(root) as tree:
         assert dict(tree.find("m/v").metadata) == {"before": True, "after": True}
+
+
+_RENEWING = """
+import wal
+from tests.tree.storages import Elsewhere
+if mode == "mount":
+    tree = Metatree(wal.LocalStorage(root, Elsewhere()), ("model", "version"))
+else:
+    tree = Metatree(root, read_only=mode == "read-only", apply="background" if mode == "background" else "sync")
+resets = []
+def renewing(meanwhile):
+    real = tree._engine.log.reset_after_fork
+    def reset():
+        resets.append(threading.current_thread())
+        if len(resets) == 1:
+            meanwhile()
+        real()
+    tree._engine.log.reset_after_fork = reset
+"""
+AT_ONCE = FORK.replace("tree = Metatree(root, apply=mode)\n", _RENEWING)
+of_each_kind = pytest.mark.parametrize("mode", ["sync", "background", "mount", "read-only"])
+
+
+@pytest.fixture
+def kept(root: Path, mode: str, tmp_path: Path) -> Path:
+    """The root of a tree that suits `mode`."""
+    if mode != "mount":
+        return root
+    with Metatree(wal.LocalStorage(tmp_path, Elsewhere()), LEVELS) as tree:
+        tree.put("m/v", b"x", name="b")
+    return tmp_path
+
+
+@of_each_kind
+@pytest.mark.parametrize("way", ["tree.find('m/v')", "tree.lsn", "tree.recover(dry_run=True)", "change()"])
+def test_of_two_threads_of_a_child_that_come_at_once_one_renews_the_tree_and_the_other_waits(
+    kept: Path, mode: str, way: str
+) -> None:
+    script = """
+def change():
+    if not tree._engine.read_only:
+        tree.update("m/v", {threading.current_thread().name: 1})
+def work():
+    done = []
+    def use():
+        eval(way)
+        change()
+        done.append(threading.current_thread().name)
+    first, second = threading.Thread(target=use, name="first"), threading.Thread(target=use, name="second")
+    def meanwhile():
+        second.start()
+        second.join(0.2)  # it waits, or it would renew the tree as well
+    renewing(meanwhile)
+    first.start()
+    first.join()
+    second.join()
+    assert sorted(done) == ["first", "second"] and resets == [first], (done, resets)
+    assert tree.check().ok
+    assert len(dict(tree.find("m/v").metadata)) == (0 if tree._engine.read_only else 2)
+    tree.close()
+way = sys.argv[3]
+wait(child(work))
+tree.close()
+"""
+    if mode == "read-only" and way == "change()":
+        way = "tree.children('m')"
+    run_script(AT_ONCE + script, kept, mode, way)
+
+
+@of_each_kind
+def test_a_tree_that_one_thread_of_a_child_closes_while_another_renews_it_is_closed(kept: Path, mode: str) -> None:
+    script = """
+def work():
+    closing = threading.Thread(target=tree.close)
+    def meanwhile():
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive(), "it has closed what is about to be opened"
+    renewing(meanwhile)
+    try:
+        tree.find("m/v")
+    except metatree.ClosedError:
+        pass  # it was closed between the renewal and the reading
+    closing.join()
+    try:
+        tree.find("m/v")
+    except metatree.ClosedError:
+        return
+    raise AssertionError("it is open")
+import metatree
+wait(child(work))
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode)
+
+
+@of_each_kind
+def test_a_grandchild_works_whatever_its_parent_was_renewing_at_the_fork(kept: Path, mode: str) -> None:
+    script = """
+def use():
+    tree.find("m/v")
+    if not tree._engine.read_only:
+        tree.update("m/v", {str(os.getpid()): 1})
+def work():
+    wait(child(use))  # this process has not used the tree yet
+    def meanwhile():
+        forking = threading.Thread(target=lambda: wait(child(use)))
+        forking.start()
+        forking.join()
+    renewing(meanwhile)
+    use()
+    tree.close()
+wait(child(work))
+use()
+assert len(dict(tree.find("m/v").metadata)) == (0 if tree._engine.read_only else 4)
+assert tree.check().ok
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode)
+
+
+@of_each_kind
+def test_a_signal_handler_that_interrupts_the_renewal_is_told_at_once_to_come_later(kept: Path, mode: str) -> None:
+    script = """
+import metatree
+def work():
+    refused = []
+    def handle(number, frame):
+        try:
+            tree.find("m/v")
+        except metatree.MetatreeError as error:
+            refused.append(str(error))
+    signal.signal(signal.SIGUSR1, handle)
+    renewing(lambda: signal.raise_signal(signal.SIGUSR1))
+    tree.find("m/v")
+    assert len(refused) == 1 and "interrupted by a signal: do this after it" in refused[0], refused
+    signal.raise_signal(signal.SIGUSR1)
+    assert len(refused) == 1
+    tree.close()
+wait(child(work))
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode)
+
+
+@pytest.mark.parametrize("mode", ["sync", "mount"])
+def test_two_threads_of_each_of_many_children_lose_nothing(kept: Path, mode: str) -> None:
+    script = """
+import time
+tree.update("m/v", n=0)
+def work():
+    start, done = threading.Barrier(2), []
+    def add(txn):
+        tree.update("m/v", n=tree.find("m/v").metadata["n"] + 1)
+    def use():
+        start.wait()
+        tree.run(add, attempts=100)
+        done.append(1)
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(done) == 2
+rounds, end = 0, time.monotonic() + 1.5
+while time.monotonic() < end:
+    wait(child(work))
+    rounds += 1
+assert tree.find("m/v").metadata["n"] == 2 * rounds
+assert tree.check().ok
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode)
+
+
+@both_modes
+@pytest.mark.parametrize("first", ["this thread", "another thread"])
+def test_a_change_of_a_child_forked_inside_a_transaction_is_a_commit_of_its_own(
+    root: Path, mode: str, first: str
+) -> None:
+    script = """
+with tree.transaction() as txn:
+    tree.update("m/v", inside=True)
+    def work():
+        if sys.argv[3] == "another thread":
+            other = threading.Thread(target=lambda: tree.find("m/v"))
+            other.start()
+            other.join()
+        tree.update("m/v", child=True)
+        assert dict(tree.find("m/v").metadata) == {"child": True}
+    wait(child(work))
+assert dict(tree.find("m/v").metadata) == {"child": True, "inside": True}
+tree.close()
+"""
+    run_script(FORK + script, root, mode, first)
+
+
+@both_modes
+def test_a_transaction_made_before_the_fork_does_not_begin_in_the_child(root: Path, mode: str) -> None:
+    script = """
+import metatree
+txn = tree.transaction()
+def work():
+    try:
+        with txn:
+            tree.update("m/v", child=True)
+    except metatree.TransactionError as error:
+        assert "make a new one in the forked child" in str(error)
+    assert dict(tree.find("m/v").metadata) == {}
+wait(child(work))
+tree.close()
+"""
+    run_script(FORK + script, root, mode)
+
+
+@pytest.mark.parametrize("mode", ["sync", "mount"])
+def test_a_child_whose_first_call_fails_works_once_the_storage_answers_again(kept: Path, mode: str) -> None:
+    script = """
+import errno, metatree
+def work():
+    storage, failed = tree._engine.storage, []
+    posix = storage._rooted.posix
+    def failing(real):
+        def run(*arguments, **options):
+            if not failed:
+                failed.append(1)
+                raise OSError(errno.ENOLCK, "No locks available")
+            return real(*arguments, **options)
+        return run
+    name = "flock" if mode == "sync" else "listdir"
+    renewing(lambda: setattr(posix, name, failing(getattr(posix, name))))
+    try:
+        tree.find("m/v")
+        raise AssertionError("nothing failed")
+    except metatree.UnavailableError as error:
+        assert "No locks available" in str(error)
+    tree.update("m/v", child=True)
+    tree.close()
+wait(child(work))
+assert dict(tree.find("m/v").metadata) == {"child": True}
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode)
 
 
 @both_modes
@@ -602,44 +844,6 @@ def test_a_dropped_handle_beside_a_living_one_delays_nobody(root: Path, mode: st
         assert json.loads((root / "m" / "v" / "metadata.json").read_bytes()) == {"n": 1, "k": 2}
 
 
-TWO_AT_FIRST = """
-import os, sys, threading
-from metatree import Metatree
-tree = Metatree(sys.argv[1])
-if sys.argv[2] == "held":  # by a thread that does not exist in the child
-    from metatree import forked
-    forked._turn.acquire()
-if os.fork():
-    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
-began, again, renew, renewals = threading.Event(), threading.Event(), tree._engine.storage.reset_after_fork, []
-
-def renewed():
-    renewals.append(threading.current_thread().name)
-    if began.is_set():
-        again.set()
-    began.set()
-    again.wait(1)  # for a second one, which must not come
-    renew()
-
-tree._engine.storage.reset_after_fork = renewed
-threads = [threading.Thread(target=lambda n=n: tree.update("m", **{n: 1}), name=n) for n in ("a", "b")]
-threads[0].start()
-began.wait()
-threads[1].start()
-for thread in threads:
-    thread.join()
-print(renewals, {"a", "b"} <= set(tree.find("m").metadata), tree.check().ok)
-tree.close()
-"""
-
-
-@pytest.mark.parametrize("turn", ["free", "held"])
-def test_two_threads_of_a_child_that_use_the_tree_first_at_once_renew_it_once(root: Path, turn: str) -> None:
-    with Metatree(root, LEVELS) as tree:
-        tree.put("m/v", b"", name="b")
-    assert run_script(TWO_AT_FIRST, root, turn) == "['a'] True True\n"
-
-
 MANY_AT_FIRST = """
 import os, sys, threading
 from metatree import Metatree
@@ -666,40 +870,6 @@ def test_threads_of_many_children_lose_nothing(root: Path) -> None:
     run_script(MANY_AT_FIRST, root)
 
 
-NO_LOCKS_AT_FIRST = """
-import errno, os, sys
-import wal
-from metatree import Metatree
-
-class Few(wal.Posix):
-    refused = 0
-    def flock(self, fd, *, shared, block):
-        if self.refused:
-            self.refused -= 1
-            raise OSError(errno.ENOLCK, "No locks available")
-        return super().flock(fd, shared=shared, block=block)
-
-posix = Few()
-tree = Metatree(wal.LocalStorage(sys.argv[1], posix))
-if os.fork():
-    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
-posix.refused = 1
-for number in range(3):
-    try:
-        tree.update("m", number=number)
-        print("updated")
-    except Exception as error:
-        print(type(error).__name__)
-tree.close()
-"""
-
-
-def test_a_child_whose_first_call_was_refused_a_lock_tries_again_with_the_next(root: Path) -> None:
-    with Metatree(root, LEVELS) as tree:
-        tree.put("m/v", b"", name="b")
-    assert run_script(NO_LOCKS_AT_FIRST, root) == "UnavailableError\nupdated\nupdated\n"
-
-
 def test_a_child_whose_first_call_fails_does_not_go_on_with_what_is_its_parents(
     make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -713,8 +883,8 @@ def test_a_child_whose_first_call_fails_does_not_go_on_with_what_is_its_parents(
         real()
 
     monkeypatch.setattr(engine.log, "reset_after_fork", reset)
-    monkeypatch.setattr(engine, "_pid", -1)
+    monkeypatch.setattr(engine._renewal, "pid", -1)
     with pytest.raises(MetatreeError, match="does not answer"):
         tree.update("m", x=1)
     tree.put("m", b"", name="b")
-    assert len(resets) == 2 and engine._pid == os.getpid()
+    assert len(resets) == 2 and engine._renewal.pid == os.getpid()

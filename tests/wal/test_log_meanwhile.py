@@ -760,9 +760,11 @@ def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_onl
     disk = MemoryPosix()
     made(disk, 2).close()
     log = open_log(MemoryStorage(disk), read_only=read_only)
+    log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     assert len(bodies(log)) == 2
     log.close()
+    log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     with pytest.raises(LogClosedError):
         log.head()

@@ -22,10 +22,12 @@ from wal import (
     InDoubtError,
     LocalStorage,
     LockBusyError,
+    LogClosedError,
     MemoryPosix,
     MemoryStorage,
     PoisonedError,
     Position,
+    Posix,
     Record,
     WriteAheadLog,
     open_log,
@@ -304,6 +306,110 @@ def test_a_forked_child_works_beside_its_parent(tmp_path: Path) -> None:
         assert tenure.died is False
     other = opened(tmp_path, recover=lambda log: pytest.fail("the parent lives"))
     other.close()
+    log.close()
+
+
+class Unlocking(Posix):
+    """The lock of `alive` is first taken with a step before it, then as ever."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], None] | None = None
+
+    def flock(self, fd: int, *, shared: bool, block: bool) -> bool:
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+        return super().flock(fd, shared=shared, block=block)
+
+
+def test_of_two_threads_of_a_child_that_reset_the_log_one_does_and_neither_overwrites_the_other(tmp_path: Path) -> None:
+    """The second one would let go of the right under which the first one appends."""
+    posix = Unlocking()
+    log = open_log(LocalStorage(tmp_path, posix), create=True)
+    add(log, b"parent")
+
+    def work() -> None:
+        signal.alarm(60)
+
+        def use(name: bytes) -> None:
+            log.reset_after_fork()
+            add(log, name)
+
+        first, second = (threading.Thread(target=use, args=(name,)) for name in (b"first", b"second"))
+        during: list[object] = []
+
+        def meanwhile() -> None:
+            during.append(log._group)  # type: ignore[attr-defined]
+            second.start()
+            second.join(0.2)  # it waits, or it would attach the log as well
+
+        posix.before = meanwhile
+        first.start()
+        first.join()
+        second.join()
+        assert [log._group] == during  # type: ignore[attr-defined]
+        assert sorted(bodies(log)) == [b"first", b"parent", b"second"]
+        log.reset_after_fork()
+        assert [log._group] == during  # type: ignore[attr-defined]
+        log.close()
+        os._exit(0)
+
+    assert os.waitpid(child(work), 0)[1] == 0
+    assert len(bodies(log)) == 3 and log.verify().problems == ()
+    log.close()
+
+
+@pytest.mark.parametrize("name", ["the opening's lock", "alive"])
+def test_a_reset_that_fails_in_a_child_leaves_no_lock_and_is_tried_again_by_the_next(tmp_path: Path, name: str) -> None:
+    posix = Unlocking()
+    log = open_log(LocalStorage(tmp_path, posix), create=True)
+    add(log, b"parent")
+
+    def fail() -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def later() -> None:
+        posix.before = fail
+
+    def work() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            posix.before = fail if name != "alive" else later
+            with pytest.raises(OSError, match="No locks available"):
+                log.reset_after_fork()
+            with pytest.raises(LogClosedError):
+                add(log, b"not yet")
+        assert len(os.listdir("/proc/self/fd")) <= before + 1  # the parent's head file, which is dropped
+        log.reset_after_fork()
+        with log.right():
+            add(log, b"child")
+        log.close()
+        log.reset_after_fork()
+        with pytest.raises(LogClosedError):
+            log.head()
+        os._exit(0)
+
+    assert os.waitpid(child(work), 0)[1] == 0
+    add(log, b"parent")
+    assert bodies(log) == [b"parent", b"child", b"parent"]
+    log.close()
+
+
+def test_ctrl_c_in_the_middle_of_a_reset_is_raised_after_it_and_the_log_works(tmp_path: Path) -> None:
+    posix = Unlocking()
+    log = open_log(LocalStorage(tmp_path, posix), create=True)
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        posix.before = lambda: signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            log.reset_after_fork()
+        add(log, b"child")
+        log.close()
+        os._exit(0)
+
+    assert os.waitpid(child(work), 0)[1] == 0
+    assert bodies(log) == [b"child"]
     log.close()
 
 

@@ -276,10 +276,12 @@ def test_the_right_to_apply_is_refused_inside_a_prepare() -> None:
 def test_a_handle_is_attached_anew_by_a_fork_unless_it_was_closed() -> None:
     log = made(Bucket(), 1)
     chain = log.chain  # type: ignore[attr-defined]
+    log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     assert log.chain is not chain, "whose lock a thread of the parent may have"  # type: ignore[attr-defined]
     assert bodies(log) == [b"body 0"]
     log.close()
+    log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     with pytest.raises(LogClosedError):
         log.head()

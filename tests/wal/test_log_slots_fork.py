@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wal import LocalStorage, LockBusyError, open_log
+from wal import LocalStorage, LockBusyError, Posix, open_log
 from wal.interrupts import DeferredInterrupt, safe_point
 from wal.testing.log_tools import add, bodies
 
@@ -78,6 +79,75 @@ def test_a_child_forked_while_a_thread_of_the_parent_appends_hangs_on_nothing(tm
     with log.right(timeout=0) as tenure:
         assert tenure.died is False
         assert log.load_mark(0) == 1
+    log.close()
+
+
+class Meanwhile(Posix):
+    """Something happens before the next file is opened."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], None] | None = None
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+        return super().open(path, flags, mode)
+
+
+def test_of_two_threads_of_a_child_that_reset_the_log_one_does(tmp_path: Path) -> None:
+    posix = Meanwhile()
+    log = open_log(LocalStorage(tmp_path, posix), create=True, kind="slots")
+    add(log, b"parent")
+
+    def work() -> None:
+        signal.alarm(60)
+        rights: list[object] = []
+
+        def use() -> None:
+            log.reset_after_fork()
+            rights.append(log._right)  # type: ignore[attr-defined]
+            with log.right(timeout=5) as tenure:
+                add(log, b"child")
+                tenure.check()
+
+        first, second = threading.Thread(target=use), threading.Thread(target=use)
+
+        def meanwhile() -> None:
+            second.start()
+            second.join(0.2)  # it waits, or it would attach the log as well
+
+        posix.before = meanwhile
+        first.start()
+        first.join()
+        second.join()
+        assert len(rights) == 2 and rights[0] is rights[1]
+        log.close()
+
+    in_a_child(work)
+    assert bodies(log) == [b"parent", b"child", b"child"]
+    log.close()
+
+
+def test_a_reset_that_fails_in_a_child_is_tried_again_by_the_next(tmp_path: Path) -> None:
+    posix = Meanwhile()
+    log = open_log(LocalStorage(tmp_path, posix), create=True, kind="slots")
+    add(log, b"parent")
+
+    def fail() -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def work() -> None:
+        posix.before = fail
+        with pytest.raises(OSError, match="No locks available"):
+            log.reset_after_fork()
+        log.reset_after_fork()
+        with log.right(timeout=5):
+            assert add(log, b"child").lsn == 2
+        log.close()
+
+    in_a_child(work)
+    assert bodies(log) == [b"parent", b"child"]
     log.close()
 
 

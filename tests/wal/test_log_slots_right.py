@@ -397,6 +397,7 @@ def test_after_a_fork_the_child_is_another_host_and_the_parents_right_stays(worl
     with child.right():
         child.store_mark(0, 4)
     with parent.right() as tenure:
+        child._renewal.pid = -1  # type: ignore[attr-defined]
         child.reset_after_fork()
         assert child.load_mark(0) == 4
         with pytest.raises(LockBusyError), child.right(timeout=0):

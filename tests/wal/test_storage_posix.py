@@ -540,6 +540,45 @@ class TestLocks:
         lock.release()
         assert storage.lock(".wal").acquire(timeout=0) is True
 
+    def test_of_two_threads_of_a_child_that_reset_the_storage_one_opens_the_root_anew(self, root: Path) -> None:
+        class Slow(Posix):
+            """The first descriptor that the child opens is slow to come."""
+
+            def __init__(self) -> None:
+                self.before: Callable[[], None] | None = None
+                self.closed: list[int] = []
+
+            def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+                before, self.before = self.before, None
+                if before is not None:
+                    before()
+                return super().open(path, flags, mode)
+
+            def close(self, fd: int) -> None:
+                self.closed.append(fd)
+                super().close(fd)
+
+        posix = Slow()
+        storage = LocalStorage(root, posix)
+        child = os.fork()
+        if child == 0:
+            try:
+                second = threading.Thread(target=storage.reset_after_fork)
+
+                def meanwhile() -> None:
+                    second.start()
+                    second.join(0.2)  # it waits, or it would open the root as well
+
+                posix.before = meanwhile
+                storage.reset_after_fork()
+                second.join()
+                storage.close()
+                os._exit(0 if len(posix.closed) == len(set(posix.closed)) == 2 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        storage.close()
+
     def test_a_lock_file_that_was_replaced_is_locked_anew(self, storage: LocalStorage, root: Path) -> None:
         storage.make_folder(".wal")
         old, new = storage.lock(".wal/apply"), storage.lock(".wal/apply")

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from wal.interrupts import undisturbed
+from wal.renewal import Renewal
 from wal.storage.base import UnsafePathError
 from wal.storage.posix import FOLDER_ONLY, NO_BLOCK, NO_FOLLOW, Posix
 
@@ -62,6 +63,7 @@ class Rooted:
         self.root = os.path.abspath(root)
         self.posix = posix
         self.fd = posix.open(self.root, os.O_RDONLY | FOLDER_ONLY)
+        self._renewal = Renewal(self.root)
         self._device = posix.fstat(self.fd).st_dev
 
     def close(self) -> None:
@@ -69,10 +71,12 @@ class Rooted:
             fd, self.fd = self.fd, -1
             self.posix.close(fd)
 
-    @undisturbed
     def reopen(self) -> None:
         """In a forked child: open the root anew. Of one open file, the kernel tells only one process that a write has
         failed: the parent or the child."""
+        self._renewal.run(self._reopen)
+
+    def _reopen(self) -> None:
         if self.fd >= 0:
             fd, self.fd = self.fd, self.posix.open(self.root, os.O_RDONLY | FOLDER_ONLY)
             self.posix.close(fd)
