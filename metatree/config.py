@@ -114,9 +114,17 @@ def is_free(storage: wal.Storage) -> bool:
 
 def set_tripwire(storage: wal.Storage) -> None:
     """Stop clients of metatreedb 0.2.3 from writing. Raises MetatreeError if one of them holds its lock now."""
-    if storage.create(layout.TRIPWIRE, _TRIPWIRE):
+    if not storage.create(layout.TRIPWIRE, _TRIPWIRE):
+        check_not_locked(storage)
+
+
+def check_not_locked(storage: wal.Storage) -> None:
+    """Raises MetatreeError if a client of metatreedb 0.2.3 holds its lock now."""
+    try:
+        ours = storage.read(layout.TRIPWIRE).data == _TRIPWIRE
+    except FileNotFoundError:
         return
-    if storage.read(layout.TRIPWIRE).data != _TRIPWIRE:
+    if not ours:
         raise MetatreeError(
             f"{storage.url}/{layout.TRIPWIRE} is the lock of a program of metatreedb 0.2.3 that is writing or has "
             "died: stop the program, remove the file, and open the tree again"
@@ -139,27 +147,6 @@ def found(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> N
     set_tripwire(storage)
     if not storage.create(layout.CONFIG, render(keys, log_id, log)):
         check_same_keys(keys, read(storage), storage)
-
-
-def check_adoptable(storage: wal.Storage) -> None:
-    """Raises CorruptionError if the root's metadata.json, which alone lists the nodes, is missing or empty although
-    there are folders of nodes: adopting such a tree would silently drop all of them."""
-    try:
-        if storage.read(layout.METADATA).data:
-            return
-    except FileNotFoundError:
-        pass
-    names = sorted(
-        entry.name
-        for entry in storage.list("")
-        if entry.kind is wal.Kind.FOLDER and storage.entry(f"{entry.name}/{layout.METADATA}") is not None
-    )
-    if names:
-        shown = ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
-        raise CorruptionError(
-            f"{storage.url}/{layout.METADATA} is missing or empty, so that the {len(names)} nodes below the root would "
-            f'be dropped: restore it, or write {{"children": [{shown}]}} into it, then open the tree again'
-        )
 
 
 def adopt(storage: wal.Storage, keys: Sequence[str], log_id: str, log: str) -> None:
