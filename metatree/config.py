@@ -60,8 +60,9 @@ def read(storage: wal.Storage) -> Config | None:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, MetatreeError) and not isinstance(error, InvalidLocationError):
             raise
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CorruptionError(
-            f"{layout.CONFIG} in {storage.url} does not describe a tree: {error}. Restore it from a backup, or write "
+            f"{layout.CONFIG} in {storage.url} does not describe a tree: {why}. Restore it from a backup, or write "
             "it again: it holds the level names and the log's id"
         ) from error
 
