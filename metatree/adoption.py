@@ -1,4 +1,5 @@
-"""Whether a tree of metatreedb 0.2.3 can be adopted, which cannot be undone: its files are read before."""
+"""What must hold before a tree of metatreedb 0.2.3 is adopted, which cannot be undone: each node that is listed can be
+read. Reads each metadata.json once and writes nothing."""
 
 from __future__ import annotations
 
@@ -8,63 +9,70 @@ from . import folders, layout
 from .errors import CorruptionError
 from .location import Path
 
-_SHOWN = 5  # files named in a message
+_SHOWN = 5  # bad files named in a message
 
 
-def check(storage: wal.Storage, depth: int) -> None:
-    """Raises CorruptionError if nodes would be lost: the root's metadata.json, which alone lists them, is missing or
-    empty, or there are files that hold something and cannot be read (a value such as NaN, a child's name that is not
-    valid; a link). Nothing is changed. `depth`: the tree's levels."""
-    if not _content(storage, layout.METADATA):
-        _require_no_nodes(storage)
+def check_adoptable(storage: wal.Storage, depth: int) -> None:
+    """`depth`: the number of levels. Raises CorruptionError naming what to change, if nodes would be lost."""
+    try:
+        listed = bool(storage.read(layout.METADATA).data)
+    except FileNotFoundError:
+        listed = False
+    except (IsADirectoryError, wal.UnsafePathError):
+        listed = True  # refused below
+    if not listed:
+        _refuse_unlisted(storage)
         return
-    faults: list[str] = []
+    bad: list[str] = []
     level: list[Path] = [()]
     while level:
-        wal.safe_point()
-        files = [layout.metadata(path) for path in level]
-        below: list[Path] = []
-        for path, found in zip(level, wal.spread(lambda file: _children(storage, file), files), strict=True):
-            if isinstance(found, str):
-                faults.append(found)
-            elif len(path) < depth:
-                below += [(*path, child) for child in found]
-        level = below
-    if faults:
-        more = f"; and {len(faults) - _SHOWN} more files" if len(faults) > _SHOWN else ""
+        looks = _look_at(storage, level)
+        bad += [error for _, error in looks if error]
+        level = [(*path, name) for path, (names, _) in zip(level, looks, strict=True) for name in names]
+        level = [path for path in level if len(path) <= depth]
+    if bad:
+        more = f"\nand {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise CorruptionError(
-            f"{storage.url} is a tree of metatreedb 0.2.3 with nodes that could not be read any more: "
-            f"{'; '.join(faults[:_SHOWN])}{more}. Nothing was changed: correct each file with 0.2.3 or an editor (a "
-            "name in the list, and its folder), then open the tree again"
+            f"{storage.url} is a tree of metatreedb 0.2.3 with nodes that could not be read once it is adopted, which "
+            "cannot be undone; nothing was changed. Correct these files, or take the name of the node out of "
+            f'"children" in the {layout.METADATA} above it, then open the tree again:\n'
+            + "\n".join(bad[:_SHOWN])
+            + more
         )
 
 
-def _content(storage: wal.Storage, file: str) -> bytes:
-    try:
-        return storage.read(file).data
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
+def _look_at(storage: wal.Storage, paths: list[Path]) -> list[tuple[tuple[str, ...], str]]:
+    """(the children of a node, what is wrong with its file) for each. A file that is missing or empty, as a client that
+    died leaves it, has neither: `check` reports it."""
+
+    def look(path: Path) -> tuple[tuple[str, ...], str]:
+        name = layout.metadata(path)
+        try:
+            stored = storage.read(name)
+            return (folders.parse_node(name, stored).children if stored.data else ()), ""
+        except (FileNotFoundError, NotADirectoryError):
+            return (), ""
+        except IsADirectoryError:
+            return (), f"{name} is a folder, not a file"
+        except wal.UnsafePathError as error:
+            return (), str(error)
+        except CorruptionError as error:
+            return (), f"{name}: {error.__cause__}"
+
+    if storage.capabilities.append_log:
+        return [look(path) for path in paths]  # a local disk: threads would only cost time
+    return wal.spread(look, paths)
 
 
-def _children(storage: wal.Storage, file: str) -> tuple[str, ...] | str:
-    """A node's children, or why its file cannot be read. One that is missing or empty is left for `check` to find."""
-    try:
-        data = _content(storage, file)
-        return folders.parse_node(file, wal.Stored(data, None)).children if data else ()
-    except CorruptionError as error:
-        return f"{file}: {error.__cause__}"
-    except wal.UnsafePathError as error:
-        return f"{file}: {error.strerror}"
-
-
-def _require_no_nodes(storage: wal.Storage) -> None:
+def _refuse_unlisted(storage: wal.Storage) -> None:
+    """Refuse a tree whose root lists no nodes although there are folders of nodes: all would silently be dropped."""
     names = sorted(
         entry.name
         for entry in storage.list("")
         if entry.kind is wal.Kind.FOLDER and storage.entry(f"{entry.name}/{layout.METADATA}") is not None
     )
     if names:
-        shown = ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+        shown = ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
         raise CorruptionError(
             f"{storage.url}/{layout.METADATA} is missing or empty, so that the {len(names)} nodes below the root would "
             f'be dropped: restore it, or write {{"children": [{shown}]}} into it, then open the tree again'

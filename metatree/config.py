@@ -60,8 +60,9 @@ def read(storage: wal.Storage) -> Config | None:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, MetatreeError) and not isinstance(error, InvalidLocationError):
             raise
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CorruptionError(
-            f"{layout.CONFIG} in {storage.url} does not describe a tree: {error}. Restore it from a backup, or write "
+            f"{layout.CONFIG} in {storage.url} does not describe a tree: {why}. Restore it from a backup, or write "
             "it again: it holds the level names and the log's id"
         ) from error
 
@@ -114,9 +115,17 @@ def is_free(storage: wal.Storage) -> bool:
 
 def set_tripwire(storage: wal.Storage) -> None:
     """Stop clients of metatreedb 0.2.3 from writing. Raises MetatreeError if one of them holds its lock now."""
-    if storage.create(layout.TRIPWIRE, _TRIPWIRE):
+    if not storage.create(layout.TRIPWIRE, _TRIPWIRE):
+        check_not_locked(storage)
+
+
+def check_not_locked(storage: wal.Storage) -> None:
+    """Raises MetatreeError if a client of metatreedb 0.2.3 holds its lock now."""
+    try:
+        ours = storage.read(layout.TRIPWIRE).data == _TRIPWIRE
+    except FileNotFoundError:
         return
-    if storage.read(layout.TRIPWIRE).data != _TRIPWIRE:
+    if not ours:
         raise MetatreeError(
             f"{storage.url}/{layout.TRIPWIRE} is the lock of a program of metatreedb 0.2.3 that is writing or has "
             "died: stop the program, remove the file, and open the tree again"

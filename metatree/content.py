@@ -190,6 +190,8 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        if whence == 0 and offset < 0:
+            raise ValueError(f"negative seek value {offset}")
         self._at = max(0, offset + (0, self._at, self._size)[whence])
         return self._at
 

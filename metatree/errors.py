@@ -173,8 +173,17 @@ class translated:
         if isinstance(error, OSError):
             if error.errno == errno.EBADF:  # only closing takes a descriptor from a thread at work
                 raise ClosedError("the tree was closed meanwhile; open it again with Metatree(root)") from error
+            if isinstance(error, (IsADirectoryError, NotADirectoryError)):  # of the storage: trying again cannot help
+                raise CorruptionError(_wrong_kind(error, self._root)) from error
             where = f"{self._root}: " if self._root and not error.filename else ""
             raise UnavailableError(f"{where}{error}; nothing was changed{_advice(error)}") from error
+
+
+def _wrong_kind(error: OSError, root: str) -> str:
+    file = error.filename or root
+    if isinstance(error, IsADirectoryError):
+        return f"{file} is a folder where the tree has a file: move it away and restore the file from a backup"
+    return f"{file}, or what it lies in, is a file where the tree has a folder: move the file away"
 
 
 def _ours(error: wal.WalError) -> type[MetatreeError]:

@@ -76,7 +76,10 @@ def is_unmarked(storage: wal.Storage, stored: wal.Stored) -> bool:
 def read_node(storage: wal.Storage, path: Path) -> NodeFile:
     """A node's metadata.json. Raises FileNotFoundError, CorruptionError naming the file."""
     name = layout.metadata(path)
-    stored = storage.read(name)
+    try:
+        stored = storage.read(name)
+    except IsADirectoryError as error:
+        raise not_a_file(name) from error
     return parse_node(name, stored)
 
 
@@ -95,7 +98,7 @@ def read_nodes(storage: wal.Storage, paths: Sequence[Path]) -> dict[Path, NodeFi
 def parse_node(name: str, stored: wal.Stored) -> NodeFile:
     """Parse a metadata.json. Raises CorruptionError naming the file."""
     edited = is_edited(stored)
-    known = stored.attribute is not None and not edited
+    known = Attribute.decode(stored.attribute) is not None and not edited
     try:
         value = (jsontext.load if known else jsontext.load_strict)(stored.data)
         if not isinstance(value, dict):
@@ -112,7 +115,7 @@ def parse_node(name: str, stored: wal.Stored) -> NodeFile:
     return NodeFile(value, tuple(children), len(stored.data), edited)
 
 
-NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError)
+NO_NODE_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, RecursionError)
 """The causes of the CorruptionError for a metadata.json that is missing or cannot be parsed."""
 
 
@@ -126,6 +129,11 @@ def _way_out(name: str) -> str:
     if not folder or folder.startswith(layout.QUARANTINE):
         return RESTORING
     return f"{RESTORING}, or give the node up with delete({folder!r}, recursive=True)"
+
+
+def not_a_file(name: str) -> CorruptionError:
+    """The error for a metadata.json that is a folder."""
+    return CorruptionError(f"{name} is a folder, not a file: move it away and {_way_out(name)}")
 
 
 def missing(path: Path) -> CorruptionError:

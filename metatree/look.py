@@ -73,9 +73,16 @@ class Look:
                 with self._reading(layout.folder(self._path) or "."):
                     self._folder()
         except _ABSENT:
-            reason = "is missing, though the node is listed by its parent: restore it, or give the node up with "
-            reason += f"delete({join(self._path)!r}, recursive=True)"
-            self._problem("node-missing", name, reason, lambda window: is_gone(window, self._path))
+            self._problem("node-missing", name, self._missing(), lambda window: is_gone(window, self._path))
+
+    def _missing(self) -> str:
+        if not self._path:
+            return f"is missing: {folders.RESTORING}"
+        if len(self._path) > self._place.depth:
+            above = layout.metadata(self._path[:-1])
+            return f"is missing, though {above} lists it, of a node of the last level: take the name out of it"
+        reason = "is missing, though the node is listed by its parent: restore it, or give the node up with "
+        return reason + f"delete({join(self._path)!r}, recursive=True)"
 
     def settle(self, expected: Expected) -> bool:
         """Drop the findings that a commit during the check explains. False: some of these commits were trimmed."""
@@ -119,6 +126,8 @@ class Look:
                 return True
         except _ABSENT:
             raise
+        except IsADirectoryError:
+            self._problem("node-unreadable", name, str(folders.not_a_file(name)).removeprefix(f"{name} "))
         except (OSError, CorruptionError) as error:
             self._problem("node-unreadable", name, str(error).removeprefix(f"{name} "))
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -63,7 +64,9 @@ class Node:
         """Store a blob; see `Metatree.put`."""
         return self._tree.put(self._path, source, name=name, force=force, recursive=recursive)
 
-    def get(self, blob: str, outfile: str | None = None, *, recursive: bool = False) -> Iterator[bytes]:
+    def get(
+        self, blob: str, outfile: str | bytes | os.PathLike[str] | None = None, *, recursive: bool = False
+    ) -> Iterator[bytes]:
         """A blob's bytes; see `Metatree.get`."""
         return self._tree.get(self._below(blob), outfile, recursive=recursive)
 

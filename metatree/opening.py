@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import wal
 
-from . import adoption, config, layout, marks, recovery
+from . import config, layout, marks, recovery
+from .adoption import check_adoptable
 from .clock import Clock
 from .errors import CorruptionError, MetatreeError, ReadOnlyError, UnsupportedStorageError
 from .root import refuse_inside_tree, tree_above
@@ -121,7 +122,8 @@ class Opening:
     ) -> tuple[tuple[str, ...], wal.WriteAheadLog]:
         config.check_same_keys(keys, found, self._storage)
         refuse_inside_tree(self._storage.url)
-        adoption.check(self._storage, len(found.keys))
+        config.check_not_locked(self._storage)  # what it is writing may not be whole
+        check_adoptable(self._storage, len(found.keys))
         config.set_tripwire(self._storage)
         self._storage.make_folder(layout.LOG)
         log = self._log(kind, create=True)

@@ -145,7 +145,7 @@ class Reading:
         return self._read(question)
 
     def get(
-        self, location: Location, outfile: str | os.PathLike[str] | None = None, *, recursive: bool = False
+        self, location: Location, outfile: str | bytes | os.PathLike[str] | None = None, *, recursive: bool = False
     ) -> Iterator[bytes]:
         """A blob's content, as a generator of bytes. The last segment is the blob's name or a `<key>` that holds it.
 
@@ -162,7 +162,7 @@ class Reading:
             return self._open(segments).chunks()
         from . import downloads  # imported here: only downloads need it
 
-        target = os.fspath(outfile)
+        target = os.fsdecode(outfile)
         downloads.check_target(target)
         if recursive:
             return self._download_all(segments, target)

@@ -51,6 +51,8 @@ class Upkeep(Reading):
 
         if edits not in (None, ADOPT, REVERT):
             raise ValueError(f"edits is 'adopt', 'revert' or None, not {edits!r}")
+        if isinstance(paths, (str, bytes)):
+            raise TypeError(f"paths is a list of files and folders: give [{paths!r}], not {paths!r}")
         with self._engine.translated:
             self._engine.require_usable()
             if self._engine.active.get() is not None:

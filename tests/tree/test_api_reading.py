@@ -306,6 +306,8 @@ def test_open_gives_a_seekable_binary_file(state: str, filled: Metatree) -> None
     def look(stream: Any, expected: bytes) -> None:
         assert stream.readable() and stream.seekable() and not stream.writable()
         assert stream.read(10) == expected[:10]
+        with pytest.raises((ValueError, OSError)):
+            stream.seek(-1)
         assert stream.seek(-7, io.SEEK_END) == len(expected) - 7
         assert stream.tell() == len(expected) - 7
         assert stream.read() == expected[-7:]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import threading
 import warnings
@@ -450,6 +451,68 @@ def test_a_record_of_a_newer_format_is_refused_by_who_reads_and_by_who_recovers(
 def test_an_unreadable_config_is_corruption_that_names_it(data: bytes, root: Path) -> None:
     (root / ".metatree").write_bytes(data)
     assert ".metatree" in refused(root, CorruptionError)
+
+
+@pytest.mark.parametrize("name", ["keys", "min_reader", "min_writer", "log", "id"])
+def test_a_config_that_lacks_something_says_what(name: str, root: Path) -> None:
+    config = json.loads((root / ".metatree").read_text())
+    del config[name]
+    (root / ".metatree").write_text(json.dumps(config))
+    assert f"does not describe a tree: '{name}' is missing" in refused(root, CorruptionError)
+
+
+@pytest.mark.parametrize("name", [".metatree", ".wal/tmp"])
+def test_something_of_the_wrong_kind_among_the_engines_files_is_corruption(name: str, root: Path) -> None:
+    there = root / name
+    if there.is_dir():
+        shutil.rmtree(there)
+        there.touch()
+    else:
+        there.unlink()
+        there.mkdir()
+    with pytest.raises(CorruptionError, match=rf"/{re.escape(name)}.* where the tree has a .*: move .* away"):
+        Metatree(root)
+
+
+def test_a_file_in_place_of_the_staging_folder_is_corruption(settled: Path) -> None:
+    if (settled / ".wal/staged").exists():
+        shutil.rmtree(settled / ".wal/staged")
+    (settled / ".wal/staged").touch()
+    with pytest.raises(CorruptionError, match=r"/\.wal/staged, .* is a file where the tree has a folder: move"):
+        Metatree(settled)
+
+
+def test_a_folder_in_place_of_a_metadata_json_is_corruption_and_the_node_can_be_given_up(settled: Path) -> None:
+    (settled / "other/metadata.json").unlink()
+    (settled / "other/metadata.json").mkdir()
+    with Metatree(settled) as tree:
+        for call in (lambda: tree.find("other").metadata, lambda: tree.update("other", a=1)):
+            with pytest.raises(CorruptionError, match=r"other/metadata\.json is a folder, not a file: move it away"):
+                call()
+        (problem,) = tree.check().problems
+        assert (problem.kind, problem.path) == ("node-unreadable", "other/metadata.json")
+        assert problem.reason.startswith("is a folder, not a file: move it away")
+        tree.delete("other", recursive=True)
+        assert tree.check().ok and tree.children() == ["m"]
+
+
+@pytest.mark.parametrize("content", [b'{"children": ["../../x", 5]}', b'{"a": 1, "a": 2}'])
+def test_a_foreign_attribute_does_not_vouch_for_a_metadata_json(content: bytes, settled: Path) -> None:
+    file = settled / "m/metadata.json"
+    file.write_bytes(content)
+    os.setxattr(file, "user.metatree", b"of another program")
+    with Metatree(settled) as tree, pytest.raises(CorruptionError, match=r"m/metadata\.json cannot be read"):
+        tree.children("m")
+
+
+def test_the_advice_for_a_missing_metadata_json_is_one_that_can_be_followed(settled: Path) -> None:
+    (settled / "m/v1/metadata.json").write_bytes(b'{"children": ["zz"]}')
+    with Metatree(settled) as tree:
+        (reason,) = [each.reason for each in tree.check().problems if each.path == "m/v1/zz/metadata.json"]
+        assert "m/v1/metadata.json lists it" in reason and "delete(" not in reason
+        (settled / "metadata.json").unlink()
+        (reason,) = [each.reason for each in tree.check().problems if each.path == "metadata.json"]
+        assert reason == "is missing: restore it, from a backup if repair() cannot"
 
 
 def test_a_damaged_name_of_a_level_that_is_still_a_name_changes_no_location(root: Path) -> None:

@@ -93,6 +93,13 @@ def test_a_slash_too_many_is_named(location: str, message: str, tree: Metatree) 
 # --- downloads --------------------------------------------------------------------------------------------------------
 
 
+def test_a_download_takes_a_path_as_bytes(tree: Metatree, fast_path: Path) -> None:
+    assert b"".join(tree.get("m/v1/w", os.fsencode(fast_path / "out"))) == b"weights"
+    assert (fast_path / "out").read_bytes() == b"weights"
+    with pytest.raises(TypeError, match="expected str, bytes or"):
+        tree.get("m/v1/w", 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("recursive", [False, True])
 def test_a_download_names_the_folder_that_is_missing(recursive: bool, tree: Metatree, fast_path: Path) -> None:
     source = "m/dir" if recursive else "m/v1/w"
@@ -251,6 +258,11 @@ def test_what_is_no_source_is_said(source: Any, name: str | None, tree: Metatree
 def test_what_is_no_transaction_id_is_said(txid: Any, tree: Metatree) -> None:
     with pytest.raises(ValueError, match="is not a transaction id, which looks like"):
         tree.status(txid)
+
+
+def test_repair_is_told_a_list_of_paths(tree: Metatree) -> None:
+    with pytest.raises(TypeError, match=r"give \['m/v1/w'\], not 'm/v1/w'"):
+        tree.repair(paths="m/v1/w")
 
 
 # --- the storage ------------------------------------------------------------------------------------------------------
