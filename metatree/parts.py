@@ -37,13 +37,15 @@ _MAX_LISTS, _MAX_LIST = 64, 1024  # nodes; names of one: about as many as a reco
 
 
 def children(node: Path, names: list[str]) -> tuple[str, ...]:
-    """All children of a node. Most often one more came since it was read last: then only that one is checked, and the
-    others are the strings that are held already."""
+    """All children of a node. Most often they are as they were read last, or one more came: then only that one is
+    checked, and the others are the strings that are held already."""
     if type(names) is not list:
         raise ValueError("children are no list")
     if not names:
         return ()
     known, among = _lists.get(node) or ((), set())
+    if len(known) == len(names) and known == tuple(names):
+        return known
     result = (*known, names[-1])
     if names[-1] not in among and result == tuple(names):
         check_name(names[-1])
