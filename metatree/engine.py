@@ -204,8 +204,8 @@ class Engine:
 
     def let_read(self) -> None:
         """Called before a blob is opened: make what the running transaction staged readable."""
-        active = self.active.get()
-        if active is not None:
+        self.require_usable()  # first: in a forked child, it leaves the parent's transaction
+        if (active := self.active.get()) is not None:
             active.staging.let_read()
 
     def require_usable(self) -> None:

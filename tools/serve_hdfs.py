@@ -168,6 +168,7 @@ class Hdfs:
             "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER",
             "dfs.namenode.fs-limits.min-block-size": 1024,
             "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": 5,  # writes stall 400 ms without it
+            "dfs.client.block.write.locateFollowingBlock.retries": 10,  # doubling: 5 s in all, on a busy machine
         }
 
     # --- processes -----------------------------------------------------------------------------------------------

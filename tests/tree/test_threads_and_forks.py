@@ -476,6 +476,36 @@ tree.close()
 
 
 @pytest.mark.parametrize("mode", ["sync", "mount"])
+@pytest.mark.parametrize(
+    "way", ["tree.open('m/v/there')", "list(tree.get('m/v/there'))", "tree.get('m/v/d', out, recursive=True)"]
+)
+def test_a_child_that_first_reads_a_blob_does_not_write_what_its_parents_transaction_staged(
+    kept: Path, mode: str, way: str, tmp_path: Path
+) -> None:
+    script = """
+import glob
+way, out = sys.argv[3], sys.argv[4]
+os.mkdir(out)
+open(out + "/f", "wb").close()
+tree.put("m/v", b"x", name="there")
+tree.put("m/v", out, name="d", recursive=True)
+out += "/copy"
+with tree.transaction() as txn:
+    for number in range(100):
+        tree.put("m/v", bytes(4000), name=str(number))
+    assert txn.staging._unwritten
+    pack, = glob.glob(root + "/.wal/staged/*/pack*")
+    before = os.stat(pack)
+    wait(child(lambda: eval(way)))
+    after = os.stat(pack)
+    assert (after.st_size, after.st_ctime_ns) == (before.st_size, before.st_ctime_ns), "the child wrote"
+assert list(tree.get("m/v/99")) == [bytes(4000)]
+tree.close()
+"""
+    run_script(AT_ONCE + script, kept, mode, way, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["sync", "mount"])
 def test_a_child_whose_first_call_fails_works_once_the_storage_answers_again(kept: Path, mode: str) -> None:
     script = """
 import errno, metatree
