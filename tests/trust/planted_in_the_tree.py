@@ -66,7 +66,10 @@ IN_THE_TREE = (
         "metatree/derive.py",
         "        if weight > SMALL:\n            self._changed",
         "        if weight >= 0:\n            self._changed",
-        (f"{REPLAY}test_files_lost_in_a_power_cut_come_back_from_the_log[put into a new version]",),
+        tuple(
+            f"{REPLAY}test_files_lost_in_a_power_cut_come_back_from_the_log[{name}]"
+            for name in ("put into a new version", "update", "unset")
+        ),
         first=True,
     ),
     Planted(
