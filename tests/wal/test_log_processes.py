@@ -229,6 +229,17 @@ def test_a_busy_append_right_is_an_error_that_appends_nothing(tmp_path: Path) ->
     other.close()
 
 
+def test_a_mark_is_between_0_and_the_largest_signed_number_of_64_bits(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    for value in (2**63 - 1, 0):
+        log.store_mark(0, value)
+        assert log.load_mark(0) == value
+    for value in (-1, 2**63):
+        with pytest.raises(ValueError, match="a mark is 0 to"):
+            log.store_mark(0, value)
+    log.close()
+
+
 def test_later_openers_wait_for_the_first_to_recover(tmp_path: Path) -> None:
     opened(tmp_path).close()
     order: list[str] = []
