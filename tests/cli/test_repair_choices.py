@@ -196,12 +196,15 @@ def test_adopting_a_node_gives_up_none_of_those_beside_it(root: Path, run: Run) 
 
 def test_a_node_of_a_tree_of_an_earlier_version_stays_in_the_list_too(root: Path, run: Run) -> None:
     old = adopted(root)
+    with Metatree(old) as tree:
+        tree.update((), owner="us")  # the file is the engine's from now on, so that a change of it is an edit
     listed = json.loads((old / "metadata.json").read_bytes())
     gone = listed["children"][0]
     (old / gone).rename(root.parent / "elsewhere")
     (old / "metadata.json").write_text(json.dumps({**listed, "by hand": 1}))
     run(old, "--adopt", "--yes")
-    assert children(old, "") == listed["children"]
+    with Metatree(old) as tree:
+        assert tree.find(()).metadata["by hand"] == 1 and tree.children(()) == listed["children"]
 
 
 @pytest.mark.parametrize("listed", [None, ["v1", "v2", "V1"], ["V1", "v2"], []])

@@ -337,11 +337,14 @@ def test_a_listed_node_that_is_missing_is_adopted_and_reported(old: Path) -> Non
 
 def test_adoption_is_refused_while_a_client_of_0_2_3_writes_or_died(old: Path) -> None:
     (old / ".lock").write_bytes(b"")  # what that version's touch() makes
+    good = (old / "fraud/metadata.json").read_bytes()
+    (old / "fraud/metadata.json").write_bytes(b"{")  # what it is writing may not be whole
     before = all_bytes(old)
     for keys in (None, LEVELS):
         with pytest.raises(MetatreeError, match=r"0\.2\.3.*remove the file"):
             Metatree(old, keys)
     assert all_bytes(old) == before
+    (old / "fraud/metadata.json").write_bytes(good)
     (old / ".lock").unlink()
     with Metatree(old) as tree:
         assert tree.children("fraud")

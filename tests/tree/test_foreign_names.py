@@ -103,22 +103,6 @@ def test_a_file_below_a_folder_of_an_odd_name_is_not_adopted_and_one_of_a_reserv
     assert_whole(opened)
 
 
-def test_a_record_that_could_not_be_read_is_not_written(opened: Open) -> None:
-    from metatree.facts import BlobFact, BlobGone, ChildFact, Fact, Header, Inline, NodeFact, encode
-
-    header = Header("txid", 0, "who")
-    bad: list[Fact] = [
-        BlobFact(("m",), "a:b", 0, "0" * 64, Inline(b"")),
-        BlobFact(("m",), "d/" + "x" * 300, 0, "0" * 64, Inline(b"")),
-        BlobGone(("m",), "a:b"),
-        NodeFact(("m",), {}, ("v1", "v2.tmp")),
-        ChildFact(("m",), "v2.tmp", True),
-    ]
-    for fact in bad:
-        with pytest.raises(InvalidLocationError):
-            encode(header, [fact])
-
-
 @pytest.mark.parametrize("edit", ["the parent", "a sibling"])
 def test_to_adopt_something_else_gives_no_damaged_child_up(opened: Open, root: Path, tmp_path: Path, edit: str) -> None:
     shutil.move(root / "m/v1", tmp_path / "elsewhere")
@@ -134,31 +118,3 @@ def test_to_adopt_something_else_gives_no_damaged_child_up(opened: Open, root: P
         assert "v1" in tree.children("m")
     shutil.move(tmp_path / "elsewhere", root / "m/v1")
     assert_whole(opened)
-
-
-@pytest.mark.parametrize("verb", ["move", "copy"])
-def test_an_empty_folder_is_not_in_the_way(opened: Open, root: Path, verb: str) -> None:
-    (root / "m/v1/__pycache__").mkdir()
-    with opened() as tree:
-        getattr(tree, verb)("m/v1", "m/v3")
-        assert tree.list("m/v3") == ["d", "w"]
-        assert tree.exists("m/v1") is (verb == "copy")
-
-
-def test_a_copy_whose_files_would_have_too_long_locations_is_refused(opened: Open, tmp_path: Path) -> None:
-    with opened() as tree:
-        put_folder(tree, "m/v2", "y" * 190, "/".join(["y" * 190] * 3), tmp_path / "long")
-        with pytest.raises(InvalidLocationError, match="bytes long"):
-            tree.copy("m", "z" * 190)
-    assert_whole(opened)
-
-
-def test_names_that_differ_only_in_case_are_neither_copied_nor_adopted(opened: Open, root: Path) -> None:
-    (root / "m/v1/W").write_bytes(b"by hand")
-    with opened() as tree, pytest.raises(InvalidLocationError, match="case"):
-        tree.copy("m/v1", "m/v3")
-    (root / "m/v1/W").unlink()
-    shutil.copytree(root / "m/v1", root / "m/V1")
-    with opened() as tree:
-        done = tree.repair(edits="adopt")
-        assert [*tree.children("m")] == ["v1", "v2"], done
