@@ -24,6 +24,7 @@ from .errors import (
     ReadOnlyError,
     TransactionError,
     UnavailableError,
+    is_from_handler,
     reason,
     translated,
 )
@@ -137,7 +138,9 @@ class Engine:
             return None if self.shared or self._closed or self._renewal.pid != os.getpid() else self.reader.hold(where)
         try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
             return found if self.log.shown() == head else None
-        except (wal.WalError, OSError):
+        except (wal.WalError, OSError) as error:
+            if is_from_handler(error):
+                raise
             return None
 
     def examine(self, question: Callable[[Draft], object]) -> None:

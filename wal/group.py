@@ -71,8 +71,12 @@ class Group:
     def submit(self, prepare: Prepare) -> Position | None:
         """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
         entry = Entry(prepare)
-        if self.leading():
-            raise RuntimeError("append was called inside a prepare, perhaps by a signal handler: nothing was appended")
+        for other in tuple(self._queue):
+            if other.thread == entry.thread:
+                raise RuntimeError(
+                    "append was called in the middle of an append by this very thread, inside a prepare or by a signal "
+                    "handler: nothing was appended"
+                )
         try:
             with self._mutex:
                 if self._leader is None:

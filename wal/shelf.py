@@ -34,7 +34,7 @@ class Shelf:
         self.storage = storage
         self.names = names
         self._writable = writable
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # reentrant for a signal handler that reads
         self._open: dict[int, _Open] = {}
         self._closed = False
 
@@ -156,8 +156,10 @@ class Shelf:
                 raise LogClosedError("the log was closed")
             held = self._open.get(number)
             if held is None:
-                held = _Open(self.storage.open_file(self.names.segment(number), writable=self._writable))
-                self._open[number] = held
+                opened = _Open(self.storage.open_file(self.names.segment(number), writable=self._writable))
+                held = self._open.setdefault(number, opened)
+                if held is not opened:  # a signal handler that reads was faster
+                    opened.file.close()
             held.users += 1
             return held
 
