@@ -216,7 +216,7 @@ class Chain:
 
     def batches(self, lsn: LSN, upto: LSN) -> list[Batch] | None:
         """One or more batches from `lsn` on, at most to `upto`; None if they were trimmed."""
-        with DeferredInterrupt(), self._mutex:
+        with self._mutex:
             if lsn <= self.index.base:
                 return None
             if self._last is not None and self._last.lsn == lsn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import linecache
+import os
 import random
 import signal
 import sys
@@ -11,19 +12,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeVar
+from types import FrameType, ModuleType
+from typing import Any
 
 import pytest
 
 import wal
 from tests.wal.test_log_slots_fork import in_a_child
-from wal import interrupts
+from wal import append_log, chain, interrupts, shelf
+from wal.append_log import AppendLog
 from wal.interrupts import SIGNALS, DeferredInterrupt, is_deferred, safe_point, tell, undisturbed
-from wal.testing.boundary import Boundary, Call
+from wal.testing.boundary import Boundary
 from wal.testing.log_tools import add, bodies
 
-T = TypeVar("T")
 SEED = random.randrange(2**32)
 Handler = Callable[[int, FrameType | None], object]
 
@@ -242,61 +243,20 @@ def test_a_forked_child_goes_on_with_its_block_and_forgets_what_waits_for_its_pa
 # --- a handler that reads the log -------------------------------------------------------------------------------------
 
 
-class Arriving(Boundary):
-    """SIGTERM arrives right after a call on a segment, the `at`-th of those of `method`."""
-
-    def __init__(self, method: str) -> None:
-        super().__init__(counted=frozenset())
-        self.method = method
-        self.at = 0
-
-    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        done = run()
-        if call.method.startswith(self.method) and call.path.endswith(".log"):
-            self.at -= 1
-            if self.at == 0:
-                signal.raise_signal(signal.SIGTERM)
-        return done
-
-
-@pytest.mark.parametrize("method", ["open", "pread", "fstat"])
-def test_a_handler_can_read_the_log_in_the_middle_of_a_read(method: str, tmp_path: Path) -> None:
-    posix = Arriving(method)
-    writer = wal.open_log(wal.LocalStorage(tmp_path), create=True, segment_size=4096)
-    found: list[list[bytes]] = []
-    expected: list[bytes] = []
-    with installed((signal.SIGTERM, lambda *_: found.append(bodies(log)))):
-        for at in range(1, 8):
-            log = wal.open_log(wal.LocalStorage(tmp_path, posix=posix), segment_size=4096)
-            for number in range(20):
-                expected.append(b"%d" % number * 200)
-                add(writer, expected[-1])
-            posix.at = at
-            assert bodies(log) == expected
-            posix.at = 0
-            assert bodies(log) == expected, "nor later"
-            log.close()
-    assert found
-    assert all(each == expected[: len(each)] and len(each) % 20 == 0 for each in found)
-    writer.close()
-
-
-# --- interrupted itself -----------------------------------------------------------------------------------------------
-
-
 class Within:
-    """A signal arrives at the `at`-th moment in the module at which Python looks for one: behind a call, and where a
+    """A signal arrives at the `at`-th moment in some modules at which Python looks for one: behind a call, and where a
     function or a loop begins anew. Counts these if `at` is 0."""
 
-    def __init__(self, at: int, number: int) -> None:
+    def __init__(self, at: int, number: int, *modules: ModuleType) -> None:
         self.at = at
+        self.files = [module.__file__ for module in modules]
         self.number = number
         self.moments = 0
         self.where = ""
         self._last = ""
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != interrupts.__file__:
+        if frame.f_code.co_filename not in self.files:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -304,9 +264,61 @@ class Within:
             if last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
                 self.moments += 1
                 if self.moments == self.at:
-                    self.where = linecache.getline(interrupts.__file__, frame.f_lineno).strip()
+                    self.where = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
                     signal.raise_signal(self.number)
         return self
+
+
+class Unsynced(Boundary):
+    """Waits for no disk."""
+
+    def fsync(self, fd: int) -> None:
+        pass
+
+    fdatasync = fsync
+
+
+def test_a_handler_can_read_the_log_at_any_moment_of_a_read(tmp_path: Path) -> None:
+    writer = wal.open_log(wal.LocalStorage(tmp_path, posix=Unsynced()), create=True, segment_size=4096)
+    log = wal.open_log(wal.LocalStorage(tmp_path))
+    assert isinstance(log, AppendLog)
+    found: list[list[bytes | None]] = []
+
+    def read(at: int) -> int:
+        first, new = log.head(), [b"%d" % number * 200 for number in range(12)]
+        for body in new:
+            add(writer, body)
+        log.shelf.retire_before(1 << 60)  # opened again in the middle of it
+        tracer = Within(at, signal.SIGTERM, append_log, chain, shelf)
+        with installed((signal.SIGTERM, lambda *_: found.append(bodies(log, first)))):
+            sys.settrace(tracer)
+            try:
+                read = bodies(log, first)
+            finally:
+                sys.settrace(None)
+        assert read == new, tracer.where
+        assert all(each in ([], new) for each in found), tracer.where
+        assert bodies(log, first) == new, f"nor later, {tracer.where}"
+        assert descriptors() == sorted(log.shelf._open), tracer.where
+        return tracer.moments
+
+    def descriptors() -> list[int]:
+        """The segments that the reader has open, once for each descriptor."""
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        names = [Path(os.readlink(link)).name for link in links if os.path.lexists(link)]
+        opened = sorted(int(name[:-4]) for name in names if name.endswith(".log"))
+        for number in writer.shelf._open:  # type: ignore[attr-defined]
+            opened.remove(number)
+        return opened
+
+    for at in range(read(0), 0, -1):
+        read(at)
+    assert found
+    log.close()
+    writer.close()
+
+
+# --- interrupted itself -----------------------------------------------------------------------------------------------
 
 
 def a_block() -> None:
@@ -340,7 +352,7 @@ def test_a_block_that_is_interrupted_in_itself_leaves_every_handler_in_place(
     with installed(*((each, raising) for each in names), (signal.SIGUSR1, lambda number, _: called.append(number))):
 
         def traced(at: int) -> Within:
-            tracer = Within(at, number)
+            tracer = Within(at, number, interrupts)
             sys.settrace(tracer)
             try:
                 use()
