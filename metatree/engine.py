@@ -253,11 +253,9 @@ class Engine:
         self.active = ContextVar("active", default=None)  # for every thread, whichever has come here
 
     def close(self) -> None:
-        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""
-        with wal.DeferredInterrupt():  # a half-released tree could be neither used nor closed again
-            self._close()
+        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind.
 
-    def _close(self) -> None:
+        For a caller that defers signals: a half-released tree could be neither used nor closed again."""
         if self._renewal.pid != os.getpid():
             with self._renewal.turn():
                 self._closed |= self._renewal.pid != os.getpid()  # a forked child that never used the tree
@@ -298,6 +296,7 @@ def _close_all() -> None:
     """Close every tree that the program left open, so that the files show every commit and the log is short."""
     for engine in list(_open):
         try:
-            engine.close()
+            with wal.DeferredInterrupt():
+                engine.close()
         except Exception as error:  # noqa: BLE001  whatever it is, the others are closed too
             warnings.warn(f"{engine.storage.url}: {reason(error)}", RuntimeWarning, stacklevel=1)

@@ -156,10 +156,8 @@ class Shelf:
                 raise LogClosedError("the log was closed")
             held = self._open.get(number)
             if held is None:
-                opened = _Open(self.storage.open_file(self.names.segment(number), writable=self._writable))
-                held = self._open.setdefault(number, opened)
-                if held is not opened:  # a signal handler that reads was faster
-                    opened.file.close()
+                held = _Open(self.storage.open_file(self.names.segment(number), writable=self._writable))
+                self._open[number] = held
             held.users += 1
             return held
 
