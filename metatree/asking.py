@@ -15,7 +15,7 @@ from typing import TypeVar
 import wal
 
 from . import folders
-from .errors import InvalidLocationError, MetatreeError, UnavailableError, is_from_handler
+from .errors import InvalidLocationError, MetatreeError, UnavailableError, is_from_handler, raise_from_handler
 from .facts import Fact, Header
 from .location import Path, parse_string
 from .nodes import Found, Where
@@ -125,9 +125,7 @@ class Asking:
                     return None
                 return window.nodes.resolve(where)
         except (wal.WalError, OSError, InvalidLocationError) as error:
-            if is_from_handler(error):
-                raise
-            return None
+            return raise_from_handler(error)
 
     def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
         try:

@@ -24,7 +24,7 @@ from .errors import (
     ReadOnlyError,
     TransactionError,
     UnavailableError,
-    is_from_handler,
+    raise_from_handler,
     reason,
     translated,
 )
@@ -139,9 +139,7 @@ class Engine:
         try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
             return found if self.log.shown() == head else None
         except (wal.WalError, OSError) as error:
-            if is_from_handler(error):
-                raise
-            return None
+            return raise_from_handler(error)
 
     def examine(self, question: Callable[[Draft], object]) -> None:
         """Ask `question` only for the errors it may raise, before work that the commit validates again."""

@@ -184,6 +184,12 @@ def is_from_handler(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and error.errno is None and not isinstance(error, wal.WalError)
 
 
+def raise_from_handler(error: BaseException) -> None:
+    """Raise it again if `is_from_handler`."""
+    if is_from_handler(error):
+        raise error
+
+
 def _wrong_kind(error: OSError, root: str) -> str:
     file = error.filename or root
     if isinstance(error, IsADirectoryError):
