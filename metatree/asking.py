@@ -125,7 +125,8 @@ class Asking:
                     return None
                 return window.nodes.resolve(where)
         except (wal.WalError, OSError, InvalidLocationError) as error:
-            return raise_from_handler(error)
+            raise_from_handler(error)
+            return None
 
     def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
         try:

@@ -139,7 +139,8 @@ class Engine:
         try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
             return found if self.log.shown() == head else None
         except (wal.WalError, OSError) as error:
-            return raise_from_handler(error)
+            raise_from_handler(error)
+            return None
 
     def examine(self, question: Callable[[Draft], object]) -> None:
         """Ask `question` only for the errors it may raise, before work that the commit validates again."""
@@ -251,9 +252,8 @@ class Engine:
         self.active = ContextVar("active", default=None)  # for every thread, whichever has come here
 
     def close(self) -> None:
-        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind.
-
-        For a caller that defers signals: a half-released tree could be neither used nor closed again."""
+        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind. Its
+        caller defers signals: a half-released tree could be neither used nor closed again."""
         if self._renewal.pid != os.getpid():
             with self._renewal.turn():
                 self._closed |= self._renewal.pid != os.getpid()  # a forked child that never used the tree
