@@ -48,15 +48,13 @@ class Writer:
         """
         if self.poisoned is not None:
             raise PoisonedError(f"{self.poisoned}; open the log again")
-        state = self._head.state()
+        durable, announced = self._head.state() or (None, None)
         chain = self._chain
-        if state is not None and state[0] == state[1]:
-            durable = state[0]
-            if chain.tail.lsn < durable:
-                chain.reach(durable)
+        if durable is not None and durable == announced:
+            chain.reach(durable)
             if chain.tail.lsn == durable and self._shelf.blank(chain.tail):
                 return _CLEAN
-        return self.settle(state[0] if state is not None else None)
+        return self.settle(durable)
 
     def settle(self, durable: LSN | None) -> TailReport:
         """Examine every byte behind the last frame: adopt it, quarantine it or refuse. `durable` None: unknown.

@@ -19,7 +19,19 @@ from wal import (
     open_log,
 )
 from wal.checkpoint import Checkpoint
-from wal.format import BATCH, CRC, FRAME_FIELDS, FRAME_MAGIC, HISTORY_MAGIC, RESERVED, SEGMENT_HEADER, SUCCESSOR, padded
+from wal.format import (
+    BATCH,
+    COUNT,
+    CRC,
+    FRAME_FIELDS,
+    FRAME_MAGIC,
+    HEADERS,
+    HISTORY_MAGIC,
+    RESERVED,
+    SEGMENT_HEADER,
+    SUCCESSOR,
+    padded,
+)
 from wal.frame import encode_headers, encode_seal
 from wal.head import new_head
 from wal.log import Record
@@ -266,6 +278,22 @@ def test_what_no_longer_reads_back_is_named() -> None:
     with pytest.raises(LogCorruptionError, match="no longer reads back") as caught:
         bodies(log)
     assert caught.value.file == NAMES.segment(2)
+    log.close()
+
+
+@pytest.mark.parametrize("kind", [BATCH, HEADERS], ids=["another batch", "headers of the same batch"])
+def test_an_intact_frame_in_the_place_of_a_batch_is_not_taken_for_it(kind: int) -> None:
+    """A write that was meant for another place, or an older life of the disk."""
+    disk = disk_of(written())
+    log = open_log(MemoryStorage(disk))
+    lsn = 2
+    number, offset = log.chain.index.place(lsn)  # type: ignore[attr-defined]
+    file = MemoryStorage(disk).open_file(NAMES.segment(number), writable=True)
+    file.pwrite(frame(kind, lsn + (kind == BATCH), 7, COUNT.pack(0)), offset)
+    file.close()
+    with pytest.raises(LogCorruptionError, match=f"batch {lsn} no longer reads back") as caught:
+        bodies(log)
+    assert (caught.value.file, caught.value.offset) == (NAMES.segment(number), offset)
     log.close()
 
 

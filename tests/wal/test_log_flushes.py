@@ -114,6 +114,20 @@ def test_who_opens_a_log_whose_zeros_just_suffice_adds_none() -> None:
     log.close()
 
 
+def test_who_appends_after_another_process_flushes_its_own_batch_and_no_other() -> None:
+    disk = MemoryPosix()
+    recorder = Recorder(disk, counted=ALL_CALLS)
+    log, other = (open_log(MemoryStorage(posix), create=True) for posix in (recorder, disk))
+    for number in range(3):
+        add(other, b"%d" % number)
+        recorder.calls.clear()
+        add(log, b"mine")
+        found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
+    assert found.count("pwrite") == found.count("fdatasync") == 1
+    log.close()
+    other.close()
+
+
 def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
     disk = MemoryPosix()
     log = opened(disk)

@@ -760,14 +760,32 @@ def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_onl
     disk = MemoryPosix()
     made(disk, 2).close()
     log = open_log(MemoryStorage(disk), read_only=read_only)
+    inherited = log.head_file  # type: ignore[attr-defined]
     log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
+    assert log.head_file is not inherited  # type: ignore[attr-defined]
     assert len(bodies(log)) == 2
     log.close()
     log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     with pytest.raises(LogClosedError):
         log.head()
+
+
+def test_a_child_that_was_forked_past_python_drops_the_locks_of_its_parent() -> None:
+    """A fork in C calls none of Python's hooks. The child would hold for ever what the parent's threads held then, and
+    the parent would seem to live as long as the child does."""
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, lock_timeout=0.0)
+    log.append_right.acquire()  # type: ignore[attr-defined]
+    log._apply_right.acquire()  # type: ignore[attr-defined]
+    log._renewal.pid = -1  # type: ignore[attr-defined]
+    log.reset_after_fork()
+    with log.right():
+        assert add(log, b"child").lsn == 1
+    log.close()
+    with closing(MemoryStorage(disk).lock(NAMES.alive)) as alive:
+        assert alive.acquire(timeout=0)
 
 
 def test_a_log_without_its_folder_has_no_segments() -> None:

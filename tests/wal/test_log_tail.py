@@ -120,15 +120,17 @@ def test_E4b_a_torn_tail_is_kept_in_quarantine_zeroed_and_reported() -> None:
     again.close()
 
 
-def test_E4b_what_a_living_handle_settles_nobody_has_to_look_at_again() -> None:
+@pytest.mark.parametrize("kept", [slice(100), slice(512, 600)], ids=["its end is lost", "its first sector is lost"])
+def test_E4b_what_a_living_handle_settles_nobody_has_to_look_at_again(kept: slice) -> None:
     disk = made()
     log = open_log(MemoryStorage(disk))
-    frame, offset, _ = frame_after(disk, 3, b"torn" * 100)
+    frame, offset, _ = frame_after(disk, 3, b"torn" * 200)
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
     head.announce(4)
-    put(disk, ONE, frame[:100], offset)
+    put(disk, ONE, frame[kept], offset + (kept.start or 0))
     log.settle()
     assert head.state() == (3, 3)
+    assert not any(segment(disk)[offset:])
     log.close()
 
 
