@@ -121,17 +121,21 @@ class Writer:
 
     def _rewrite_last(self) -> None:
         """Make the last batch, and a seal behind it, durable. Earlier frames are: each was flushed before the next was
-        written."""
+        written. So are freed ones: whoever raised the redo mark had settled them."""
         tail, seal = self._chain.tail, self._chain.seal
-        sealed = seal is not None and seal.number == tail.number - 1
         if tail.lsn > self._chain.index.base:
             number, start = self._chain.index.place(tail.lsn)
-        elif sealed and seal is not None:
+        elif seal is not None:
             number, start = seal.number, seal.offset
         else:
             return
-        end = tail.offset if seal is None or number == tail.number else seal.offset + SEAL_SIZE
-        file = self._shelf.file(number)
+        end = seal.offset + SEAL_SIZE if seal is not None and seal.number == number else tail.offset
+        try:
+            file = self._shelf.file(number)
+        except FileNotFoundError:
+            if self._chain.load_checkpoint().redo < tail.lsn:
+                raise
+            return
         data = file.pread(end - start, start)
         self._sure(lambda: file.pwrite(data, start))
         self._sure(file.datasync)

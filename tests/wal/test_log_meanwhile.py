@@ -25,6 +25,7 @@ from wal import (
 )
 from wal.frame import encode_batch, encode_seal
 from wal.group import Entry
+from wal.head import HeadFile
 from wal.leader import ask
 from wal.names import Names
 from wal.segment import SegmentHeader
@@ -335,6 +336,17 @@ def test_an_opener_that_finds_the_segments_removed_while_it_looked_says_so() -> 
 # --- the log's end --------------------------------------------------------------------------------------------------
 
 
+def sealed(disk: MemoryPosix, log: WriteAheadLog) -> None:
+    """Another process rotated, and it did not come to a batch in the new segment."""
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    seal, crc = encode_seal(tail.lsn, tail.crc, tail.number + 1)
+    storage = MemoryStorage(disk)
+    header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, tail.lsn + 1, crc)
+    storage.publish(NAMES.segment(tail.number + 1), header.encode(), b"", durable=True)
+    with closing(storage.open_file(NAMES.segment(tail.number), writable=True)) as file:
+        file.pwrite(seal, tail.offset)
+
+
 @pytest.mark.parametrize("trimmed", [1, 2])
 def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
     """With the last batch, or alone behind the redo mark: whoever builds on its successor flushes it first."""
@@ -342,14 +354,9 @@ def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
     log = made(disk, 2)
     log.trim(trimmed)
     tail = log.chain.tail  # type: ignore[attr-defined]
-    seal, crc = encode_seal(2, tail.crc, tail.number + 1)
-    header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, 3, crc)
+    seal, _ = encode_seal(2, tail.crc, tail.number + 1)
+    sealed(disk, log)
     log.close()
-    storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(tail.number + 1), header.encode(), b"", durable=True)
-    file = storage.open_file(NAMES.segment(tail.number), writable=True)
-    file.pwrite(seal, tail.offset)
-    file.close()
     posix = Meanwhile(disk)
     with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as again:
         calls = [method for method, path in posix.seen if path.endswith(NAMES.segment(tail.number))]
@@ -359,20 +366,65 @@ def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
         assert again.verify().problems == ()
 
 
+@pytest.mark.parametrize("who", ["the same handle", "another process"])
+@pytest.mark.parametrize("empty", [False, True], ids=["a segment with batches", "an empty segment"])
+def test_after_a_trim_up_to_the_end_an_append_that_somebody_was_killed_in_is_settled_without_what_was_freed(
+    who: str, empty: bool
+) -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    other = log if who == "the same handle" else open_log(MemoryStorage(disk), segment_size=SIZE)
+    if empty:
+        sealed(disk, log)
+        log.settle()
+    log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  nothing is open any more
+    other.trim(3)
+    assert NAMES.segment(1) not in files_of(MemoryStorage(disk))
+    with closing(HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))) as head:
+        head.announce(4)
+    assert add(log, b"next").lsn == 4
+    assert bodies(log, 3) == [b"next"]
+    assert log.verify().problems == ()
+    log.close()
+    other.close()
+
+
+def test_a_segment_whose_seal_may_not_be_durable_and_that_nobody_freed_is_missing() -> None:
+    disk = MemoryPosix()
+    with closing(made(disk, 2)) as log:
+        sealed(disk, log)
+        log.settle()
+        log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]
+        MemoryStorage(disk).erase(NAMES.segment(1))
+        with closing(HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))) as head:
+            head.announce(3)
+        with pytest.raises(FileNotFoundError):
+            add(log, b"next")
+
+
+@pytest.mark.parametrize("batches", range(1, 6))
+def test_the_last_batch_is_written_again_whole_whichever_segment_it_is_in(batches: int) -> None:
+    disk = MemoryPosix()
+    log = made(disk, batches)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    log.close()
+    frame, _ = encode_batch(batches + 1, tail.crc, [Record(b"", b"its flush may have failed")])
+    with closing(MemoryStorage(disk).open_file(NAMES.segment(tail.number), writable=True)) as file:
+        file.pwrite(frame, tail.offset)
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as log:
+        assert log.tail_report.adopted == 1
+        assert posix.written == [frame]
+
+
 def test_where_all_headers_were_pruned_and_the_last_segment_is_empty_nothing_is_read() -> None:
     """A rotation to whose first batch it did not come; then the segment before was freed, and its headers removed."""
     disk = MemoryPosix()
     log = made(disk, 2)
     log.trim(2)
-    tail = log.chain.tail  # type: ignore[attr-defined]
-    seal, crc = encode_seal(2, tail.crc, 2)
-    header = SegmentHeader(bytes.fromhex(log.id), 2, 3, crc)
+    sealed(disk, log)
     log.close()
     storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(2), header.encode(), b"", durable=True)
-    file = storage.open_file(NAMES.segment(1), writable=True)
-    file.pwrite(seal, tail.offset)
-    file.close()
     with closing(open_log(storage, segment_size=SIZE)) as again:
         again.trim(2)
         assert headers(again) == [b"0", b"1"]
