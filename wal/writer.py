@@ -97,7 +97,7 @@ class Writer:
         stray = self._chain.stray()
         if not stray:
             return 0, ""
-        behind = file.pread(file.size() - tail.offset, tail.offset)  # with the zeros: a batch may end in some
+        behind = file.pread(file.size(), tail.offset)  # with the zeros: a batch may end in some
         later = find_later(behind, tail.lsn)
         if later is not None:
             message = f"batch {tail.lsn + 1} cannot be read, but a later one is intact at offset {tail.offset + later}"

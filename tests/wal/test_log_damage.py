@@ -321,6 +321,7 @@ def test_a_head_file_that_is_not_this_logs_is_not_believed_by_a_reader_nor_by_a_
     disk = disk_of(files)
     with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
         assert reader.head() == len(list(reader.read(0))) == BATCHES
+        assert reader.load_mark(0) == 0
     with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
         assert log.head() == len(list(log.read(0))) == BATCHES
         assert add(log, b"next").lsn == BATCHES + 1
@@ -532,6 +533,19 @@ def test_a_history_file_that_says_something_else_than_its_segment_keeps_the_segm
 # --- verify ---------------------------------------------------------------------------------------------------------
 
 
+def with_a_batch_that_holds_nothing(files: Files) -> None:
+    name, offset, crc = tail_of(files)
+    put(files, name, frame(BATCH, BATCHES + 1, crc, b""), offset)
+
+
+def with_headers_that_hold_nothing(files: Files) -> None:
+    name = histories(files)[0]
+    header = SegmentHeader.decode(files[name], name, HISTORY_MAGIC)
+    data = frame(HEADERS, header.first, header.previous, b"")
+    (crc,) = CRC.unpack_from(data, FRAME_FIELDS.size)
+    files[name] = files[name][:SEGMENT_HEADER] + data + encode_seal(header.first, crc, 2)[0]
+
+
 def behind_a_seal(files: Files) -> None:
     files[NAMES.segment(1)] = files[NAMES.segment(1)].ljust(2 * SIZE, b"\0") + b"?"
 
@@ -566,7 +580,9 @@ def verified() -> Iterator[Callable[[Damage, int], list[str]]]:
         (lambda files: flip(files, NAMES.segment(2), 30), 0, ["header is damaged"]),
         (lambda files: files.pop(NAMES.segment(2)), 0, ["does not follow the one before"]),
         (lambda files: [files.pop(name) for name in segments(files)[1:]], 0, [f"and {BATCHES} had been flushed"]),
-        (behind_a_seal, 0, ["bytes behind the last frame"]),
+        (behind_a_seal, 0, [f"bytes behind the last frame (file {NAMES.segment(1)}, offset {2 * SIZE})"]),
+        (with_a_batch_that_holds_nothing, 0, [f"batch {BATCHES + 1}: "]),
+        (with_headers_that_hold_nothing, TRIMMED, ["batch 1: "]),
         (lambda files: files.pop(histories(files)[0]), ALL, []),
         (lambda files: files.pop(histories(files)[1]), ALL, ["the headers after batch "]),
         (lambda files: files.pop(histories(files)[-1]), ALL, ["and no segment holds them any more"]),
@@ -590,6 +606,16 @@ def test_verify_by_a_reader_says_that_the_head_file_is_missing() -> None:
         verified = log.verify()
     (problem,) = verified.problems
     assert "the head file is missing" in problem and verified.only_head
+
+
+@pytest.mark.parametrize("offset", [0, 32], ids=["its header", "a word"])
+def test_verify_says_that_the_head_file_was_damaged_under_its_users(offset: int) -> None:
+    disk = disk_of(written())
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        spoil(disk, offset)
+        verified = log.verify()
+    (problem,) = verified.problems
+    assert "missing, damaged or of another log" in problem and verified.only_head
 
 
 def test_a_head_file_beside_other_damage_is_not_the_only_one() -> None:

@@ -27,7 +27,7 @@ from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
 from wal.segment import SegmentHeader
-from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
 
@@ -336,6 +336,7 @@ def test_E18_a_reader_leaves_a_torn_tail_alone() -> None:
     before = files_of(MemoryStorage(disk))
     reader = open_log(MemoryStorage(disk), read_only=True)
     assert reader.head() == 3
+    assert reader.verify().problems == (), "somebody may be writing it"
     reader.close()
     assert files_of(MemoryStorage(disk)) == before
 
@@ -373,14 +374,21 @@ def test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it()
     other.close()
 
 
-def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
+@pytest.mark.parametrize("short", [False, True], ids=["nothing written", "a part written"])
+def test_a_full_disk_appends_nothing_and_the_handle_goes_on(short: bool) -> None:
     disk = made()
-    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), disk, counted=frozenset({"pwrite"}))
+    recorder = Recorder(disk)
+    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), recorder, counted=frozenset({"pwrite"}))
     log = open_log(MemoryStorage(faulty))
-    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
+    _, offset, _ = crc_at(disk, 3)
+    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC, short=short)  # the first is the announcement
+    recorder.calls.clear()
     with pytest.raises(OSError, match="space"):
         add(log, b"no room")
     assert faulty.failed[0].path.endswith(".log")
+    assert not any(segment(disk)[offset:])
+    steps = [(method, path.rpartition("/")[2]) for method, path in recorder.trace()]
+    assert steps[-3:] == [("pwrite", ONE[5:]), ("fdatasync", ONE[5:]), ("pwrite", "head")], "zeros, durable; announced"
     assert HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False)).state() == (3, 3)
     assert add(log, b"room again").lsn == 4
     assert bodies(log)[3:] == [b"room again"]
