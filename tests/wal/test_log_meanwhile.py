@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TypeVar
 
 import pytest
@@ -23,13 +24,17 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
+from wal.checkpoint import Checkpoint
 from wal.frame import encode_batch, encode_seal
 from wal.group import Entry
 from wal.head import HeadFile
+from wal.interrupts import is_deferred
 from wal.leader import ask
 from wal.names import Names
 from wal.segment import SegmentHeader
-from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.shelf import Shelf
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
+from wal.testing.faults import Crash, Crashing, CrashStorage
 from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
 from wal.turn import Turn
@@ -185,6 +190,21 @@ def test_a_reader_under_which_a_segment_is_freed_does_not_lead_a_writer_of_its_h
     other.close()
 
 
+def test_a_reader_under_which_more_is_freed_than_it_has_followed_goes_on_behind_the_redo_mark() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 6)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        batches = reader.read(0, 3)
+        for number in range(6, 12):
+            add(log, b"%d" % number * 20, b"%d" % number)
+        log.trim(10)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+        assert [batch.lsn for batch in batches] == [1, 2, 3]
+        assert bodies(reader, 10) == [b"%d" % number * 20 for number in (10, 11)]
+        assert headers(reader) == [b"%d" % number for number in range(12)]
+    log.close()
+
+
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
     disk = MemoryPosix()
     made(disk).close()
@@ -306,6 +326,26 @@ def test_a_header_is_read_from_the_history_when_its_segment_goes_before_it_is_op
         assert headers(reader) == [b"%d" % number for number in range(12)]
         assert posix.happened
     log.close()
+
+
+def test_who_takes_the_right_learns_of_a_trim_at_whichever_step_its_process_died() -> None:
+    step, ended = 0, False
+    while not ended:
+        step += 1
+        disk = MemoryPosix()
+        made(disk, 3).close()
+        other = open_log(MemoryStorage(disk), segment_size=SIZE)
+        posix = CrashStorage(Crashing(10**9, "after"), disk)
+        log = open_log(MemoryStorage(posix), segment_size=SIZE)
+        posix.plan = Crashing(posix.count + step, "after")
+        with suppress(Crash):
+            log.trim(2)
+            log.close()
+            ended = True
+        with other.right():
+            assert other.trimmed() == Checkpoint.decode(MemoryStorage(disk).read(NAMES.checkpoint).data, "").redo, step
+        other.close()
+    assert step > 8
 
 
 def test_a_trim_stops_at_a_segment_without_a_seal() -> None:
@@ -644,10 +684,12 @@ def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_sa
         log.right(timeout=0.12),
     ):
         pass
+    assert not is_deferred()
     with Elsewhere(log.right()) as other:
         threading.Timer(0.12, other.go).start()
         with log.right(timeout=60):
-            pass
+            assert is_deferred()
+    assert not is_deferred()
     log.close()
 
 
@@ -669,6 +711,36 @@ def test_who_has_waited_for_a_turn_has_so_much_less_time_left() -> None:
     turn.release()
     other.join()
     assert left == [40.0]
+
+
+class NeverFree:
+    """A lock that somebody keeps."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def acquire(self, *, blocking: bool = True, timeout: float = 0.0) -> bool:
+        self._clock.now += timeout
+        return False
+
+
+def test_who_waits_for_a_turn_waits_as_long_as_he_may_and_no_longer() -> None:
+    clock = ManualClock()
+    turn = Turn("it", clock)
+    turn._lock = NeverFree(clock)  # type: ignore[assignment]
+    assert not turn.try_take(0.12)
+    assert clock.now == pytest.approx(0.12)
+
+
+def test_a_turn_that_was_refused_in_its_own_thread_is_free_when_it_ends() -> None:
+    turn, taken = Turn("it", Clock()), list[bool]()
+    turn.take(0.0)
+    assert not turn.try_take(0.0)
+    turn.release()
+    thread = threading.Thread(target=lambda: taken.append(turn.try_take(0.0)))
+    thread.start()
+    thread.join()
+    assert taken == [True]
 
 
 def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:
@@ -737,6 +809,47 @@ def test_a_segment_that_is_let_go_while_a_thread_reads_it_is_closed_after_that()
         assert posix.happened
         assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
     log.close()
+
+
+@pytest.mark.parametrize("use", ["pread", "size", "datasync", "file"])
+def test_a_segment_that_is_let_go_after_any_use_is_closed(use: str) -> None:
+    disk = MemoryPosix()
+    with closing(made(disk, 1)):
+        shelf = Shelf(MemoryStorage(disk), NAMES, writable=True)
+        before = set(disk._open)
+        getattr(shelf, use)(1, *[8, 0][: 2 * (use == "pread")])
+        assert len(disk._open) == len(before) + 1
+        shelf.retire(1)
+        assert set(disk._open) == before
+
+
+def test_a_reader_opens_nothing_to_write() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    log.trim(5)
+    posix = Recorder(disk, counted=ALL_CALLS)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(headers(reader)) == 12
+        assert not reader.verify().problems
+    flags = [int(str(call.arguments[1])) for call in posix.calls if call.method == "open_read"]
+    assert len(flags) > 3 and not any(each & (os.O_WRONLY | os.O_RDWR) for each in flags)
+    log.close()
+
+
+def test_what_a_handle_wrote_last_it_reads_from_memory_also_after_others_went_on() -> None:
+    disk = MemoryPosix()
+    posix = Recorder(disk, counted=ALL_CALLS)
+    log, other = (open_log(MemoryStorage(each), create=True) for each in (posix, disk))
+    add(log, b"mine")
+    add(other, b"theirs")
+    assert log.head() == 2
+    assert bodies(log, 1) == [b"theirs"]
+    posix.calls.clear()
+    assert bodies(log, 0)[0] == b"mine"
+    offsets = [call.arguments[2] for call in posix.calls if call.method == "pread" and call.path.endswith(".log")]
+    assert offsets == [log.chain.index.place(2)[1]]  # type: ignore[attr-defined]
+    log.close()
+    other.close()
 
 
 def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:
