@@ -192,17 +192,34 @@ def test_a_reader_under_which_a_segment_is_freed_does_not_lead_a_writer_of_its_h
 
 def test_a_reader_under_which_more_is_freed_than_it_has_followed_goes_on_behind_the_redo_mark() -> None:
     disk = MemoryPosix()
-    log = made(disk, 6)
+    log = made(disk, 5)
     with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
         batches = reader.read(0, 3)
-        for number in range(6, 12):
-            add(log, b"%d" % number * 20, b"%d" % number)
-        log.trim(10)
+        add(log, b"5" * 20, b"5")
+        log.trim(6)
         reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
         assert [batch.lsn for batch in batches] == [1, 2, 3]
-        assert bodies(reader, 10) == [b"%d" % number * 20 for number in (10, 11)]
-        assert headers(reader) == [b"%d" % number for number in range(12)]
+        assert headers(reader) == [b"%d" % number for number in range(6)]
+        assert reader.size_after(6) == 0
+        add(log, b"6" * 20, b"6")
+        assert bodies(reader, 6) == [b"6" * 20]
     log.close()
+
+
+@pytest.mark.parametrize("trimmed", [0, 3])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_reader_flushes_what_it_finds_unless_that_is_known_to_be_durable(trimmed: int, known: bool) -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    log.trim(trimmed)
+    log.close()
+    if not known:
+        MemoryStorage(disk).erase(NAMES.head)
+    posix = Recorder(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(headers(reader)) == 3
+    flushes = [path for method, path in posix.trace() if method == "fdatasync"]
+    assert bool(flushes) == (not known and not trimmed)
 
 
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
@@ -741,6 +758,22 @@ def test_a_turn_that_was_refused_in_its_own_thread_is_free_when_it_ends() -> Non
     thread.start()
     thread.join()
     assert taken == [True]
+
+
+def test_a_right_whose_lock_could_not_be_taken_for_an_error_can_be_taken_later() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+
+    def fail() -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    with closing(open_log(MemoryStorage(posix))) as log:
+        posix.plan("flock", NAMES.apply, fail)
+        with pytest.raises(OSError, match="no locks"), log.right():
+            pass
+        with log.right(timeout=0):
+            pass
 
 
 def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:
