@@ -957,6 +957,19 @@ def test_a_log_can_be_asked_what_is_known_settled_and_trimmed_now() -> None:
     other.close()
 
 
+def test_who_learns_of_a_trim_beyond_what_it_has_followed_counts_nothing_behind_it() -> None:
+    disk = MemoryPosix()
+    log, other = (open_log(MemoryStorage(disk), create=True) for _ in range(2))
+    for number in range(5):
+        add(log, b"%d" % number)
+    log.trim(5)
+    assert other.trimmed(fresh=True) == 5
+    assert bodies(other) == [None] * 5
+    assert other.size_after(5) == 0
+    log.close()
+    other.close()
+
+
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_only: bool) -> None:
     disk = MemoryPosix()

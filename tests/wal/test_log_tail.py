@@ -215,6 +215,17 @@ def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
     log.close()
 
 
+def test_E4c_an_empty_successor_with_a_damaged_header_is_corruption_and_stays() -> None:
+    disk = made()
+    orphan(disk)
+    put(disk, NAMES.segment(2), b"?", 30)
+    before = files_of(MemoryStorage(disk))
+    with pytest.raises(LogCorruptionError, match="header is damaged") as caught:
+        open_log(MemoryStorage(disk))
+    assert caught.value.file == NAMES.segment(2)
+    assert files_of(MemoryStorage(disk)) == before
+
+
 def test_verify_compares_the_head_with_the_batches_before_an_empty_successor() -> None:
     disk = made(2)
     _, offset, _ = crc_at(disk, 2)
