@@ -141,7 +141,8 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade() -> None:
 def test_a_checkpoint_with_impossible_fields_is_corruption(fields: dict[str, object]) -> None:
     files = written()
     files[NAMES.checkpoint] = signed(format=1, **fields)
-    assert refused(files, "unexpected fields or values").file == NAMES.checkpoint
+    error = refused(files, "unexpected fields or values")
+    assert (error.file, error.offset) == (NAMES.checkpoint, 0)
 
 
 def test_a_checkpoint_that_is_replaced_by_that_of_another_log_is_found_by_verify_and_by_the_next_trim() -> None:
@@ -627,6 +628,8 @@ def test_a_head_file_beside_other_damage_is_not_the_only_one() -> None:
         verified = log.verify()
     assert len(verified.problems) == 2 and not verified.only_head
     with closing(open_log(MemoryStorage(disk_of(written())), read_only=True)) as log:
+        assert not log.verify().only_head
+    with closing(open_log(MemoryStorage(), kind="slots", create=True)) as log:
         assert not log.verify().only_head
 
 
