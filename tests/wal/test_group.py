@@ -179,6 +179,7 @@ def test_who_is_interrupted_between_two_batches_withdraws_at_once() -> None:
 
     work = Leaving(before)
     work.group._queue.append(first := Entry(nothing))  # of nobody: so that the leader's own is in the second batch
+    first.thread = 0
     leader = threading.Thread(target=work.group.submit, args=(nothing,))
     leader.start()
     work.joined(2)
