@@ -102,6 +102,16 @@ def test_the_next_writer_writes_anew_what_is_not_applied_and_leaves_the_rest(ker
     assert kernel.has(2) and not kernel.has(1)
 
 
+def test_what_was_read_when_a_flush_failed_is_written_anew_by_who_may_write(kernel: Kernel) -> None:
+    log, other = opened(kernel), opened(kernel)
+    add(other, b"one")
+    kernel.failures = 1
+    kernel.durable.clear()
+    with pytest.raises(OSError, match="Input/output"):
+        log.head(fresh=True)
+    assert log.head(fresh=True) == 1 and kernel.has(1)
+
+
 def test_a_reader_that_may_not_write_does_not_though_its_flush_failed(kernel: Kernel) -> None:
     writer, reader = opened(kernel), opened(kernel, read_only=True)
     add(writer, b"one")
