@@ -25,7 +25,7 @@ from wal.checkpoint import Checkpoint
 from wal.format import BATCH, CRC, FRAME_FIELDS, FRAME_MAGIC, HISTORY_MAGIC, RESERVED, SEGMENT_HEADER, SUCCESSOR, padded
 from wal.frame import encode_headers, encode_seal
 from wal.head import new_head
-from wal.log import Record
+from wal.log import Record, TailReport
 from wal.names import Names
 from wal.segment import SegmentHeader
 from wal.testing.boundary import MUTATING_CALLS, Boundary, Call
@@ -625,6 +625,7 @@ def test_a_log_on_a_disk_that_is_mounted_for_reading_only_is_read_and_verified()
     disk = disk_of(written(TRIMMED))
     with closing(open_log(MemoryStorage(Protected(disk)), read_only=True)) as reader:
         assert len(bodies(reader)) == BATCHES and not reader.verify().problems
+        assert reader.tail_report == TailReport(0, (), 0)
         with closing(open_log(MemoryStorage(disk))) as log:
             add(log, b"new")
         assert bodies(reader)[-1] == b"new"

@@ -27,11 +27,15 @@ class Kernel(Boundary):
         super().__init__(inner or MemoryPosix())
         self.dirty: set[str] = set()
         self.durable: set[str] = set()
+        self._whole: set[str] = set()  # files whose content is durable
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
         done = run()
         if call.method in ("link", "rename"):
-            self.dirty.add(str(call.arguments[1]))
+            if call.arguments[0] in self._whole:
+                self.dirty.add(str(call.arguments[1]))
+        elif call.method in ("fsync", "fdatasync") and call.path != FOLDER:
+            self._whole.add(call.path)
         elif call.method == "fsync" and call.path == FOLDER:
             dirty, self.dirty = self.dirty, set()
             if self.failures:

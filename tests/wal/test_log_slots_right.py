@@ -711,6 +711,10 @@ def test_a_holders_folder_is_gone_for_good_before_its_successor_says_that_no_ear
     moved = calls.index(("retire", f"{NAMES.epoch(1)}/work"))
     assert ("sync_folder", NAMES.epoch(2)) in calls[:moved], "nor may another claim the same epoch after a power loss"
     assert ("sync_folder", NAMES.epoch(1)) in calls[moved : calls.index(("publish", f"{NAMES.epoch(2)}/owner"))]
+    calls.clear()
+    with epochs.host().right():
+        pass
+    assert [name for method, name in calls if method == "retire"] == [f"{NAMES.epoch(2)}/work"]
 
 
 def test_what_a_holder_says_of_itself_is_durable_before_it_replaces_what_was_there(epochs: World) -> None:
@@ -1131,6 +1135,22 @@ def test_an_epoch_whose_slot_stays_unknown_is_an_error_of_the_storage_and_no_com
     leased.around = lambda method, arguments, run: run()
     with log.right() as tenure:
         tenure.check()
+
+
+def test_who_could_not_take_a_slot_for_the_first_epoch_has_overtaken_nobody(leased: World) -> None:
+    log = leased.host()
+
+    def full(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "create":
+            raise OSError(errno.ENOSPC, "No space")
+        return run()
+
+    leased.around = full
+    with pytest.raises(OSError, match="No space"), log.right():
+        pytest.fail("without an epoch")
+    leased.around = lambda method, arguments, run: run()
+    with log.right() as tenure:
+        assert not tenure.died
 
 
 def test_a_holder_whose_replies_are_all_lost_still_shows_signs_of_life(leased: World) -> None:

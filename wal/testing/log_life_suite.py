@@ -64,6 +64,8 @@ class LogLifeSuite(LogAccess):
         assert one >= 1000
         assert log.size_after(0) >= 2 * one > log.size_after(1) >= 1000
         assert log.size_after(2) == 0
+        log.trim(1)
+        assert log.size_after(0) == log.size_after(1) >= 1000
 
     # --- marks and the right to apply --------------------------------------------------------------------------------
 
