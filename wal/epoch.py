@@ -28,7 +28,7 @@ class Epochs:
         self._claim = Claim.of_nobody(log, token, marks)
         self._ours = 0  # the epoch that this handle claimed last
         self._newest: int  # epoch, as `look` saw it
-        self._interrupted = False
+        self._interrupted: bool  # by the last `take`
 
     def look(self) -> Claim | None:
         names, storage = self._names, self._storage

@@ -62,7 +62,7 @@ def decode(data: bytes, file: str, lsn: LSN | None = None) -> Slot:
     size = SLOT_FIELDS.size + SLOT_STATE.size
     if len(data) < size + CRC.size or not data.startswith(SLOT_MAGIC):
         raise LogCorruptionError("this is not a slot of a log", file=file)
-    if CRC.unpack_from(data, len(data) - CRC.size)[0] != crc32(data[: -CRC.size]):
+    if data[-CRC.size :] != CRC.pack(crc32(data[: -CRC.size])):
         raise LogCorruptionError("the slot's checksum does not match", file=file)
     _, version, log_id, number, token, previous, headers = SLOT_FIELDS.unpack_from(data)
     if version != FORMAT:
@@ -97,8 +97,6 @@ def _body(record: Record) -> bytes:
 def _records(data: bytes, at: int, headers: int, bodies: int, kind: int) -> tuple[Record, ...]:
     (count,) = COUNT.unpack_from(data, at)
     middle, end = at + headers, at + headers + bodies
-    if count * LENGTH.size > headers:
-        raise ValueError("more records than bytes")
     found = list(_pieces(data, at + COUNT.size, middle, count))
     contents = list(_pieces(data, middle, end, count)) if kind == BATCH else [None] * count
     return tuple(Record(header or b"", body) for header, body in zip(found, contents, strict=True))

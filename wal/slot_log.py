@@ -150,7 +150,6 @@ class SlotLog:
         except WalError as error:
             problems.append(str(error))
         there = set(slot_numbers(self.settings.storage.list(self.names.folder)))
-        problems += [f"a slot is missing (file {self.names.slot(n)})" for n in range(head) if n not in there]
         # others may append during the listing, which is not a snapshot: slots that it lacks are read
         beyond = [n for n in sorted(there) if n > head + 1 and n - 1 not in there and chain.get(n - 1) is None]
         problems += [f"a slot lies beyond the log's end (file {self.names.slot(number)})" for number in beyond]
@@ -159,7 +158,9 @@ class SlotLog:
             safe_point()
             try:
                 slot = chain.get(lsn)
-                if slot is not None and link and slot.previous != link:
+                if slot is None:
+                    problems.append(f"a slot is missing (file {self.names.slot(lsn)})")
+                elif link and slot.previous != link:
                     problems.append(f"the slot does not follow the one before it (file {self.names.slot(lsn)})")
                 link = b"" if slot is None else slot.link()
             except WalError as error:

@@ -97,9 +97,10 @@ class Trial:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         paths = os.pathsep.join(map(str, (self._product, ROOT, ROOT / "tools")))
         own = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self._folder / "tmp")}
+        own["PYTHONSAFEPATH"] = "1"  # also programs that a test starts take the product from there
         own[TIMES] = str(self._folder / "seconds")
         options = [*OPTIONS.split(), "-o", f"pythonpath={self._product}", f"@{arguments}"]
-        command, environment = [sys.executable, "-P", *program, *options], {**clean, **ALONE, **own}
+        command, environment = [sys.executable, *program, *options], {**clean, **ALONE, **own}
         with self._output.open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True

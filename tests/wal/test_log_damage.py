@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import TypeVar
 from zlib import crc32
 
 import pytest
@@ -34,11 +37,13 @@ from wal.format import (
 )
 from wal.frame import encode_headers, encode_seal
 from wal.head import new_head
-from wal.log import Record
+from wal.log import Record, TailReport
 from wal.names import Names
 from wal.segment import SegmentHeader
+from wal.testing.boundary import MUTATING_CALLS, Boundary, Call
 from wal.testing.log_tools import add, bodies, disk_of, files_of
 
+T = TypeVar("T")
 NAMES = Names(".wal")
 SIZE = 300  # of a segment: two or three batches
 BATCHES = 12
@@ -97,9 +102,20 @@ def put(files: Files, name: str, data: bytes, offset: int) -> None:
     files[name] = files[name][:offset] + data + files[name][offset + len(data) :]
 
 
+class Protected(Boundary):
+    """A disk that is mounted for reading only: there is nothing but its root that could be made."""
+
+    def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
+        flags = call.arguments[1] if call.method == "open_read" else 0
+        assert isinstance(flags, int)
+        if call.method in MUTATING_CALLS - {"mkdir"} or flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), call.path)
+        return run()
+
+
 def refused(files: Files, match: str, *, read_only: bool = False) -> LogCorruptionError:
     with pytest.raises(LogCorruptionError, match=match) as caught:
-        open_log(MemoryStorage(disk_of(files)), read_only=read_only)
+        open_log(MemoryStorage(Protected(disk_of(files)) if read_only else disk_of(files)), read_only=read_only)
     return caught.value
 
 
@@ -660,6 +676,16 @@ def test_a_segment_that_could_hold_nothing_is_refused() -> None:
         open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER - 1)
     with closing(open_log(MemoryStorage(), create=True, segment_size=2 * SEGMENT_HEADER)) as log:
         assert [add(log, b"x").lsn for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_log_on_a_disk_that_is_mounted_for_reading_only_is_read_and_verified() -> None:
+    disk = disk_of(written(TRIMMED))
+    with closing(open_log(MemoryStorage(Protected(disk)), read_only=True)) as reader:
+        assert len(bodies(reader)) == BATCHES and not reader.verify().problems
+        assert reader.tail_report == TailReport(0, (), 0)
+        with closing(open_log(MemoryStorage(disk))) as log:
+            add(log, b"new")
+        assert bodies(reader)[-1] == b"new"
 
 
 class NoLocks(MemoryPosix):

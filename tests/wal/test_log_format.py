@@ -144,6 +144,14 @@ def test_arbitrary_bytes_raise_nothing_but_value_errors(payload: bytes) -> None:
             continue
 
 
+@pytest.mark.parametrize("before", [b"", b"padding."])
+def test_a_frame_whose_header_does_not_fit_is_none(before: bytes) -> None:
+    data = before + encode_batch(1, 0, [])[0][:FRAME_HEADER]
+    assert parse_header(data, len(before)) is not None
+    assert parse_header(data[:-1], len(before)) is None
+    assert find_later(data[:-1], 0) is None
+
+
 def test_the_sizes_that_the_document_states() -> None:
     assert (SEGMENT_HEADER, FRAME_HEADER) == (56, 32)
 

@@ -147,6 +147,7 @@ def flipped(bucket: Bucket, name: str) -> None:
         (lambda bucket: replaced(bucket, 7, previous=b"p" * 32), [NAMES.slot(7), NAMES.slot(8)]),
         (lambda bucket: bucket.objects.pop(NAMES.slot(7)), [NAMES.slot(7)]),
         (lambda bucket: bucket.objects.pop(NAMES.slot(19)), [NAMES.slot(19)]),
+        (lambda bucket: bucket.objects.pop(NAMES.slot(20)), [NAMES.slot(20)]),
         (lambda bucket: bucket.put(NAMES.slot(23), b"?", None), [NAMES.slot(23)]),
     ],
     ids=[
@@ -160,6 +161,7 @@ def flipped(bucket: Bucket, name: str) -> None:
         "unlinked",
         "lost",
         "last but one lost",
+        "last lost",
         "beyond",
     ],
 )
@@ -171,6 +173,36 @@ def test_verify_names_each_file_that_is_wrong_and_goes_on(damage: Callable[[Buck
         assert len(verified.problems) == len(found), verified.problems
         assert all(name in problem for name, problem in zip(found, verified.problems, strict=True))
         assert verified.head == 20
+
+
+def test_slots_that_others_add_while_the_log_is_verified_are_not_taken_for_damage() -> None:
+    bucket = Bucket()
+    log = made(bucket)
+
+    def list_(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method != "list":
+            return run()
+        add(log, b"not in the listing, which is not a snapshot")
+        add(log, b"in it")
+        return [entry for entry in run() if not NAMES.slot(21).endswith(entry.name)]
+
+    with closing(opened(bucket, watched(MemoryObjects(bucket), list_), read_only=True)) as reader:
+        assert reader.verify().problems == ()
+    log.close()
+
+
+def test_a_slot_after_a_lost_one_is_not_named_too() -> None:
+    bucket = Bucket()
+    log = made(bucket)
+
+    def happen() -> None:
+        add(log, b"21")
+        del bucket.objects[NAMES.slot(20)]
+
+    with closing(opened(bucket, before(MemoryObjects(bucket), "list", ".wal", happen), read_only=True)) as reader:
+        (problem,) = reader.verify().problems
+        assert NAMES.slot(20) in problem
+    log.close()
 
 
 def test_a_log_that_is_made_while_an_opener_looks_for_it_is_found() -> None:
@@ -220,6 +252,13 @@ def test_a_slot_whose_lengths_do_not_add_up_is_refused(headers: list[bytes], cut
     LENGTH.pack_into(data, at, 1 - cut)
     with pytest.raises(LogCorruptionError, match="cannot be decoded"):
         decode(bytes(data) + CRC.pack(crc32(data)), "a.rec", 1)
+
+
+@pytest.mark.parametrize("short", [CRC.size, 1, 0])
+def test_a_slot_that_is_too_short_for_its_fields_is_refused(short: int) -> None:
+    data = Slot(b"x" * 16, 1, b"t" * 16, b"l" * 32, ()).encode()[: SLOT_FIELDS.size + SLOT_STATE.size - short]
+    with pytest.raises(LogCorruptionError, match="not a slot"):
+        decode(data[: -CRC.size] + CRC.pack(crc32(data[: -CRC.size])), "a.rec", 1)
 
 
 def test_a_record_without_a_body_is_refused() -> None:
@@ -401,6 +440,8 @@ def test_a_look_at_the_end_is_believed_for_as_long_as_was_allowed() -> None:
         assert reader.head() == 2
         clock.now += 0.1
         assert reader.head() == 3
+        add(log, b"newest")
+        assert (reader.head(), reader.verify().head) == (3, 4)
     log.close()
 
 
@@ -440,3 +481,6 @@ def test_no_more_is_asked_for_than_is_needed() -> None:
         with log.right() as tenure:
             tenure.check()
         assert asked == [("publish", NAMES.apply)] * 2, "to take it and to give it back"
+        asked.clear()
+        log.trim(log.known())
+        assert ("read", NAMES.slot(log.known() + 1)) not in asked, "what is trimmed is known"

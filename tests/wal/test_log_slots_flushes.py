@@ -27,11 +27,15 @@ class Kernel(Boundary):
         super().__init__(inner or MemoryPosix())
         self.dirty: set[str] = set()
         self.durable: set[str] = set()
+        self._whole: set[str] = set()  # files whose content is durable
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
         done = run()
         if call.method in ("link", "rename"):
-            self.dirty.add(str(call.arguments[1]))
+            if call.arguments[0] in self._whole:
+                self.dirty.add(str(call.arguments[1]))
+        elif call.method in ("fsync", "fdatasync") and call.path != FOLDER:
+            self._whole.add(call.path)
         elif call.method == "fsync" and call.path == FOLDER:
             dirty, self.dirty = self.dirty, set()
             if self.failures:
@@ -100,6 +104,16 @@ def test_the_next_writer_writes_anew_what_is_not_applied_and_leaves_the_rest(ker
     again = opened(kernel, done=0)
     assert bodies(again) == [b"applied", b"in doubt"]
     assert kernel.has(2) and not kernel.has(1)
+
+
+def test_what_was_read_when_a_flush_failed_is_written_anew_by_who_may_write(kernel: Kernel) -> None:
+    log, other = opened(kernel), opened(kernel)
+    add(other, b"one")
+    kernel.failures = 1
+    kernel.durable.clear()
+    with pytest.raises(OSError, match="Input/output"):
+        log.head(fresh=True)
+    assert log.head(fresh=True) == 1 and kernel.has(1)
 
 
 def test_a_reader_that_may_not_write_does_not_though_its_flush_failed(kernel: Kernel) -> None:

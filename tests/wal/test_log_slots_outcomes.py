@@ -175,8 +175,9 @@ def test_who_gives_up_says_in_doubt_and_the_next_append_settles_first(
     log: WriteAheadLog, network: Network, host: Callable[[], Storage]
 ) -> None:
     network.faults = ["late"] * 10_000
-    with pytest.raises(InDoubtError, match="slot 1"):
+    with pytest.raises(InDoubtError, match="slot 1") as caught:
         add(log, b"x")
+    assert "create: late" in str(caught.value.__cause__)
     network.faults = []
     assert add(log, b"y").lsn == 2
     assert [late() for late in network.late] == [False] * len(network.late)

@@ -11,6 +11,7 @@ import pytest
 from wal import LogCorruptionError, MemoryPosix, MemoryStorage, Storage, WriteAheadLog, open_log
 from wal.checkpoint import Checkpoint
 from wal.names import Names
+from wal.parallel import WORKERS
 from wal.slot_chain import CACHE_BYTES
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, bodies, state
@@ -144,6 +145,33 @@ def test_history_that_ends_where_the_reading_begins_is_not_asked_for(host: Host,
     assert state(reader, 2) == expected(BATCHES - 2)[2:]
     names = Names(".wal")
     assert names.history(BATCHES - 2) in asked and names.history(2) not in asked
+
+
+def test_history_behind_one_that_is_lost_is_not_asked_for(host: Host, log: WriteAheadLog) -> None:
+    for upto in (1, 2, BATCHES - 2):
+        log.trim(upto)
+    names = Names(".wal")
+    host.lose(names.history(1))
+    reader, asked = asking(host)
+    asked.clear()
+    assert state(reader) == expected(BATCHES - 2)
+    assert names.history(2) in asked and names.history(BATCHES - 2) not in asked
+
+
+def test_a_few_headers_are_read_from_their_slots(host: Host, log: WriteAheadLog) -> None:
+    """Which history holds them would have to be found out first."""
+    log.trim(BATCHES - 2)
+    listed: list[str] = []
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "list":
+            listed.append(arguments[0])
+        return run()
+
+    reader = host.open(watched(host.storage(), around), read_only=True)
+    after = BATCHES - 2 - WORKERS
+    assert state(reader, after) == expected(BATCHES - 2)[after:] and not listed
+    assert state(reader, after - 1) == expected(BATCHES - 2)[after - 1 :] and listed
 
 
 def test_a_reader_that_meets_a_trimmed_slot_knows_of_the_trim(
@@ -342,4 +370,5 @@ def test_a_log_that_lost_slots_which_were_carried_out_takes_no_more_records(host
     assert caught.value.file == ".wal/00000000000000000003.rec"
     with closing(host.open(done=0, read_only=True)) as reader:  # what is there can be read, and checked
         assert reader.head() == 2
-        assert "ends before slot 3" in reader.verify().problems[0]
+        problem = reader.verify().problems[0]
+        assert "ends before slot 3" in problem and ".wal/00000000000000000003.rec" in problem

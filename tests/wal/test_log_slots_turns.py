@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from greenlet import getcurrent, greenlet
 
-from wal import MemoryPosix, MemoryStorage, Storage, open_log
+from wal import Clock, MemoryPosix, MemoryStorage, Storage, open_log
 from wal.testing.hosts import ManualClock, watched
 from wal.testing.log_tools import add, state
 from wal.testing.objects import Bucket, MemoryObjects
@@ -90,3 +90,25 @@ def test_a_host_that_is_alone_hardly_rests(kind: str) -> None:
     add(log, b"second")
     log.close()
     assert done > 0.9 * TIME / (LATENCY * len(calls))
+
+
+def test_a_host_that_is_alone_rests_once_in_some_sixty_slots() -> None:
+    rests: list[float] = []
+    clock = ManualClock(1, rests.append)
+
+    def around(method: str, _: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        clock.now += LATENCY if method == "create" else 0
+        return run()
+
+    log = open_log(watched(MemoryObjects(), around), create=True, clock=clock)
+    for _ in range(200):
+        add(log, b"x")
+    assert 2 <= len(rests) <= 4
+    log.close()
+
+
+def test_who_sleeps_by_the_systems_clock_does_so() -> None:
+    clock = Clock()
+    begun = clock.monotonic()
+    clock.sleep(0.01)
+    assert clock.monotonic() - begun >= 0.01

@@ -30,6 +30,8 @@ class LogLifeSuite(LogAccess):
     def test_the_mark_never_goes_back_and_never_beyond_the_head(self, log: WriteAheadLog) -> None:
         for number in range(4):
             add(log, b"%d" % number)
+        log.trim(0)
+        assert log.trimmed() == 0
         log.trim(3)
         log.trim(1)
         assert log.trimmed() == 3
@@ -62,6 +64,8 @@ class LogLifeSuite(LogAccess):
         assert one >= 1000
         assert log.size_after(0) >= 2 * one > log.size_after(1) >= 1000
         assert log.size_after(2) == 0
+        log.trim(1)
+        assert log.size_after(0) == log.size_after(1) >= 1000
 
     # --- marks and the right to apply --------------------------------------------------------------------------------
 

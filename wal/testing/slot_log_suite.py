@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from wal.errors import WalError
 from wal.log import WriteAheadLog
 from wal.testing.log_access import Opener
 from wal.testing.log_suite import LogSuite
@@ -74,7 +77,9 @@ class SlotLogSuite(LogSuite):
         add(log, b"1")
         log.settle()
         assert add(log, b"2").lsn == 3
-        other = opener()
+        other = opener(read_only=True)
+        with pytest.raises(WalError):
+            other.settle()
         assert other.head() == 3
         assert state(other) == [(1, (b"",), (b"1",)), (2, (), ()), (3, (b"",), (b"2",))]
         other.close()
