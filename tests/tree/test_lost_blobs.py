@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import wal
 from metatree import Metatree, MetatreeError, repair
 from metatree.engine import Engine
+from metatree.facts import Header, encode
 from metatree.repair_plan import Step
 from tests.tree.storages import again, at, kind_of, records, repeats, storage_of
 
 Make = Callable[..., Metatree]
 
+OLD = Path(__file__).parent / "data" / "metatreedb-0.2.3" / "tree"
 LARGE = bytes(range(256)) * 400  # staged
 
 
@@ -125,6 +129,41 @@ def test_what_is_lost_with_its_node_is_told_with_the_node_and_again_without_it(t
     assert [(each.path, each.kind) for each in tree.check().problems] == [("m/v1/metadata.json", "node-missing")]
     tree.delete("m/v1", recursive=True)
     assert missing(tree) == []
+
+
+def test_a_removal_and_a_put_after_the_checkpoint_excuse_what_a_reader_on_its_own_expects(
+    make_tree: Make, tmp_path: Path
+) -> None:
+    """Where it cannot know how far the files have followed, it begins at the checkpoint."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/inner").write_bytes(b"x")
+    with make_tree() as tree:
+        for name in ("kept", "gone", "folder", "node", "swapped"):
+            tree.put("m/v1", b"x", name=name)
+        tree.put("m", b"x", name="node")
+        tree.put("m/v2", b"x", name="below")
+    tree = make_tree(keys=None)
+    tree.delete("m/v1/gone")
+    tree.put("m/v1", tmp_path / "d", name="folder", force=True, recursive=True)
+    tree.delete("m/node")
+    tree.put("m/node", b"x", name="b")
+    tree.move("m/v1/swapped", "m/v1/moved")
+    tree.delete("m/v2", recursive=True)
+    tree.put("m", b"x", name="v2")
+    tree.flush()
+    assert missing(tree) == []
+    lose(tree, "m/v1/kept")
+    assert missing(tree) == ["m/v1/kept"]
+    give_up(tree, "m/v1/kept")
+
+
+def test_what_a_node_held_is_known_after_it_was_listed_again(tree: Metatree) -> None:
+    at(tree, "m/metadata.json").write_bytes(b"{}")
+    assert tree.repair(edits="adopt").clean
+    assert tree.children("m") == ["v1"]
+    lose(tree, "m/v1/w")
+    assert missing(tree) == ["m/v1/w"]
+    give_up(tree, "m/v1/w")
 
 
 # --- repair -----------------------------------------------------------------------------------------------------------
@@ -281,3 +320,80 @@ def test_exactly_what_was_removed_by_hand_is_missing_whatever_was_done_before(
             give_up(tree, *left)
         assert missing(tree) == []
     assert kind_of(tree) != "local" or len(list((Path(tree.root) / ".wal/history").iterdir())) > 1
+
+
+# --- where the log says less, or cannot be read -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree whose log begins with several history files; `m/v1/first` is put by its first commit."""
+    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "segment_size", 1024)
+    with Metatree(fast_path / "own", ("model", "version")) as tree:
+        tree.put("m/v1", b"x", name="first")
+        for number in range(30):
+            tree.update("m/v1", n=number)
+        tree.put("m/v1", b"x", name="last")
+    assert len(list((fast_path / "own/.wal/history").iterdir())) > 3
+    return fast_path / "own"
+
+
+def found(root: Path) -> dict[str, str]:
+    with Metatree(root, read_only=True) as tree:
+        report = tree.check()
+    return {each.path: each.kind for each in (*report.problems, *report.notes)}
+
+
+def test_history_that_was_thrown_away_takes_its_knowledge_along_and_brings_no_false_alarm(settled: Path) -> None:
+    for file in sorted((settled / ".wal/history").iterdir())[:2]:
+        file.unlink()
+    assert found(settled) == {}
+    (settled / "m/v1/first").unlink()
+    (settled / "m/v1/last").unlink()
+    assert found(settled) == {"m/v1/last": "blob-missing"}
+
+
+def test_damaged_history_is_a_finding_and_the_folders_are_checked_all_the_same(settled: Path) -> None:
+    file = sorted((settled / ".wal/history").iterdir())[1]
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    (settled / "m/v1/last").unlink()  # whether a later commit removed it cannot be known
+    (settled / "m/v1/extra").write_bytes(b"by hand")
+    assert found(settled) == {".wal": "log", "m/v1/extra": "blob-extra"}
+
+
+def test_a_header_that_names_what_no_blob_can_be_called_is_damage_and_leads_nowhere(settled: Path) -> None:
+    log = wal.open_log(wal.LocalStorage(str(settled)))
+    record = encode(Header("1-00", "now", "stranger", {"m/v1": {"put": ["../../../canary"]}}), [])
+    log.append(lambda head, mates: record)
+    log.close()
+    Metatree(settled).close()
+    assert found(settled) == {".wal": "log"}
+
+
+def test_of_a_tree_of_an_earlier_version_only_what_was_put_since_is_known(fast_path: Path) -> None:
+    root = Path(shutil.copytree(OLD, fast_path / "old"))
+    with Metatree(root) as tree:
+        tree.put("fraud/v1", b"x", name="since")
+        before = [each.path for each in tree.check().notes]
+    lost = root / before[0]
+    lost.unlink()
+    with Metatree(root) as tree:
+        assert tree.check().ok
+        lost.write_bytes(b"x")
+        assert tree.repair(edits="adopt").clean
+    (root / "fraud/v1/since").unlink()
+    lost.unlink()
+    assert found(root) == {before[0]: "blob-missing", "fraud/v1/since": "blob-missing"}
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_copy_of_a_tree_lacks_what_it_lacks_and_nothing_else(marked: bool, settled: Path, fast_path: Path) -> None:
+    copy = fast_path / "copy"
+    shutil.copytree(settled, copy, copy_function=shutil.copy2 if marked else shutil.copyfile)
+    with Metatree(copy, read_only=True) as tree:
+        assert tree.check().ok
+    (copy / "m/v1/first").unlink()
+    with Metatree(copy, read_only=True) as tree:
+        assert [(each.path, each.kind) for each in tree.check().problems] == [("m/v1/first", "blob-missing")]
