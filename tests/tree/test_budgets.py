@@ -158,7 +158,7 @@ def test_a_checkpoint_costs_one_request_for_each_slot_and_eight_more(bucket: Pla
 
 
 def test_a_check_reads_the_history_with_one_request_for_each_checkpoint(bucket: Place, count: Count) -> None:
-    """... beside one for each slot, two for each node and one for each blob, and some for marks, listings and the end of the log."""
+    """Beside one for each slot, two for each node, one for each blob, and some for marks and the end of the log."""
     for session in range(3):
         with bucket.open("tree", LEVELS) as tree:
             for number in range(10):
