@@ -22,6 +22,7 @@ from .expected import Expected
 from .findings import REBUILD, Finding, Report
 from .location import Path, join
 from .look import Look, Place, is_refusal
+from .recorded import Recorded
 from .supply import lacking, lacks
 from .unlisted import Unlisted
 from .window import fold_log
@@ -114,8 +115,8 @@ class _Check:
         self._read_only = engine.read_only
         self._shared = engine.shared
         adopted = config.is_adopted(engine.storage)
-        unlisted = Unlisted(engine.storage, engine.log)
-        self._place = Place(engine.storage, len(engine.levels), adopted, deep, unlisted, self._was_read)
+        unlisted, self._recorded = Unlisted(engine.storage, engine.log), Recorded(engine.log)
+        self._place = Place(engine.storage, len(engine.levels), adopted, deep, unlisted, self._recorded, self._was_read)
         self.report = Report(deep=deep)
 
     def run(self) -> Report:
@@ -128,7 +129,7 @@ class _Check:
     def _run(self) -> None:
         self._check_log()
         redo, shown = self._check_marks()
-        self._expected = Expected(self._log, redo, shown)
+        self._expect(redo, shown)
         self._window = fold_log(self._log, redo, self.report.head)  # the tree's state, to be overlaid on the files
         self._node((), 1.0)
         self._check_staged()
@@ -184,6 +185,17 @@ class _Check:
         applied, redo = self._log.load_mark(marks.APPLIED), self._log.trimmed(fresh=True)
         return redo, min(self._log.head(fresh=True), max(applied, redo)) if self._trusted else redo
 
+    def _expect(self, redo: int, shown: int) -> None:
+        self._expected = Expected(self._log, redo, shown)
+        try:
+            self._recorded.follow(shown)
+        except (*_DAMAGE, OSError) as error:  # the rest of the tree can be checked
+            self._recorded.forget()
+            if not any(each.kind == "log" for each in self.report.problems):
+                if isinstance(error, OSError):
+                    raise
+                self._problem("log", layout.LOG, str(error))
+
     def _is_attended(self, redo: int, applied: int, head: int) -> bool:
         """Whether a writer is alive, so that the marks can be trusted; if not, reports what is to be recovered."""
         lives = self._log.attended()
@@ -224,7 +236,7 @@ class _Check:
             look.run()
             if look.settle(self._expected):
                 break
-            self._expected = Expected(self._log, *self._noted())
+            self._expect(*self._noted())
         look.report_to(self.report)
         share /= 1 + len(look.children)
         self._progressed(share)

@@ -86,6 +86,15 @@ def may_stand(window: Effect, path: Path, name: str) -> bool:
     return below is None or below.exists is not False or is_blob(effect, name)
 
 
+def is_removed(window: Effect, path: Path, name: str) -> bool:
+    """Whether, according to the log, a blob that was in a node's folder has been removed from there."""
+    effect, covered = window.find(path)
+    if effect is None:
+        return covered
+    fact, said = effect.blob(name)
+    return fact is None and (said or covered or effect.blob_below(name))
+
+
 def is_blob(effect: Effect, name: str) -> bool:
     """Whether, according to the log, a blob or a directory blob has this name."""
     return effect.blob(name)[0] is not None or effect.blob_below(name)

@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "node-missing": (Weight.DAMAGE, (REBUILD,)),
     "node-unreadable": (Weight.DAMAGE, (REBUILD,)),
     "node-wrong": (Weight.DAMAGE, (REBUILD,)),
-    "blob-missing": (Weight.DAMAGE, (REBUILD,)),
+    "blob-missing": (Weight.DAMAGE, (REBUILD, ADOPT)),  # adopt: give it up
     "blob-changed": (Weight.DAMAGE, (ADOPT, REVERT)),  # decay or an edit: the bytes cannot tell
     "not-removed": (Weight.DAMAGE, (ASIDE,)),
     "cannot-read": (Weight.CANNOT_READ, ()),

@@ -11,11 +11,12 @@ import wal
 
 from . import folders, layout
 from .errors import CorruptionError
-from .expected import Excuse, Expected, agrees, is_blob, is_gone, is_known, may_stand
+from .expected import Excuse, Expected, agrees, is_blob, is_gone, is_known, is_removed, may_stand
 from .facts import BlobFact
 from .findings import Finding, Report
 from .fold import Effect
 from .location import Path, fold_name, join
+from .recorded import Recorded, checked
 from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
@@ -38,6 +39,7 @@ class Place:
     adopted: bool  # from metatreedb 0.2.3, whose files have no mark
     deep: bool
     unlisted: Unlisted
+    recorded: Recorded
     tell: Callable[[int], None]  # called with the number of further bytes read
 
     def is_there(self, folder: str) -> bool:
@@ -62,6 +64,7 @@ class Look:
         self._path = path
         self._shown, _ = shown.find(path)
         self._found: list[_Found] = []
+        self._seen: set[str] = set()  # files of blobs, by their names in the node
         self.children: tuple[str, ...] = ()
         self.blobs = 0
 
@@ -170,11 +173,12 @@ class Look:
             self._problem("tree-inside", layout.folder(path), reason)
         if self._shown is not None:
             self._check_shown(self._shown, entries)
+        self._check_recorded()
 
     def _entry(self, name: str, entry: wal.Entry) -> None:
         full = layout.blob(self._path, name)
         if entry.kind is wal.Kind.FILE:
-            self._blob(full)
+            self._blob(name)
             return
         for inner in folders.trees_below(self._storage, full):
             self._note("tree-inside", inner, f"is a tree inside this one. {_MOVE_OUT}")
@@ -193,7 +197,7 @@ class Look:
                 self._problem("link", file, _LINK)
                 continue
             with suppress(*_ABSENT), self._reading(file):
-                self._blob(file)
+                self._blob(inner)
 
     def _is_unlisted(self, name: str) -> bool:
         """Whether a folder is a node that its parent does not list. One that the log has dropped is another finding."""
@@ -202,8 +206,10 @@ class Look:
             return False
         return self._place.unlisted.is_node(self._path, name)
 
-    def _blob(self, name: str) -> None:
+    def _blob(self, inner: str) -> None:
         self.blobs += 1
+        self._seen.add(inner)
+        name = layout.blob(self._path, inner)
         for _ in range(_READS):
             attribute = folders.Attribute.decode(self._storage.attribute(name))
             if attribute is None:
@@ -252,6 +258,23 @@ class Look:
         elif entry.size != fact.size and not self._place.deep:  # with `deep` the content was compared
             reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
             self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
+
+    def _check_recorded(self) -> None:
+        known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already
+        for name, commit in self._place.recorded.files(self._path, self.children):
+            if name not in self._seen and name not in known:
+                with self._reading(layout.blob(self._path, name)):
+                    self._blob_recorded(checked(name), commit)
+
+    def _blob_recorded(self, name: str, commit: str) -> None:
+        full = layout.blob(self._path, name)
+        entry = self._storage.entry(full)
+        if entry is not None and entry.kind is wal.Kind.FILE:
+            return  # listed under another form of its name, or not listed yet
+        reason = f"is missing: {commit}, and none has removed it since: removed by hand, or lost"
+        if entry is not None:
+            reason += f"; {'a folder' if entry.kind is wal.Kind.FOLDER else 'a link or special file'} is in its place"
+        self._problem("blob-missing", full, reason, lambda window: is_removed(window, self._path, name))
 
     def _fact(self, window: Effect, name: str) -> BlobFact | None:
         effect, _ = window.find(self._path)

@@ -16,7 +16,7 @@ from . import config, folders, layout
 from .check import check
 from .draft import Draft
 from .errors import CorruptionError, InvalidLocationError
-from .facts import BlobFact, Changes, Fact, NodeFact
+from .facts import BlobFact, BlobGone, Changes, Fact, NodeFact
 from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
 from .location import Path, check_name, fold_name, join
@@ -117,6 +117,8 @@ class _Repair:
                         path = node_of(step.path)
                         facts += [self._node(path, step.source, draft, changes)] if path not in written else []
                         written.add(path)
+                    elif step.kind == "blob-missing":
+                        facts.append(self._given_up(step, draft, changes))
                     else:
                         facts.append(self._blob(step, draft, staging, changes))
                 except (CorruptionError, *_UNREAD, ValueError) as error:
@@ -143,6 +145,16 @@ class _Repair:
         size, sha256, place = staging.add_existing(source, share=False)
         changes.setdefault(join(path), {}).setdefault("put", []).append(name)
         return BlobFact(path, name, size, sha256, place)
+
+    def _given_up(self, step: Step, draft: Draft, changes: Changes) -> BlobGone:
+        """The fact that removes a blob whose file is missing; also records the change in `changes`."""
+        segments = step.path.split("/")
+        path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments, damaged=True))
+        if not name or self._storage.entry(step.path) is not None:
+            raise CorruptionError(f"{step.path} is there again, or something in its place: run check")
+        draft.reads.name(path, name)
+        changes.setdefault(join(path), {}).setdefault("del", []).append(name)
+        return BlobGone(path, name)
 
     def _node(self, path: Path, source: str, draft: Draft, changes: Changes) -> NodeFact:
         """A node with the keys in its file, and its listed children: a list entry makes no node, a missing one drops

@@ -133,6 +133,8 @@ class Planner:
             return CANNOT, "the log keeps it: the next program that may write there brings the files up to date"
         if REBUILD in remedies:
             why = self._lacks(finding)
+            if why and ADOPT in remedies:
+                return self._giving_up(finding, why)
             return (CANNOT, f"{why}: {_RESTORE}") if why else (REBUILD, "the log since the last checkpoint holds it")
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
@@ -164,7 +166,7 @@ class Planner:
     def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
-        if finding.kind == "blob-changed" and not any(each and _is_in(finding.path, each) for each in self._paths):
+        if finding.kind == "blob-changed" and not self._is_named(finding):
             return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
         if is_node(finding):
             return ADOPT, "a commit sets the node's keys to those in the file"
@@ -174,6 +176,16 @@ class Planner:
         if is_unlisted(finding):
             return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         return ADOPT, "a commit makes it a blob"
+
+    def _giving_up(self, finding: Finding, why: str) -> tuple[str, str]:
+        if self._engine.storage.entry(finding.path) is not None:
+            return CANNOT, f"{why}: move away what is in its place, then {_RESTORE}, or give it up"
+        if self._edits == ADOPT and self._is_named(finding):
+            return ADOPT, "a commit removes it from the tree: its content is given up"
+        return CANNOT, f"{why}: {_RESTORE}, or give it up: --adopt with --path"
+
+    def _is_named(self, finding: Finding) -> bool:
+        return any(each and _is_in(finding.path, each) for each in self._paths)
 
     def _refusal(self, location: str) -> str:
         """Why nothing can be committed under the name that a file or folder has; '' if it can."""

@@ -25,8 +25,8 @@ class Upkeep(Reading):
     def check(self, *, deep: bool = False, progress: Progress | None = None) -> Report:
         """Verify every invariant, log against folders and folders against log; `deep` also reads every blob.
 
-        That a blob's file is missing is found only if the log since the last checkpoint holds its put: after that the
-        files are the truth, and a blob that was removed by hand is no finding; `get` raises BlobNotFoundError.
+        A blob is missing if a commit put it and none has removed it since; those that metatreedb 0.2.3 put are known
+        once a repair has adopted them. `get` of a missing one raises BlobNotFoundError.
 
         `progress(report, done)` is called now and then with the findings so far and the fraction done, 0 to 1.
         """
@@ -40,7 +40,8 @@ class Upkeep(Reading):
         self, *, edits: str | None = None, paths: Sequence[str] = (), deep: bool = False, dry_run: bool = False
     ) -> Repaired:
         """Repair what `check(deep=deep)` finds. What the log since the last checkpoint holds is rewritten. Hand edits
-        are left alone, or with `edits` "adopt" committed in one commit, or "revert" undone.
+        are left alone, or with `edits` "adopt" committed in one commit, or "revert" undone. A changed blob is adopted,
+        and a missing one that the log does not hold is given up, only if `paths` names it or a folder above it.
 
         `paths`: only these files and folders and what is below them; "" is the root. What the engine did not write
         (in a tree without its attributes: every blob) is left alone by "revert" too, unless it is itself one of

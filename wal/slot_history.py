@@ -6,12 +6,14 @@ The object only saves requests: each slot keeps its own headers for ever, and is
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from wal.errors import LogCorruptionError
 from wal.format import LENGTH
 from wal.log import LSN, Batch
 from wal.names import Names, history_numbers
+from wal.parallel import WORKERS, spread
 from wal.slot import Slot, decode
 from wal.storage.base import Storage
 
@@ -39,13 +41,18 @@ class SlotHistory:
         except FileNotFoundError:
             return
         lsn = after
-        for number in (number for number in numbers if number > after):
-            for slot in self._read(number):
-                if slot.lsn > upto or slot.lsn > lsn + 1:
-                    return
-                if slot.lsn == lsn + 1:
-                    yield Batch(slot.lsn, slot.records)
-                    lsn = slot.lsn
+        for slot in self._slots(numbers[bisect_right(numbers, after) : bisect_left(numbers, upto) + 1]):
+            if slot.lsn > upto or slot.lsn > lsn + 1:
+                return
+            if slot.lsn == lsn + 1:
+                yield Batch(slot.lsn, slot.records)
+                lsn = slot.lsn
+
+    def _slots(self, numbers: Sequence[LSN]) -> Iterator[Slot]:
+        """What these objects hold, of which several are read at once."""
+        for start in range(0, len(numbers), WORKERS):
+            for slots in spread(self._read, numbers[start : start + WORKERS]):
+                yield from slots
 
     def _read(self, number: LSN) -> list[Slot]:
         file = self._names.history(number)

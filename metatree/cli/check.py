@@ -42,8 +42,8 @@ def check(context: click.Context, root: str, options: dict[str, Any], as_json: b
     It changes nothing, needs no write permission, and may run while the tree is in use. Each finding has a path, a
     reason, a stable kind, and what `metatree repair` could do about it.
 
-    After a checkpoint the files are the truth about blobs: one that was removed by hand since is not noticed, also with
-    --deep. A node that was removed is.
+    A blob is missing if a commit put it and none has removed it since. It cannot know so of blobs that metatreedb 0.2.3
+    put, until a repair has adopted them.
 
     Exit codes: 0 clean, 1 something was changed by hand, 2 usage, or something could not be read, 6 damage, 7 commits
     wait for recovery.

@@ -51,9 +51,10 @@ def repair(
 
     What the log since the last checkpoint holds is rewritten. What was changed by hand is left alone without --adopt or
     --revert. Files and folders that the engine did not write are left alone by --revert too, unless --path names each
-    itself. What cannot be repaired is named. Nothing is deleted: what must make room is moved to .wal/quarantine/. A
-    second run says "clean" if nothing was left alone. What was changed by hand can be reverted until a checkpoint is
-    made, as when a program closes the tree.
+    itself. A changed blob is adopted, and a missing one that the log does not hold is given up, only if --path names it
+    or a folder above it. What cannot be repaired is named. Nothing is deleted: what must make room is moved to
+    .wal/quarantine/. A second run says "clean" if nothing was left alone. What was changed by hand can be reverted
+    until a checkpoint is made, as when a program closes the tree.
 
     Exit codes, of the plan as for `metatree check`, or with --yes of what remains: 0 clean, 1 something was changed by
     hand, 2 usage, or something could not be read, 4 conflict with another commit (run it again), 6 damage, 7 commits

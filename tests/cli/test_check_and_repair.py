@@ -273,6 +273,16 @@ def test_rot_is_adopted_only_by_name(root: Path, run: Run) -> None:
     assert run("check", root, "--deep")[0] == 0
 
 
+def test_a_blob_that_is_missing_since_a_checkpoint_is_given_up_only_by_name(root: Path, run: Run) -> None:
+    (root / "m/v2/w").unlink()
+    code, out = run("check", root)
+    assert code == 6 and "  DAMAGE   m/v2/w: is missing: commit " in out
+    code, out = run("repair", root, "--adopt", "--yes")
+    assert code == 6 and "  cannot    m/v2/w: " in out and out.count("backup") == 1 and "--adopt with --path" in out
+    assert run("repair", root, "--adopt", "--yes", "--path", "m/v2/w")[0] == 0
+    assert run("check", root, "--deep")[0] == 0
+
+
 def test_what_a_killed_process_had_committed_is_kept_and_an_edit_of_it_can_be_adopted(root: Path, run: Run) -> None:
     left_by_a_killed_process(root)
     replace(root / "m/v3/metadata.json", EDIT)

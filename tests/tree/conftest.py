@@ -39,6 +39,7 @@ API = {
     "test_check_between_hosts",
     "test_isolation",
     "test_locations",
+    "test_lost_blobs",
     "test_transactions",
     "test_values",
 }

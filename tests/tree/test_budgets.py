@@ -157,6 +157,17 @@ def test_a_checkpoint_costs_one_request_for_each_slot_and_eight_more(bucket: Pla
         assert count(tree.checkpoint) <= tree.lsn + 8
 
 
+def test_a_check_reads_the_history_with_one_request_for_each_checkpoint(bucket: Place, count: Count) -> None:
+    """Beside one for each slot, two for each node, one for each blob, and some for marks and the end of the log."""
+    for session in range(3):
+        with bucket.open("tree", LEVELS) as tree:
+            for number in range(10):
+                tree.put("m/v1", KIB, name=f"b{session}-{number}")
+    with bucket.open("tree", read_only=True) as tree:
+        nodes, blobs, checkpoints = 3, 30, 3
+        assert count(tree.check) <= tree.lsn + 1 + 2 * nodes + blobs + checkpoints + 26
+
+
 def test_deleting_a_node_asks_for_all_below_it_at_once(bucket: Place, count: Count) -> None:
     with bucket.open("tree", LEVELS) as tree:
         _warm_up(tree)

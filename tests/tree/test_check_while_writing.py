@@ -98,6 +98,18 @@ def put_and_delete_a_folder(tree: Metatree, n: int) -> None:
         tree.put("b/v", folder, name="dir", recursive=True)
 
 
+def take_from_what_is_old(tree: Metatree, n: int) -> None:
+    """It was put before the last checkpoint: the history of the log says that it must be there, until this commit."""
+    if n == 1:
+        tree.checkpoint()
+    for name in ("w", "hot"):
+        if tree.exists(f"b/v/{name}"):
+            tree.delete(f"b/v/{name}")
+            return
+    tree.put("b/v", b"weights", name="w")
+    tree.checkpoint()
+
+
 STEPS = [
     add_a_child,
     change_a_key,
@@ -106,6 +118,7 @@ STEPS = [
     put_and_delete_a_node,
     replace_a_node,
     put_and_delete_a_folder,
+    take_from_what_is_old,
 ]
 
 
@@ -192,6 +205,17 @@ def test_a_lost_and_a_cut_blob_are_found_beside_a_writer_in_their_node() -> None
         report = checked(disk, lambda: writer.update("b/v", at=next(count)), deep=False)
         found = {(each.path, each.kind) for each in report.problems}
         assert found == {("b/v/w", "blob-missing"), ("b/v/hot", "blob-changed")}
+
+
+@pytest.mark.parametrize("apply", ["sync", "background"])
+def test_a_blob_that_was_lost_after_a_checkpoint_is_found_beside_a_writer_in_its_node(apply: str) -> None:
+    disk = empty_disk()
+    with filled(disk, apply) as writer:
+        writer.checkpoint()
+        disk.unlink(f"{ROOT}/b/v/w")
+        count = iter(range(1, 1 << 30))
+        report = checked(disk, lambda: grow_a_blob(writer, next(count)), deep=False)
+        assert {(each.path, each.kind) for each in report.problems} == {("b/v/w", "blob-missing")}
 
 
 @pytest.mark.parametrize("apply", ["sync", "background"])

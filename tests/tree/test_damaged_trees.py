@@ -316,12 +316,13 @@ def test_an_edited_blob_is_found_at_the_end_of_get_and_by_a_deep_check(
         assert tree.check(deep=True).ok
 
 
-def test_a_missing_blob_is_not_found_and_one_that_the_log_names_is_a_problem(settled: Path) -> None:
+def test_a_missing_blob_is_a_problem_before_and_after_a_checkpoint_until_it_is_put_again(settled: Path) -> None:
     with Metatree(settled) as tree:
         tree.put("m/v1", b"just put", name="new")
         (settled / "m/v1/new").unlink()
         assert [f.path for f in tree.check().problems] == ["m/v1/new"]
         tree.checkpoint()
+        assert [f.path for f in tree.check().problems] == ["m/v1/new"]
         tree.put("m/v1", b"just put", name="new", force=True)
         assert tree.check().ok
 
