@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from types import FrameType
 
 from benchmarks.children import CHECKOUT, start
@@ -103,15 +104,24 @@ class Sampler:
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Begins at random: what is shorter than the time between two samples would else show its end alone."""
-        before = signal.signal(signal.SIGALRM, self._sample)
+        before = signal.signal(signal.SIGPROF, self._sample)  # not SIGALRM: that waits for the end of a commit
         first = random.uniform(EVERY / 100, EVERY)
         self._due = perf_counter() + first
-        signal.setitimer(signal.ITIMER_REAL, first, EVERY)
+        ended, here = threading.Event(), threading.get_ident()
+
+        def interrupt() -> None:
+            sleep(first)
+            while not ended.wait(EVERY):
+                signal.pthread_kill(here, signal.SIGPROF)
+
+        timer = threading.Thread(target=interrupt)
+        timer.start()
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            ended.set()
+            timer.join()
+            signal.signal(signal.SIGPROF, before)
 
 
 def repeat(ready: Ready, numbers: Iterator[int], row: int, seconds: float, sampler: Sampler | None = None) -> float:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import wal
 
 from . import folders
-from .errors import InvalidLocationError, UnavailableError
+from .errors import InvalidLocationError, MetatreeError, UnavailableError, is_from_handler, raise_from_handler
 from .facts import Fact, Header
 from .location import Path, parse_string
 from .nodes import Found, Where
@@ -90,6 +90,8 @@ class Asking:
         Raises UnavailableError after too many restarts.
         """
         with self.lock:
+            if self._reads is not None:  # the window would move under that question
+                raise RuntimeError("this thread is reading the tree, interrupted by a signal handler: read after it")
             self._looked = not fresh
             for _ in range(_PATIENCE):
                 self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
@@ -119,16 +121,19 @@ class Asking:
             if isinstance(where, str):
                 parse_string(where)  # what is no location is refused before any look at the storage
             with self.lock:  # the head is read after the files from which these nodes come
-                return window.nodes.resolve(where) if self._log.head() == window.head else None
-        except (wal.WalError, OSError, InvalidLocationError):
+                if self._reads is not None or self._log.head() != window.head:
+                    return None
+                return window.nodes.resolve(where)
+        except (wal.WalError, OSError, InvalidLocationError) as error:
+            raise_from_handler(error)
             return None
 
     def _answer(self, question: Callable[[ReadSet], T], reads: ReadSet, *, fresh: bool) -> T:
         try:
             return question(reads)
-        except Exception as error:
+        except (Moved, MetatreeError, wal.WalError, OSError) as error:
             settled = fresh and self._looked and not self._unsettled
-            if isinstance(error, Moved) or settled or not self._extend():
+            if isinstance(error, Moved) or is_from_handler(error) or settled or not self._extend():
                 raise
             raise _OutOfDate from error  # the error may rest on an old state
 

@@ -24,6 +24,7 @@ from .errors import (
     ReadOnlyError,
     TransactionError,
     UnavailableError,
+    raise_from_handler,
     reason,
     translated,
 )
@@ -137,7 +138,8 @@ class Engine:
             return None if self.shared or self._closed or self._renewal.pid != os.getpid() else self.reader.hold(where)
         try:  # takes no lock, so a forked child may do the same; and a log that was closed says so
             return found if self.log.shown() == head else None
-        except (wal.WalError, OSError):
+        except (wal.WalError, OSError) as error:
+            raise_from_handler(error)
             return None
 
     def examine(self, question: Callable[[Draft], object]) -> None:
@@ -250,11 +252,8 @@ class Engine:
         self.active = ContextVar("active", default=None)  # for every thread, whichever has come here
 
     def close(self) -> None:
-        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind."""
-        with wal.DeferredInterrupt():  # a half-released tree could be neither used nor closed again
-            self._close()
-
-    def _close(self) -> None:
+        """Bring the files up to date, make a checkpoint, release everything. Raises what kept the files behind. Its
+        caller defers signals: a half-released tree could be neither used nor closed again."""
         if self._renewal.pid != os.getpid():
             with self._renewal.turn():
                 self._closed |= self._renewal.pid != os.getpid()  # a forked child that never used the tree
@@ -295,6 +294,7 @@ def _close_all() -> None:
     """Close every tree that the program left open, so that the files show every commit and the log is short."""
     for engine in list(_open):
         try:
-            engine.close()
+            with wal.DeferredInterrupt():
+                engine.close()
         except Exception as error:  # noqa: BLE001  whatever it is, the others are closed too
             warnings.warn(f"{engine.storage.url}: {reason(error)}", RuntimeWarning, stacklevel=1)

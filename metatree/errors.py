@@ -170,13 +170,24 @@ class translated:
             raise _ours(error)(str(error)) from error
         if isinstance(error, wal.UnsafePathError):
             raise InvalidLocationError(str(error)) from error
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not is_from_handler(error):
             if error.errno == errno.EBADF:  # only closing takes a descriptor from a thread at work
                 raise ClosedError("the tree was closed meanwhile; open it again with Metatree(root)") from error
             if isinstance(error, (IsADirectoryError, NotADirectoryError)):  # of the storage: trying again cannot help
                 raise CorruptionError(_wrong_kind(error, self._root)) from error
             where = f"{self._root}: " if self._root and not error.filename else ""
             raise UnavailableError(f"{where}{error}; nothing was changed{_advice(error)}") from error
+
+
+def is_from_handler(error: BaseException) -> bool:
+    """Whether it is a time-out that a program's own signal handler has raised: those of storages have a number."""
+    return isinstance(error, TimeoutError) and error.errno is None and not isinstance(error, wal.WalError)
+
+
+def raise_from_handler(error: BaseException) -> None:
+    """Raise it again if `is_from_handler`."""
+    if is_from_handler(error):
+        raise error
 
 
 def _wrong_kind(error: OSError, root: str) -> str:

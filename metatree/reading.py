@@ -17,6 +17,7 @@ from .location import Location, Path, Segment, parse
 from .metadata import Metadata, WatchedMetadata
 from .node import Node
 from .reads import ReadSet
+from .staging import Staging
 
 T = TypeVar("T")
 Names = list[str]  # under another name, since `list` is a verb here
@@ -189,9 +190,9 @@ class Reading:
         with self._engine.translated:
             return self._engine.read(question)
 
-    def _change(self, change: Callable[[Draft], T]) -> T:
-        with self._engine.translated:
-            return self._engine.change(change, self._engine.staging())
+    def _change(self, change: Callable[[Draft], T], staging: Staging | None = None) -> T:
+        with wal.DeferredInterrupt(), self._engine.translated:  # what a signal handler raises is not translated
+            return self._engine.change(change, staging)
 
     def _resolve(self, where: Location) -> Path:
         segments = self._parse(where)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import wal
+
 from .commit import conflict
 from .draft import Draft
 from .errors import TransactionError
@@ -116,7 +118,7 @@ class Transaction:
                 with self._engine.translated:
                     raise self._failure
             return
-        with self._engine.translated:
+        with wal.DeferredInterrupt(), self._engine.translated:  # what a signal handler raises is not translated
             outcome = self._engine.committing.transaction(
                 self._draft, self._base, self.staging, self.message, self._key
             )

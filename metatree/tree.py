@@ -67,7 +67,7 @@ class Metatree(Upkeep):
         options = {**(storage_options or {}), **fs_kwargs}
         named = {"read_only": read_only, "apply": apply, "consistency": consistency, "storage_options": options}
         self._arguments = named if isinstance(root, (str, os.PathLike)) else None  # an open storage has no name
-        with translated(name_of(root)), wal.DeferredInterrupt():
+        with wal.DeferredInterrupt(), translated(name_of(root)):
             storage, self._root = open_root(root, options, keys, read_only=read_only)
             try:
                 self._engine = Engine(storage, keys, read_only=read_only, apply=apply, **tuning)
@@ -123,7 +123,7 @@ class Metatree(Upkeep):
                 if self._engine.active.get() is None:
                     staging.discard()
                 raise
-            self._engine.change(lambda draft: draft.put(draft.resolve(segments), blobs, force=force), staging)
+        self._change(lambda draft: draft.put(draft.resolve(segments), blobs, force=force), staging)
         return True
 
     def update(
@@ -259,7 +259,7 @@ class Metatree(Upkeep):
 
     def close(self) -> None:
         """Apply what is pending, make a checkpoint, release all resources. Later calls raise ClosedError."""
-        with self._engine.translated:
+        with wal.DeferredInterrupt(), self._engine.translated:
             self._engine.close()
         self._finalizer.detach()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import wal
+
 from .errors import TransactionError
 from .reading import Reading
 from .recovery import Recovered
@@ -81,13 +83,13 @@ class Upkeep(Reading):
 
     def flush(self) -> None:
         """Wait until the files show every commit. Raises UnavailableError naming those that cannot."""
-        with self._engine.translated:
+        with wal.DeferredInterrupt(), self._engine.translated:
             self._engine.require_writable()
             self._engine.committer.flush()
 
     def checkpoint(self) -> int:
         """Apply every commit, make the files durable and trim the log; returns the LSN up to which that is done."""
-        with self._engine.translated:
+        with wal.DeferredInterrupt(), self._engine.translated:
             self._engine.require_writable()
             self._engine.log.head(fresh=True)  # the committer applies what is known
             return self._engine.checkpointer.run()

@@ -10,6 +10,7 @@ from wal.errors import LogCorruptionError
 from wal.format import BATCH, SEAL, SEGMENT_HEADER
 from wal.frame import intact, parse_header
 from wal.index import Extent, Index
+from wal.interrupts import DeferredInterrupt
 from wal.log import LSN, Batch
 from wal.segment import Found, Tail, behind, first_log_crc, frame_at, records, scan, successor, unpadded
 from wal.shelf import Shelf
@@ -108,7 +109,7 @@ class Chain:
 
         Batches that another process has trimmed are skipped: the chain then begins again at its redo mark.
         """
-        with self._mutex:
+        with DeferredInterrupt(), self._mutex:  # a signal handler that reads would follow in the middle of it
             number = self.tail.number
             while limit is None or self.tail.lsn < limit:
                 before = self.tail

@@ -71,8 +71,11 @@ class Group:
     def submit(self, prepare: Prepare) -> Position | None:
         """Queue an entry, lead or wait, then return its position (None if refused) or raise its error."""
         entry = Entry(prepare)
-        if self.leading():
-            raise RuntimeError("append was called inside a prepare, perhaps by a signal handler: nothing was appended")
+        if self.leading() or self._is_waiting(entry.thread):
+            raise RuntimeError(
+                "append was called in the middle of an append by this very thread, inside a prepare or by a signal "
+                "handler: nothing was appended"
+            )
         try:
             with self._mutex:
                 if self._leader is None:
@@ -99,6 +102,10 @@ class Group:
         if entry.position is not None:
             tell(_committed(entry.position))
         return entry.position
+
+    def _is_waiting(self, thread: int) -> bool:
+        """Whether a call of this thread waits for its outcome: then a signal handler has interrupted it."""
+        return any(entry.thread == thread and not entry.done for entry in tuple(self._queue))
 
     def _flush(self) -> None:
         """One batch: from taking the append right to waking the callers."""

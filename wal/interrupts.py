@@ -1,9 +1,9 @@
-"""Ctrl-C, raised only at safe points.
+"""Signals, handled only at safe points.
 
-Python raises KeyboardInterrupt between any two instructions of the main thread: also between taking a lock and
-recording that it is held, or between a commit and its return. Inside a `DeferredInterrupt` block the signal is only
-noted. It is raised at the next `safe_point()`, which long waits and long work call often, or at the latest when the
-outermost block ends.
+Python calls a signal's handler between any two instructions of the main thread: also between taking a lock and
+recording that it is held, or between a commit and its return. So inside a `DeferredInterrupt` block a signal is only
+noted. Its handler, as the one that raises KeyboardInterrupt, is called at the next `safe_point()`, which long waits and
+long work call often, or at the latest when the outermost block ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -22,53 +22,88 @@ T = TypeVar("T")
 
 # the C functions behind signal.signal and signal.getsignal, which spend ten times as long on converting to enums
 _raw: Any = sys.modules.get("_signal", signal)
-_SIGINT = int(signal.SIGINT)
-_default = signal.default_int_handler
+_NAMES = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+# those from whose handlers programs raise, as far as the system has them
+SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
 
 
 class _MainThread:
-    """The state of deferral. Only the main thread changes it, since Python delivers signals only there."""
+    """The state of deferral. Only the main thread changes it, since Python calls handlers only there."""
 
     main = threading.main_thread().ident  # changes in a child that another thread forked
-    ident: int | None = None  # the thread that opened the outermost block
     depth = 0  # number of open DeferredInterrupt blocks
-    swapped = False  # our handler is installed
-    noted = False  # an interrupt is waiting
-    done = ""  # what was completed before the interrupt is raised: becomes its note
+    done = ""  # what was completed in the outermost one: becomes a note of what a handler raises
+
+
+_pending: list[int] = []  # the signals that wait, each once, as in the system
+
+
+class _Deferred:
+    """Takes the place of a handler within the outermost block."""
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler: Any) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number not in _pending:
+            _pending.append(number)
+        if not _MainThread.depth:  # a handler that raised has kept this one here behind the end of its block
+            _restore()
+
+
+class _Raised(BaseException):
+    """Carries an error of a handler from a safe point to the end of the outermost block: what catches errors of the
+    storage on the way must not take a program's own TimeoutError for one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+        self.context = error.__context__
 
 
 class DeferredInterrupt:
-    """Defers SIGINT within the block. Blocks nest; the outermost one counts.
-
-    It has an effect only in the main thread and only if Python's own handler is installed. A handler of the program's
-    own for SIGINT is left alone, and other signals are not deferred.
-    """
+    """Defers `SIGNALS` within the block. Blocks nest; the outermost one counts. Only in the main thread, and only for
+    signals that have a handler in Python, as SIGINT has unless a program changes it."""
 
     __slots__ = ("_ours",)
 
     def __enter__(self) -> DeferredInterrupt:
         self._ours = threading.get_ident() == _MainThread.main
-        if self._ours:
-            if _MainThread.depth == 0 and _raw.getsignal(_SIGINT) is _default:
-                _MainThread.done = ""
-                _MainThread.ident = _MainThread.main
-                _raw.signal(_SIGINT, _note)
-                _MainThread.swapped = True
+        if not self._ours:
+            return self
+        if _MainThread.depth:
             _MainThread.depth += 1
+            return self
+        try:
+            _MainThread.depth = 1
+            _MainThread.done = ""
+            _replace()
+        except BaseException:  # of a handler that was not replaced yet
+            _MainThread.depth = 0
+            _restore()
+            raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
         if not self._ours:
             return
         _MainThread.depth -= 1
-        if _MainThread.depth == 0 and _MainThread.swapped:
-            _MainThread.swapped = False
-            _raw.signal(_SIGINT, _default)
-            _deliver()
+        if _MainThread.depth:
+            return
+        _restore()
+        if isinstance(error, _Raised):
+            _raise_carried(error)
 
 
 def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator for functions that open a descriptor: no interrupt is raised before the result has an owner that closes
+    """Decorator for functions that open a descriptor: no handler raises before the result has an owner that closes
     it."""
 
     @wraps(function)
@@ -80,43 +115,75 @@ def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def tell(done: str) -> None:
-    """Record that `done` is complete: an interrupt raised later within the outermost block carries it as a note."""
-    if _MainThread.swapped and threading.get_ident() == _MainThread.main:
+    """Record that `done` is complete: what a handler raises later within the outermost block carries it as a note."""
+    if is_deferred():
         _MainThread.done = done
 
 
 def safe_point() -> None:
-    """Raise the pending interrupt, if any. To be called only where an exception leaves everything consistent."""
-    if _MainThread.noted and threading.get_ident() == _MainThread.main:
-        _deliver()
+    """Call the handlers of the signals that wait. To be called only where an exception leaves everything consistent."""
+    if _pending and is_deferred():
+        depth, done = _MainThread.depth, _MainThread.done
+        try:
+            _MainThread.depth = 0  # a handler may open blocks of its own
+            _restore()
+        except Exception as error:  # noqa: BLE001  whatever it is
+            raise _Raised(error) from None
+        finally:
+            _MainThread.depth, _MainThread.done = depth, done
+            _replace()
 
 
 def is_deferred() -> bool:
-    """Whether this thread's interrupts are deferred, so that it must call `safe_point` while it waits."""
-    return _MainThread.swapped and threading.get_ident() == _MainThread.main
+    """Whether this thread's signals are deferred, so that it must call `safe_point` while it waits."""
+    return _MainThread.depth > 0 and threading.get_ident() == _MainThread.main
 
 
-def _deliver() -> None:
-    if _MainThread.noted:
-        _MainThread.noted = False
-        interrupt = KeyboardInterrupt()
-        if _MainThread.done:
-            interrupt.add_note(_MainThread.done)
-        raise interrupt
+def _replace() -> None:
+    for number in SIGNALS:
+        handler = _raw.getsignal(number)
+        if callable(handler) and type(handler) is not _Deferred:
+            _raw.signal(number, _Deferred(handler))
 
 
-def _note(_number: int, _frame: FrameType | None) -> None:
-    _MainThread.noted = True
+def _restore() -> None:
+    """Outside of all blocks: put the handlers back, but none in place of one that was installed meanwhile, and let
+    Python call those that wait, each although another raises."""
+    done = _MainThread.done
+    try:
+        for number in SIGNALS:
+            handler = _raw.getsignal(number)
+            if type(handler) is _Deferred:
+                _raw.signal(number, handler.handler)
+        while _pending:
+            number = _pending[0]
+            del _pending[0]
+            _raw.raise_signal(number)  # Python looks for signals in calls: none came since the `del`
+    except BaseException as error:
+        if done:
+            error.add_note(done)
+        _restore()
+        raise
+
+
+def _raise_carried(carried: _Raised) -> None:
+    error = carried.error
+    for note in getattr(carried, "__notes__", ()):
+        error.add_note(note)
+    try:
+        raise error
+    finally:
+        error.__context__ = carried.context
 
 
 def _after_fork() -> None:
-    """In a forked child: the forking thread is now the main one. If another thread had deferred, nobody is left to end
-    its blocks: reset."""
-    _MainThread.main = threading.get_ident()
-    if _MainThread.depth and _MainThread.ident != threading.get_ident():
-        if _MainThread.swapped:
-            _raw.signal(_SIGINT, _default)
-        _MainThread.depth, _MainThread.swapped, _MainThread.noted = 0, False, False
+    """In a forked child: what waits is its parent's, and the forking thread is the main one. If another one had
+    deferred, nobody is left to end its blocks."""
+    _pending.clear()
+    if _MainThread.main != threading.get_ident():
+        _MainThread.main = threading.get_ident()
+        _MainThread.depth = 0
+        _restore()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -58,13 +58,13 @@ class Right:
         self.enter(None)
 
     def enter(self, timeout: float | None) -> None:
-        """`acquire`, with interrupts deferred until `__exit__` has released it."""
+        """`acquire`, with signals deferred until `__exit__` has released it."""
         deferred = DeferredInterrupt()
         deferred.__enter__()
         try:
             self.acquire(timeout)
-        except BaseException:
-            deferred.__exit__()
+        except BaseException as error:
+            deferred.__exit__(type(error), error)
             raise
         self._deferred = deferred
 
@@ -75,7 +75,7 @@ class Right:
         try:
             self.release()
         finally:
-            deferred.__exit__()
+            deferred.__exit__(kind, error, trace)
 
     def disown(self) -> None:
         """In a forked child: leave the parent's lock alone."""

@@ -34,7 +34,7 @@ class Shelf:
         self.storage = storage
         self.names = names
         self._writable = writable
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # reentrant for a signal handler that reads
         self._open: dict[int, _Open] = {}
         self._closed = False
 

@@ -40,7 +40,7 @@ def _cannot_be(frame: FrameType) -> bool:
 
 
 class LineTracer:
-    """Raises SIGINT when the `at`-th line of the packages is about to run; counts the lines if `at` is 0."""
+    """SIGINT arrives when the `at`-th line of the packages is about to run; counts the lines if `at` is 0."""
 
     def __init__(self, at: int = 0) -> None:
         self.at = at
@@ -63,8 +63,11 @@ class LineTracer:
             self.lines += 1
             if self.lines == self.at:
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                signal.raise_signal(signal.SIGINT)
+                self.arrive()
         return self
+
+    def arrive(self) -> None:
+        signal.raise_signal(signal.SIGINT)
 
 
 def put_inline(tree: Metatree, number: int) -> None:

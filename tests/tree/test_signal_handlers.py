@@ -7,10 +7,11 @@ its change is made, or refused at once and then not made; and the verb ends as i
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ class Handler:
             return
         self.ran = True
         try:
-            self.tree.put("signal/v", b"by the handler", name="b")
+            self.act(self.tree)
             self.done = True
         except RuntimeError as error:
             assert "signal handler" in str(error)
@@ -59,6 +60,16 @@ class Handler:
             assert "this very thread" in str(error)
         except ClosedError:
             self.closing = True
+
+    def act(self, tree: Metatree) -> None:
+        tree.put("signal/v", b"by the handler", name="b")
+
+
+class Looking(Handler):
+    """Looks at all there is, for its signal."""
+
+    def act(self, tree: Metatree) -> None:
+        self.seen = dump(tree)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +81,13 @@ def started() -> Iterator[dict[type[Disk], Disk]]:
         yield disks
 
 
-def run(disk: Disk, verb: Verb, handler: Handler, at: int) -> tuple[object, int]:
+def run(
+    disk: Disk, verb: Verb, handler: Handler, at: int, happen: Callable[[], None] | None = None
+) -> tuple[object, int]:
     """(what the verb answers, how many calls it made)."""
     before = Before()
     with Handled(disk.storage(before), LEVELS) as tree:
-        handler.tree, before.count, before.at, before.happen = tree, 0, at, handler
+        handler.tree, before.count, before.at, before.happen = tree, 0, at, happen or handler
         answer = ended(verb, tree)
         count, before.at = before.count, 0
     return answer, count
@@ -117,3 +130,28 @@ def test_a_change_by_a_signal_handler_is_made_or_refused_and_never_waited_for(
         fits = (answer, state) in may[handler.done]
         assert fits, f"{where}: {answer!r:.300}"
     assert ran or not calls
+
+
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("kind", [Files, Mount, Objects])
+def test_what_a_signal_handler_reads_in_the_middle_of_a_read_is_right_or_refused(
+    kind: type[Disk], name: str, fast_path: Path, started: dict[type[Disk], Disk]
+) -> None:
+    disk = started[kind].copy(fast_path / "tree")
+    with Short(disk.storage(), LEVELS) as tree:
+        state, may = dump(tree), ended(READS[name], tree)
+    _, calls = run(disk, READS[name], Handler(), 0)
+    for at in range(1, calls + 1):
+        handler = Looking()
+        before = signal.signal(signal.SIGUSR1, lambda *_, handler=handler: handler())  # type: ignore[misc]
+        try:
+            answer, _ = run(disk, READS[name], handler, at, by_signal)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert answer == may, at
+        assert not handler.done or handler.seen == state, at
+
+
+def by_signal() -> None:
+    if threading.current_thread() is threading.main_thread():  # Python calls handlers only there
+        signal.raise_signal(signal.SIGUSR1)

@@ -467,16 +467,19 @@ def test_an_interrupt_during_the_flush_is_delivered_after_it_and_says_what_was_c
     log.close()
 
 
-def test_a_handler_of_the_programs_own_for_ctrl_c_is_left_alone_from_the_start() -> None:
+def test_a_handler_of_the_programs_own_for_ctrl_c_is_deferred_and_put_back() -> None:
     code = """
 import signal
-own = lambda *_: None
+called = []
+own = lambda *_: called.append(1)
 signal.signal(signal.SIGINT, own)
 from wal.interrupts import DeferredInterrupt, is_deferred
 assert not is_deferred()
 with DeferredInterrupt():
-    assert not is_deferred()
-    assert signal.getsignal(signal.SIGINT) is own
+    assert is_deferred()
+    signal.raise_signal(signal.SIGINT)
+    assert not called
+assert called
 assert signal.getsignal(signal.SIGINT) is own
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
