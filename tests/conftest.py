@@ -10,7 +10,7 @@ import pytest
 
 pytest_plugins = ["tests.figures", "tests.order", "tests.servers.hdfs", "tests.servers.s3", "tests.tracing"]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a shell: Ctrl-C is tested all the same
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -64,12 +64,11 @@ def _history(history: History, segments_from: LSN | None, problems: list[str]) -
             if following is not None and header.first != following:
                 problems.append(f"the headers after batch {following - 1} are missing (file {name})")
             following = None  # unknown if this file is damaged
-            lsn = header.first - 1
             for found in frames(header, data, name, sealed=True):
-                if found.header.kind != SEAL:
+                if found.header.kind == SEAL:
+                    following = found.header.lsn + 1
+                else:
                     records(found, name)
-                lsn = found.header.lsn
-            following = lsn + 1
         except (WalError, OSError) as error:
             problems.append(str(error))
     if following is not None and segments_from is not None and segments_from > following:
@@ -91,11 +90,11 @@ def _segment(chain: Chain, number: int, before: Tail | None, head: LSN, whole: b
     for found in frames(header, data, name):
         end = found.offset + found.header.size
         following = successor(found, name)
-        if following is not None:
+        if following is None:
+            records(found, name)
+            tail = behind(number, found)
+        else:
             tail = Tail(following, SEGMENT_HEADER, found.header.crc, found.header.lsn)
-            break
-        records(found, name)
-        tail = behind(number, found)
     judged = whole or tail.number != number
     stray = len(data[end:]) - len(data[end:].lstrip(b"\x00"))
     if judged and end + stray < len(data):

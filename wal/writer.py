@@ -48,15 +48,13 @@ class Writer:
         """
         if self.poisoned is not None:
             raise PoisonedError(f"{self.poisoned}; open the log again")
-        state = self._head.state()
+        durable, announced = self._head.state() or (None, None)
         chain = self._chain
-        if state is not None and state[0] == state[1]:
-            durable = state[0]
-            if chain.tail.lsn < durable:
-                chain.reach(durable)
+        if durable is not None and durable == announced:
+            chain.reach(durable)
             if chain.tail.lsn == durable and self._shelf.blank(chain.tail):
                 return _CLEAN
-        return self.settle(state[0] if state is not None else None)
+        return self.settle(durable)
 
     def settle(self, durable: LSN | None) -> TailReport:
         """Examine every byte behind the last frame: adopt it, quarantine it or refuse. `durable` None: unknown.
@@ -99,7 +97,7 @@ class Writer:
         stray = self._chain.stray()
         if not stray:
             return 0, ""
-        behind = file.pread(file.size() - tail.offset, tail.offset)  # with the zeros: a batch may end in some
+        behind = file.pread(file.size(), tail.offset)  # with the zeros: a batch may end in some
         later = find_later(behind, tail.lsn)
         if later is not None:
             message = f"batch {tail.lsn + 1} cannot be read, but a later one is intact at offset {tail.offset + later}"
@@ -123,17 +121,21 @@ class Writer:
 
     def _rewrite_last(self) -> None:
         """Make the last batch, and a seal behind it, durable. Earlier frames are: each was flushed before the next was
-        written."""
+        written. So are freed ones: whoever raised the redo mark had settled them."""
         tail, seal = self._chain.tail, self._chain.seal
-        sealed = seal is not None and seal.number == tail.number - 1
         if tail.lsn > self._chain.index.base:
             number, start = self._chain.index.place(tail.lsn)
-        elif sealed and seal is not None:
+        elif seal is not None:
             number, start = seal.number, seal.offset
         else:
             return
-        end = tail.offset if seal is None or number == tail.number else seal.offset + SEAL_SIZE
-        file = self._shelf.file(number)
+        end = seal.offset + SEAL_SIZE if seal is not None and seal.number == number else tail.offset
+        try:
+            file = self._shelf.file(number)
+        except FileNotFoundError:
+            if self._chain.load_checkpoint().redo < tail.lsn:
+                raise
+            return
         data = file.pread(end - start, start)
         self._sure(lambda: file.pwrite(data, start))
         self._sure(file.datasync)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from wal import Clock, MemoryPosix, MemoryStorage
+from wal import Clock, DeferredInterrupt, LocalStorage, MemoryPosix, MemoryStorage
 from wal.rights import Right
 from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
 from wal.testing.hosts import ManualClock
@@ -49,6 +52,57 @@ def test_a_child_that_was_forked_past_python_does_not_release_its_parents_lock(m
         lock.release()
         assert not other.acquire(timeout=0)
         monkeypatch.undo()
+
+
+def test_a_child_that_was_forked_past_python_locks_a_descriptor_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the one that it shares with its parent, both would have the lock at once."""
+    disk = MemoryPosix()
+    with closing(MemoryStorage(disk).lock("a")) as lock:
+        assert lock.acquire(timeout=0)
+        lock.release()
+        before = set(disk._open)
+        monkeypatch.setattr(disk, "close", lambda fd: None)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert lock.acquire(timeout=0)
+        assert set(disk._open) > before
+        monkeypatch.undo()
+
+
+def test_a_child_that_never_uses_an_inherited_lock_does_not_hold_it_beyond_its_parents_death(tmp_path: Path) -> None:
+    lock, other = (LocalStorage(tmp_path).lock("a") for _ in range(2))
+    assert lock.acquire(timeout=0)
+    (forked, tell), (wait, end) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(end)
+        os.write(tell, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    assert os.read(forked, 1) == b"x"
+    lock.disown()  # closed and not released, as by the system when its holder dies
+    assert other.acquire(timeout=0)
+    for fd in (end, wait, forked, tell):
+        os.close(fd)
+    os.waitpid(pid, 0)
+    other.close()
+
+
+def test_a_lock_may_have_the_descriptor_0_and_a_closed_one_is_forgotten() -> None:
+    disk = MemoryPosix()
+    storage = MemoryStorage(disk)
+    before = set(disk._open)
+    disk._descriptors = itertools.count(0)
+    lock = storage.lock("a")
+    for _ in range(2):
+        assert lock.acquire(timeout=0)
+        assert set(disk._open) == before | {0}
+        lock.release()
+    lock.close()
+    assert set(disk._open) == before
+    gone = weakref.ref(lock)
+    del lock
+    assert gone() is None
+    storage.close()
 
 
 def test_a_program_without_standard_input_leaves_no_lock_open(tmp_path: Path) -> None:
@@ -160,6 +214,37 @@ def test_who_waits_with_a_limit_asks_less_and_less_often() -> None:
         assert not lock.acquire(timeout=2.0)
         assert 2.0 <= clock.now < 2.01
         assert 800 < sum(call.method == "flock" for call in posix.calls) < 2020
+
+
+def test_ctrl_c_ends_the_wait_for_a_lock_of_another_process() -> None:
+    disk = MemoryPosix()
+    clock = ManualClock(on_sleep=lambda _: signal.raise_signal(signal.SIGINT))
+    with closing(MemoryStorage(disk, clock=clock).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert other.acquire()
+        with pytest.raises(KeyboardInterrupt), DeferredInterrupt():
+            lock.acquire(timeout=60)
+        assert clock.now < 1
+
+
+def test_who_has_waited_for_a_thread_waits_so_much_less_for_another_process() -> None:
+    class Told(ManualClock):
+        def monotonic(self) -> float:
+            now = super().monotonic()
+            begun.set()
+            return now
+
+    disk, begun, got = MemoryPosix(), threading.Event(), list[bool]()
+    clock = Told()
+    with closing(MemoryStorage(disk, clock=clock).lock("a")) as lock, closing(MemoryStorage(disk).lock("a")) as other:
+        assert lock.acquire(shared=True) and other.acquire(shared=True)
+        thread = threading.Thread(target=lambda: got.append(lock.acquire(timeout=60)))
+        thread.start()
+        assert begun.wait(30)
+        clock.now = 20.0
+        lock.release()
+        thread.join()
+        assert got == [False]
+        assert 60.0 <= clock.now < 60.01
 
 
 class Asked(Clock):

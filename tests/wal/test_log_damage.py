@@ -19,7 +19,19 @@ from wal import (
     open_log,
 )
 from wal.checkpoint import Checkpoint
-from wal.format import BATCH, CRC, FRAME_FIELDS, FRAME_MAGIC, HISTORY_MAGIC, RESERVED, SEGMENT_HEADER, SUCCESSOR, padded
+from wal.format import (
+    BATCH,
+    COUNT,
+    CRC,
+    FRAME_FIELDS,
+    FRAME_MAGIC,
+    HEADERS,
+    HISTORY_MAGIC,
+    RESERVED,
+    SEGMENT_HEADER,
+    SUCCESSOR,
+    padded,
+)
 from wal.frame import encode_headers, encode_seal
 from wal.head import new_head
 from wal.log import Record
@@ -129,7 +141,8 @@ def test_a_checkpoint_of_a_newer_format_asks_for_an_upgrade() -> None:
 def test_a_checkpoint_with_impossible_fields_is_corruption(fields: dict[str, object]) -> None:
     files = written()
     files[NAMES.checkpoint] = signed(format=1, **fields)
-    assert refused(files, "unexpected fields or values").file == NAMES.checkpoint
+    error = refused(files, "unexpected fields or values")
+    assert (error.file, error.offset) == (NAMES.checkpoint, 0)
 
 
 def test_a_checkpoint_that_is_replaced_by_that_of_another_log_is_found_by_verify_and_by_the_next_trim() -> None:
@@ -269,6 +282,22 @@ def test_what_no_longer_reads_back_is_named() -> None:
     log.close()
 
 
+@pytest.mark.parametrize("kind", [BATCH, HEADERS], ids=["another batch", "headers of the same batch"])
+def test_an_intact_frame_in_the_place_of_a_batch_is_not_taken_for_it(kind: int) -> None:
+    """A write that was meant for another place, or an older life of the disk."""
+    disk = disk_of(written())
+    log = open_log(MemoryStorage(disk))
+    lsn = 2
+    number, offset = log.chain.index.place(lsn)  # type: ignore[attr-defined]
+    file = MemoryStorage(disk).open_file(NAMES.segment(number), writable=True)
+    file.pwrite(frame(kind, lsn + (kind == BATCH), 7, COUNT.pack(0)), offset)
+    file.close()
+    with pytest.raises(LogCorruptionError, match=f"batch {lsn} no longer reads back") as caught:
+        bodies(log)
+    assert (caught.value.file, caught.value.offset) == (NAMES.segment(number), offset)
+    log.close()
+
+
 def test_a_head_file_that_is_damaged_while_others_use_it_lets_nobody_else_in() -> None:
     disk = disk_of(written())
     log = open_log(MemoryStorage(disk))
@@ -293,6 +322,7 @@ def test_a_head_file_that_is_not_this_logs_is_not_believed_by_a_reader_nor_by_a_
     disk = disk_of(files)
     with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
         assert reader.head() == len(list(reader.read(0))) == BATCHES
+        assert reader.load_mark(0) == 0
     with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
         assert log.head() == len(list(log.read(0))) == BATCHES
         assert add(log, b"next").lsn == BATCHES + 1
@@ -504,6 +534,19 @@ def test_a_history_file_that_says_something_else_than_its_segment_keeps_the_segm
 # --- verify ---------------------------------------------------------------------------------------------------------
 
 
+def with_a_batch_that_holds_nothing(files: Files) -> None:
+    name, offset, crc = tail_of(files)
+    put(files, name, frame(BATCH, BATCHES + 1, crc, b""), offset)
+
+
+def with_headers_that_hold_nothing(files: Files) -> None:
+    name = histories(files)[0]
+    header = SegmentHeader.decode(files[name], name, HISTORY_MAGIC)
+    data = frame(HEADERS, header.first, header.previous, b"")
+    (crc,) = CRC.unpack_from(data, FRAME_FIELDS.size)
+    files[name] = files[name][:SEGMENT_HEADER] + data + encode_seal(header.first, crc, 2)[0]
+
+
 def behind_a_seal(files: Files) -> None:
     files[NAMES.segment(1)] = files[NAMES.segment(1)].ljust(2 * SIZE, b"\0") + b"?"
 
@@ -538,7 +581,9 @@ def verified() -> Iterator[Callable[[Damage, int], list[str]]]:
         (lambda files: flip(files, NAMES.segment(2), 30), 0, ["header is damaged"]),
         (lambda files: files.pop(NAMES.segment(2)), 0, ["does not follow the one before"]),
         (lambda files: [files.pop(name) for name in segments(files)[1:]], 0, [f"and {BATCHES} had been flushed"]),
-        (behind_a_seal, 0, ["bytes behind the last frame"]),
+        (behind_a_seal, 0, [f"bytes behind the last frame (file {NAMES.segment(1)}, offset {2 * SIZE})"]),
+        (with_a_batch_that_holds_nothing, 0, [f"batch {BATCHES + 1}: "]),
+        (with_headers_that_hold_nothing, TRIMMED, ["batch 1: "]),
         (lambda files: files.pop(histories(files)[0]), ALL, []),
         (lambda files: files.pop(histories(files)[1]), ALL, ["the headers after batch "]),
         (lambda files: files.pop(histories(files)[-1]), ALL, ["and no segment holds them any more"]),
@@ -564,6 +609,16 @@ def test_verify_by_a_reader_says_that_the_head_file_is_missing() -> None:
     assert "the head file is missing" in problem and verified.only_head
 
 
+@pytest.mark.parametrize("offset", [0, 32], ids=["its header", "a word"])
+def test_verify_says_that_the_head_file_was_damaged_under_its_users(offset: int) -> None:
+    disk = disk_of(written())
+    with closing(open_log(MemoryStorage(disk), segment_size=SIZE)) as log:
+        spoil(disk, offset)
+        verified = log.verify()
+    (problem,) = verified.problems
+    assert "missing, damaged or of another log" in problem and verified.only_head
+
+
 def test_a_head_file_beside_other_damage_is_not_the_only_one() -> None:
     files = written()
     del files[NAMES.head]
@@ -573,6 +628,8 @@ def test_a_head_file_beside_other_damage_is_not_the_only_one() -> None:
         verified = log.verify()
     assert len(verified.problems) == 2 and not verified.only_head
     with closing(open_log(MemoryStorage(disk_of(written())), read_only=True)) as log:
+        assert not log.verify().only_head
+    with closing(open_log(MemoryStorage(), kind="slots", create=True)) as log:
         assert not log.verify().only_head
 
 

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import pytest
 
-from wal import MemoryPosix, MemoryStorage, PoisonedError, Record, WriteAheadLog, open_log
+from wal import MemoryPosix, MemoryStorage, PoisonedError, Posix, Record, WriteAheadLog, open_log
 from wal.format import COUNT, FRAME_HEADER, LENGTHS, SEAL_SIZE, SEGMENT_HEADER
 from wal.frame import encode_batch
 from wal.names import Names
 from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash
-from wal.testing.log_tools import add
+from wal.testing.log_tools import add, files_of
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ NAMES = Names(".wal")
 SEGMENT_SIZE = 256
 
 
-def opened(posix: Boundary) -> WriteAheadLog:
+def opened(posix: Posix) -> WriteAheadLog:
     return open_log(MemoryStorage(posix), create=True, segment_size=SEGMENT_SIZE)
 
 
@@ -114,6 +114,20 @@ def test_who_opens_a_log_whose_zeros_just_suffice_adds_none() -> None:
     log.close()
 
 
+def test_who_appends_after_another_process_flushes_its_own_batch_and_no_other() -> None:
+    disk = MemoryPosix()
+    recorder = Recorder(disk, counted=ALL_CALLS)
+    log, other = (open_log(MemoryStorage(posix), create=True) for posix in (recorder, disk))
+    for number in range(3):
+        add(other, b"%d" % number)
+        recorder.calls.clear()
+        add(log, b"mine")
+        found = [call.method for call in recorder.calls if call.path.endswith(NAMES.segment(1))]
+    assert found.count("pwrite") == found.count("fdatasync") == 1
+    log.close()
+    other.close()
+
+
 def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
     disk = MemoryPosix()
     log = opened(disk)
@@ -130,6 +144,25 @@ def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_ze
     last, zeros = len(found) - 1 - found[::-1].index("fsync quarantine"), found.index("pwrite 1.log")
     assert last < zeros
     assert [step for step in found if "1.log" in step] == ["pwrite 1.log", "fdatasync 1.log"] * 2, "zeros; the batch"
+    log.close()
+
+
+def test_E4b_what_another_process_put_into_quarantine_is_durable_there_before_the_torn_tail_is_zeroed() -> None:
+    disk = MemoryPosix()
+    log = opened(disk)
+    add(log, b"x" * 40)
+    end = log.chain.tail.offset  # type: ignore[attr-defined]
+    log.close()
+    file = MemoryStorage(disk).open_file(NAMES.segment(1), writable=True)
+    file.pwrite(b"torn", end)
+    file.close()
+    with pytest.raises(Crash):
+        opened(Dies("quarantine", disk))
+    recorder = Recorder(disk)
+    log = opened(recorder)
+    assert [files_of(MemoryStorage(disk))[name] for name in log.tail_report.quarantine] == [b"torn"]
+    found = steps(recorder)
+    assert found.index("fsync quarantine") < found.index("pwrite 1.log")
     log.close()
 
 
@@ -150,18 +183,22 @@ def test_a_trim_makes_the_mark_durable_then_the_headers_then_frees_the_segment()
     log.close()
 
 
-class DiesInHistory(Boundary):
-    """The process is killed before it flushes the folder of the headers."""
+class Dies(Boundary):
+    """The process is killed before it flushes a folder of this name."""
+
+    def __init__(self, folder: str, disk: MemoryPosix) -> None:
+        super().__init__(disk)
+        self.folder = folder
 
     def around(self, call: Call, run: Callable[[], T], tear: Callable[[], T] | None) -> T:
-        if call.method == "fsync" and call.path.endswith("history"):
+        if call.method == "fsync" and call.path.endswith(self.folder):
             raise Crash("killed")
         return run()
 
 
 def test_headers_that_another_process_wrote_are_made_durable_before_the_segment_is_freed() -> None:
     disk = MemoryPosix()
-    killed = opened(DiesInHistory(disk))
+    killed = opened(Dies("history", disk))
     for _ in range(8):
         add(killed, b"x" * 40)
     with pytest.raises(Crash):

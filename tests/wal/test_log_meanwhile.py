@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TypeVar
 
 import pytest
@@ -23,12 +24,17 @@ from wal import (
     WriteAheadLog,
     open_log,
 )
+from wal.checkpoint import Checkpoint
 from wal.frame import encode_batch, encode_seal
 from wal.group import Entry
+from wal.head import HeadFile
+from wal.interrupts import is_deferred
 from wal.leader import ask
 from wal.names import Names
 from wal.segment import SegmentHeader
-from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.shelf import Shelf
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
+from wal.testing.faults import Crash, Crashing, CrashStorage
 from wal.testing.hosts import ManualClock
 from wal.testing.log_tools import add, bodies, files_of
 from wal.turn import Turn
@@ -184,6 +190,38 @@ def test_a_reader_under_which_a_segment_is_freed_does_not_lead_a_writer_of_its_h
     other.close()
 
 
+def test_a_reader_under_which_more_is_freed_than_it_has_followed_goes_on_behind_the_redo_mark() -> None:
+    disk = MemoryPosix()
+    log = made(disk, 5)
+    with closing(open_log(MemoryStorage(disk), read_only=True)) as reader:
+        batches = reader.read(0, 3)
+        add(log, b"5" * 20, b"5")
+        log.trim(6)
+        reader.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  it reads with fresh handles
+        assert [batch.lsn for batch in batches] == [1, 2, 3]
+        assert headers(reader) == [b"%d" % number for number in range(6)]
+        assert reader.size_after(6) == 0
+        add(log, b"6" * 20, b"6")
+        assert bodies(reader, 6) == [b"6" * 20]
+    log.close()
+
+
+@pytest.mark.parametrize("trimmed", [0, 3])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_reader_flushes_what_it_finds_unless_that_is_known_to_be_durable(trimmed: int, known: bool) -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    log.trim(trimmed)
+    log.close()
+    if not known:
+        MemoryStorage(disk).erase(NAMES.head)
+    posix = Recorder(disk)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(headers(reader)) == 3
+    flushes = [path for method, path in posix.trace() if method == "fdatasync"]
+    assert bool(flushes) == (not known and not trimmed)
+
+
 def test_a_segment_that_is_gone_though_nobody_trimmed_it_is_corruption() -> None:
     disk = MemoryPosix()
     made(disk).close()
@@ -307,6 +345,26 @@ def test_a_header_is_read_from_the_history_when_its_segment_goes_before_it_is_op
     log.close()
 
 
+def test_who_takes_the_right_learns_of_a_trim_at_whichever_step_its_process_died() -> None:
+    step, ended = 0, False
+    while not ended:
+        step += 1
+        disk = MemoryPosix()
+        made(disk, 3).close()
+        other = open_log(MemoryStorage(disk), segment_size=SIZE)
+        posix = CrashStorage(Crashing(10**9, "after"), disk)
+        log = open_log(MemoryStorage(posix), segment_size=SIZE)
+        posix.plan = Crashing(posix.count + step, "after")
+        with suppress(Crash):
+            log.trim(2)
+            log.close()
+            ended = True
+        with other.right():
+            assert other.trimmed() == Checkpoint.decode(MemoryStorage(disk).read(NAMES.checkpoint).data, "").redo, step
+        other.close()
+    assert step > 8
+
+
 def test_a_trim_stops_at_a_segment_without_a_seal() -> None:
     """A rotation that was cut short has left its successor: nothing is freed that is still being written."""
     disk = MemoryPosix()
@@ -335,6 +393,17 @@ def test_an_opener_that_finds_the_segments_removed_while_it_looked_says_so() -> 
 # --- the log's end --------------------------------------------------------------------------------------------------
 
 
+def sealed(disk: MemoryPosix, log: WriteAheadLog) -> None:
+    """Another process rotated, and it did not come to a batch in the new segment."""
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    seal, crc = encode_seal(tail.lsn, tail.crc, tail.number + 1)
+    storage = MemoryStorage(disk)
+    header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, tail.lsn + 1, crc)
+    storage.publish(NAMES.segment(tail.number + 1), header.encode(), b"", durable=True)
+    with closing(storage.open_file(NAMES.segment(tail.number), writable=True)) as file:
+        file.pwrite(seal, tail.offset)
+
+
 @pytest.mark.parametrize("trimmed", [1, 2])
 def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
     """With the last batch, or alone behind the redo mark: whoever builds on its successor flushes it first."""
@@ -342,14 +411,9 @@ def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
     log = made(disk, 2)
     log.trim(trimmed)
     tail = log.chain.tail  # type: ignore[attr-defined]
-    seal, crc = encode_seal(2, tail.crc, tail.number + 1)
-    header = SegmentHeader(bytes.fromhex(log.id), tail.number + 1, 3, crc)
+    seal, _ = encode_seal(2, tail.crc, tail.number + 1)
+    sealed(disk, log)
     log.close()
-    storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(tail.number + 1), header.encode(), b"", durable=True)
-    file = storage.open_file(NAMES.segment(tail.number), writable=True)
-    file.pwrite(seal, tail.offset)
-    file.close()
     posix = Meanwhile(disk)
     with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as again:
         calls = [method for method, path in posix.seen if path.endswith(NAMES.segment(tail.number))]
@@ -359,20 +423,65 @@ def test_a_seal_that_may_not_be_durable_is_written_again(trimmed: int) -> None:
         assert again.verify().problems == ()
 
 
+@pytest.mark.parametrize("who", ["the same handle", "another process"])
+@pytest.mark.parametrize("empty", [False, True], ids=["a segment with batches", "an empty segment"])
+def test_after_a_trim_up_to_the_end_an_append_that_somebody_was_killed_in_is_settled_without_what_was_freed(
+    who: str, empty: bool
+) -> None:
+    disk = MemoryPosix()
+    log = made(disk, 3)
+    other = log if who == "the same handle" else open_log(MemoryStorage(disk), segment_size=SIZE)
+    if empty:
+        sealed(disk, log)
+        log.settle()
+    log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]  nothing is open any more
+    other.trim(3)
+    assert NAMES.segment(1) not in files_of(MemoryStorage(disk))
+    with closing(HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))) as head:
+        head.announce(4)
+    assert add(log, b"next").lsn == 4
+    assert bodies(log, 3) == [b"next"]
+    assert log.verify().problems == ()
+    log.close()
+    other.close()
+
+
+def test_a_segment_whose_seal_may_not_be_durable_and_that_nobody_freed_is_missing() -> None:
+    disk = MemoryPosix()
+    with closing(made(disk, 2)) as log:
+        sealed(disk, log)
+        log.settle()
+        log.chain.shelf.retire_before(99)  # type: ignore[attr-defined]
+        MemoryStorage(disk).erase(NAMES.segment(1))
+        with closing(HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))) as head:
+            head.announce(3)
+        with pytest.raises(FileNotFoundError):
+            add(log, b"next")
+
+
+@pytest.mark.parametrize("batches", range(1, 6))
+def test_the_last_batch_is_written_again_whole_whichever_segment_it_is_in(batches: int) -> None:
+    disk = MemoryPosix()
+    log = made(disk, batches)
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    log.close()
+    frame, _ = encode_batch(batches + 1, tail.crc, [Record(b"", b"its flush may have failed")])
+    with closing(MemoryStorage(disk).open_file(NAMES.segment(tail.number), writable=True)) as file:
+        file.pwrite(frame, tail.offset)
+    posix = Meanwhile(disk)
+    with closing(open_log(MemoryStorage(posix), segment_size=SIZE)) as log:
+        assert log.tail_report.adopted == 1
+        assert posix.written == [frame]
+
+
 def test_where_all_headers_were_pruned_and_the_last_segment_is_empty_nothing_is_read() -> None:
     """A rotation to whose first batch it did not come; then the segment before was freed, and its headers removed."""
     disk = MemoryPosix()
     log = made(disk, 2)
     log.trim(2)
-    tail = log.chain.tail  # type: ignore[attr-defined]
-    seal, crc = encode_seal(2, tail.crc, 2)
-    header = SegmentHeader(bytes.fromhex(log.id), 2, 3, crc)
+    sealed(disk, log)
     log.close()
     storage = MemoryStorage(disk)
-    storage.publish(NAMES.segment(2), header.encode(), b"", durable=True)
-    file = storage.open_file(NAMES.segment(1), writable=True)
-    file.pwrite(seal, tail.offset)
-    file.close()
     with closing(open_log(storage, segment_size=SIZE)) as again:
         again.trim(2)
         assert headers(again) == [b"0", b"1"]
@@ -410,7 +519,7 @@ def test_evidence_that_is_in_quarantine_already_is_never_overwritten() -> None:
         log = open_log(MemoryStorage(disk), segment_size=SIZE)
         kept += log.tail_report.quarantine
     log.close()
-    assert kept[0] != kept[1] == kept[2]
+    assert kept == [NAMES.quarantine(tail.number, tail.offset, attempt) for attempt in (0, 1, 1)]
     files = files_of(MemoryStorage(disk))
     assert [files[name] for name in kept[:2]] == [b"first", b"second"]
 
@@ -515,8 +624,12 @@ def test_whether_a_log_is_attended() -> None:
         with closing(MemoryStorage(disk).lock(NAMES.opening)) as opening:
             assert opening.acquire()
             assert reader.attended() is True, "somebody recovers it"
-        MemoryStorage(disk).erase(NAMES.alive)
-        assert reader.attended() is False
+        for name in (NAMES.alive, NAMES.opening):
+            MemoryStorage(disk).erase(name)
+            before = files_of(MemoryStorage(disk))
+            assert reader.attended() is False
+            assert files_of(MemoryStorage(disk)) == before
+            MemoryStorage(disk).publish(name, b"", b"", durable=False)
 
 
 def test_a_log_that_cannot_be_locked_tells_nothing_of_who_attends_it() -> None:
@@ -588,10 +701,12 @@ def test_a_right_that_another_thread_of_the_handle_has_is_waited_for_and_then_sa
         log.right(timeout=0.12),
     ):
         pass
+    assert not is_deferred()
     with Elsewhere(log.right()) as other:
         threading.Timer(0.12, other.go).start()
         with log.right(timeout=60):
-            pass
+            assert is_deferred()
+    assert not is_deferred()
     log.close()
 
 
@@ -613,6 +728,52 @@ def test_who_has_waited_for_a_turn_has_so_much_less_time_left() -> None:
     turn.release()
     other.join()
     assert left == [40.0]
+
+
+class NeverFree:
+    """A lock that somebody keeps."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def acquire(self, *, blocking: bool = True, timeout: float = 0.0) -> bool:
+        self._clock.now += timeout
+        return False
+
+
+def test_who_waits_for_a_turn_waits_as_long_as_he_may_and_no_longer() -> None:
+    clock = ManualClock()
+    turn = Turn("it", clock)
+    turn._lock = NeverFree(clock)  # type: ignore[assignment]
+    assert not turn.try_take(0.12)
+    assert clock.now == pytest.approx(0.12)
+
+
+def test_a_turn_that_was_refused_in_its_own_thread_is_free_when_it_ends() -> None:
+    turn, taken = Turn("it", Clock()), list[bool]()
+    turn.take(0.0)
+    assert not turn.try_take(0.0)
+    turn.release()
+    thread = threading.Thread(target=lambda: taken.append(turn.try_take(0.0)))
+    thread.start()
+    thread.join()
+    assert taken == [True]
+
+
+def test_a_right_whose_lock_could_not_be_taken_for_an_error_can_be_taken_later() -> None:
+    disk = MemoryPosix()
+    made(disk, 1).close()
+    posix = Meanwhile(disk)
+
+    def fail() -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    with closing(open_log(MemoryStorage(posix))) as log:
+        posix.plan("flock", NAMES.apply, fail)
+        with pytest.raises(OSError, match="no locks"), log.right():
+            pass
+        with log.right(timeout=0):
+            pass
 
 
 def test_ctrl_c_ends_the_wait_for_a_right_that_another_thread_of_the_handle_has() -> None:
@@ -681,6 +842,47 @@ def test_a_segment_that_is_let_go_while_a_thread_reads_it_is_closed_after_that()
         assert posix.happened
         assert all(opened.inode.links for opened in disk._open.values()), "a freed segment is still open"
     log.close()
+
+
+@pytest.mark.parametrize("use", ["pread", "size", "datasync", "file"])
+def test_a_segment_that_is_let_go_after_any_use_is_closed(use: str) -> None:
+    disk = MemoryPosix()
+    with closing(made(disk, 1)):
+        shelf = Shelf(MemoryStorage(disk), NAMES, writable=True)
+        before = set(disk._open)
+        getattr(shelf, use)(1, *[8, 0][: 2 * (use == "pread")])
+        assert len(disk._open) == len(before) + 1
+        shelf.retire(1)
+        assert set(disk._open) == before
+
+
+def test_a_reader_opens_nothing_to_write() -> None:
+    disk = MemoryPosix()
+    log = made(disk)
+    log.trim(5)
+    posix = Recorder(disk, counted=ALL_CALLS)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert len(headers(reader)) == 12
+        assert not reader.verify().problems
+    flags = [int(str(call.arguments[1])) for call in posix.calls if call.method == "open_read"]
+    assert len(flags) > 3 and not any(each & (os.O_WRONLY | os.O_RDWR) for each in flags)
+    log.close()
+
+
+def test_what_a_handle_wrote_last_it_reads_from_memory_also_after_others_went_on() -> None:
+    disk = MemoryPosix()
+    posix = Recorder(disk, counted=ALL_CALLS)
+    log, other = (open_log(MemoryStorage(each), create=True) for each in (posix, disk))
+    add(log, b"mine")
+    add(other, b"theirs")
+    assert log.head() == 2
+    assert bodies(log, 1) == [b"theirs"]
+    posix.calls.clear()
+    assert bodies(log, 0)[0] == b"mine"
+    offsets = [call.arguments[2] for call in posix.calls if call.method == "pread" and call.path.endswith(".log")]
+    assert offsets == [log.chain.index.place(2)[1]]  # type: ignore[attr-defined]
+    log.close()
+    other.close()
 
 
 def test_a_log_that_is_closed_during_a_read_ends_it_and_then_says_so() -> None:
@@ -755,19 +957,50 @@ def test_a_log_can_be_asked_what_is_known_settled_and_trimmed_now() -> None:
     other.close()
 
 
+def test_who_learns_of_a_trim_beyond_what_it_has_followed_counts_nothing_behind_it() -> None:
+    disk = MemoryPosix()
+    log, other = (open_log(MemoryStorage(disk), create=True) for _ in range(2))
+    for number in range(5):
+        add(log, b"%d" % number)
+    log.trim(5)
+    assert other.trimmed(fresh=True) == 5
+    assert bodies(other) == [None] * 5
+    assert other.size_after(5) == 0
+    log.close()
+    other.close()
+
+
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_closed_handle_stays_closed_after_a_fork_and_a_reader_goes_on(read_only: bool) -> None:
     disk = MemoryPosix()
     made(disk, 2).close()
     log = open_log(MemoryStorage(disk), read_only=read_only)
+    inherited = log.head_file  # type: ignore[attr-defined]
     log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
+    assert log.head_file is not inherited  # type: ignore[attr-defined]
     assert len(bodies(log)) == 2
     log.close()
     log._renewal.pid = -1  # type: ignore[attr-defined]
     log.reset_after_fork()
     with pytest.raises(LogClosedError):
         log.head()
+
+
+def test_a_child_that_was_forked_past_python_drops_the_locks_of_its_parent() -> None:
+    """A fork in C calls none of Python's hooks. The child would hold for ever what the parent's threads held then, and
+    the parent would seem to live as long as the child does."""
+    disk = MemoryPosix()
+    log = open_log(MemoryStorage(disk), create=True, lock_timeout=0.0)
+    log.append_right.acquire()  # type: ignore[attr-defined]
+    log._apply_right.acquire()  # type: ignore[attr-defined]
+    log._renewal.pid = -1  # type: ignore[attr-defined]
+    log.reset_after_fork()
+    with log.right():
+        assert add(log, b"child").lsn == 1
+    log.close()
+    with closing(MemoryStorage(disk).lock(NAMES.alive)) as alive:
+        assert alive.acquire(timeout=0)
 
 
 def test_a_log_without_its_folder_has_no_segments() -> None:

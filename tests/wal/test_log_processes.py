@@ -240,6 +240,20 @@ def test_a_mark_is_between_0_and_the_largest_signed_number_of_64_bits(tmp_path: 
     log.close()
 
 
+def test_there_are_eight_marks_beside_what_the_log_keeps_for_itself(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    for index in range(8):
+        log.store_mark(index, index + 1)
+    assert [log.load_mark(index) for index in range(8)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    with log.right() as tenure:
+        assert not tenure.died
+    assert (log.head(), log.trimmed(), log.append(lambda head, mates: Record(b"", b"x"))) == (0, 0, (1, 0))
+    for index in (-1, 8):
+        with pytest.raises(ValueError, match="a mark's index is 0 to 7"):
+            log.load_mark(index)
+    log.close()
+
+
 def test_later_openers_wait_for_the_first_to_recover(tmp_path: Path) -> None:
     opened(tmp_path).close()
     order: list[str] = []

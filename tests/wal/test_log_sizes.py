@@ -7,9 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from wal import MemoryPosix, MemoryStorage, WriteAheadLog, open_log
-from wal.format import COUNT, FRAME_HEADER, LENGTHS
+from wal import MemoryPosix, MemoryStorage, Record, WriteAheadLog, open_log
+from wal.checkpoint import Checkpoint
+from wal.format import BATCH, COUNT, FRAME_FIELDS, FRAME_HEADER, FRAME_MAGIC, LENGTHS, RESERVED
+from wal.frame import encode_batch
 from wal.names import Names
+from wal.segment import frame_at
 from wal.testing.boundary import ALL_CALLS, Recorder
 from wal.testing.log_tools import add, bodies
 
@@ -61,6 +64,29 @@ def test_the_zeros_behind_the_last_batch_are_looked_at_in_pieces(disk: MemoryPos
     open_log(MemoryStorage(posix), read_only=True).close()
     zeros = [length for length, offset in posix.taken() if offset + length > MIB / 2]
     assert max(zeros) <= 256 * KIB and len(zeros) < 64
+
+
+@pytest.mark.parametrize("hinted", [False, True], ids=["met", "named by the checkpoint"])
+def test_a_length_beyond_the_file_is_not_read(disk: MemoryPosix, log: WriteAheadLog, hinted: bool) -> None:
+    add(log, b"x")
+    tail = log.chain.tail  # type: ignore[attr-defined]
+    fields = FRAME_FIELDS.pack(FRAME_MAGIC, BATCH, RESERVED, 1 << 30, 2, tail.crc)
+    storage = MemoryStorage(disk)
+    with closing(storage.open_file(SEGMENT, writable=True)) as file:
+        file.pwrite(fields + bytes(4), tail.offset)
+    if hinted:
+        storage.publish(Names(".wal").checkpoint, Checkpoint(log.id, 1, 1, tail.offset).encode(), b"", durable=True)
+    posix = Reads(disk, counted=ALL_CALLS)
+    with closing(open_log(MemoryStorage(posix), read_only=True)) as reader:
+        assert reader.head() == 1
+        assert max(posix.taken())[0] <= 2 * MIB
+
+
+def test_a_frame_that_ends_with_its_file_is_found_where_the_checkpoint_says() -> None:
+    frame, crc = encode_batch(1, 0, [Record(b"", b"x")])
+    data = bytes(8) + frame
+    found = frame_at(lambda length, offset: data[offset : offset + length], len(data), 8)
+    assert found is not None and found.header.crc == crc
 
 
 def test_who_follows_a_small_batch_of_another_reads_little(disk: MemoryPosix, log: WriteAheadLog) -> None:

@@ -27,7 +27,7 @@ from wal.frame import encode_batch, encode_seal
 from wal.head import HeadFile, new_head
 from wal.names import Names
 from wal.segment import SegmentHeader
-from wal.testing.boundary import ALL_CALLS, Boundary, Call
+from wal.testing.boundary import ALL_CALLS, Boundary, Call, Recorder
 from wal.testing.faults import Crash, Crashing, CrashStorage, Failing, FaultyStorage
 from wal.testing.log_tools import add, bodies, files_of
 
@@ -120,15 +120,17 @@ def test_E4b_a_torn_tail_is_kept_in_quarantine_zeroed_and_reported() -> None:
     again.close()
 
 
-def test_E4b_what_a_living_handle_settles_nobody_has_to_look_at_again() -> None:
+@pytest.mark.parametrize("kept", [slice(100), slice(512, 600)], ids=["its end is lost", "its first sector is lost"])
+def test_E4b_what_a_living_handle_settles_nobody_has_to_look_at_again(kept: slice) -> None:
     disk = made()
     log = open_log(MemoryStorage(disk))
-    frame, offset, _ = frame_after(disk, 3, b"torn" * 100)
+    frame, offset, _ = frame_after(disk, 3, b"torn" * 200)
     head = HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=True))
     head.announce(4)
-    put(disk, ONE, frame[:100], offset)
+    put(disk, ONE, frame[kept], offset + (kept.start or 0))
     log.settle()
     assert head.state() == (3, 3)
+    assert not any(segment(disk)[offset:])
     log.close()
 
 
@@ -211,6 +213,17 @@ def test_E4c_an_empty_successor_without_a_seal_is_replaced() -> None:
     assert len(bodies(log)) == 13
     assert log.verify().problems == ()
     log.close()
+
+
+def test_E4c_an_empty_successor_with_a_damaged_header_is_corruption_and_stays() -> None:
+    disk = made()
+    orphan(disk)
+    put(disk, NAMES.segment(2), b"?", 30)
+    before = files_of(MemoryStorage(disk))
+    with pytest.raises(LogCorruptionError, match="header is damaged") as caught:
+        open_log(MemoryStorage(disk))
+    assert caught.value.file == NAMES.segment(2)
+    assert files_of(MemoryStorage(disk)) == before
 
 
 def test_verify_compares_the_head_with_the_batches_before_an_empty_successor() -> None:
@@ -334,6 +347,7 @@ def test_E18_a_reader_leaves_a_torn_tail_alone() -> None:
     before = files_of(MemoryStorage(disk))
     reader = open_log(MemoryStorage(disk), read_only=True)
     assert reader.head() == 3
+    assert reader.verify().problems == (), "somebody may be writing it"
     reader.close()
     assert files_of(MemoryStorage(disk)) == before
 
@@ -371,14 +385,22 @@ def test_a_failed_flush_is_in_doubt_and_poisons_and_the_next_opener_settles_it()
     other.close()
 
 
-def test_a_full_disk_appends_nothing_and_the_handle_goes_on() -> None:
+@pytest.mark.parametrize("short", [False, True], ids=["nothing written", "a part written"])
+def test_a_full_disk_appends_nothing_and_the_handle_goes_on(short: bool) -> None:
     disk = made()
-    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), disk, counted=frozenset({"pwrite"}))
+    recorder = Recorder(disk)
+    faulty = FaultyStorage(Failing(10**9, errno.ENOSPC), recorder, counted=frozenset({"pwrite"}))
     log = open_log(MemoryStorage(faulty))
-    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC)  # the first is the announcement
-    with pytest.raises(OSError, match="space"):
+    _, offset, _ = crc_at(disk, 3)
+    faulty.plan = Failing(faulty.count + 2, errno.ENOSPC, short=short)  # the first is the announcement
+    recorder.calls.clear()
+    with pytest.raises(OSError, match="space") as caught:
         add(log, b"no room")
+    assert caught.value.__cause__ is None, "the system's error itself"
     assert faulty.failed[0].path.endswith(".log")
+    assert not any(segment(disk)[offset:])
+    steps = [(method, path.rpartition("/")[2]) for method, path in recorder.trace()]
+    assert steps[-3:] == [("pwrite", ONE[5:]), ("fdatasync", ONE[5:]), ("pwrite", "head")], "zeros, durable; announced"
     assert HeadFile(MemoryStorage(disk).open_file(NAMES.head, writable=False)).state() == (3, 3)
     assert add(log, b"room again").lsn == 4
     assert bodies(log)[3:] == [b"room again"]
@@ -593,12 +615,12 @@ class Torn(Boundary):
         return cast(T, b"torn".ljust(cast(int, call.arguments[1]), b"?"))
 
 
-@pytest.mark.parametrize("ask", [HeadFile.trimmed, HeadFile.state])
-def test_a_word_that_cannot_be_read_is_unknown_after_three_tries(ask: Callable[[HeadFile], object]) -> None:
+@pytest.mark.parametrize(("ask", "tries"), [(HeadFile.trimmed, 3), (HeadFile.state, 3), (HeadFile.durable, 4)])
+def test_a_word_that_cannot_be_read_is_unknown_after_some_tries(ask: Callable[[HeadFile], object], tries: int) -> None:
     posix = Torn(made(), counted=ALL_CALLS)
     head = HeadFile(MemoryStorage(posix).open_file(NAMES.head, writable=False))
     known = ask(head)
-    for torn, found in ((2, known), (3, None)):
+    for torn, found in ((tries - 1, known), (tries, None)):
         posix.left = torn
         assert ask(head) == found
         assert posix.left == 0

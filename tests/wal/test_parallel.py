@@ -14,9 +14,15 @@ from wal.parallel import WORKERS, spread
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, WORKERS, 50])
-def test_results_come_in_the_order_of_the_items(count: int) -> None:
+@pytest.mark.parametrize(("count", "threads"), [(0, 0), (1, 0), (2, 1), (WORKERS, WORKERS - 1), (50, WORKERS - 1)])
+def test_results_come_in_the_order_of_the_items_and_no_thread_is_started_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, count: int, threads: int
+) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread))[1])
     assert spread(lambda n: n * n, range(count)) == [n * n for n in range(count)]
+    assert len(started) == threads
+    assert all(thread.daemon for thread in started), "a request that never ends does not keep the program from ending"
 
 
 def test_as_many_run_at_once_as_there_may_be() -> None:
@@ -38,11 +44,15 @@ def test_the_first_error_is_raised_and_ends_it() -> None:
 
 
 def test_where_no_thread_can_be_started_any_more_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[threading.Thread] = []
+
     def refuse(thread: threading.Thread) -> None:
+        refused.append(thread)
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert spread(abs, [-1, -2, -3]) == [1, 2, 3]
+    assert len(refused) == 1
 
 
 def test_an_interrupt_between_two_starts_ends_it_and_waits_for_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:

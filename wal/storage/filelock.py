@@ -121,14 +121,12 @@ class FileLock:
             if self._fd < 0:
                 self._fd = self._open()
                 self._handles.add(self)
-            taken = False
             try:
                 taken = self._posix.flock(self._fd, shared=shared, block=block)
                 if not taken or self._is_current():
                     return taken
             except BaseException:
-                if taken:
-                    self._close_fd()
+                self._close_fd()  # it may have been taken
                 raise
             self._close_fd()
 
