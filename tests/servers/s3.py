@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,13 @@ def cannot_start(what: str, error: Exception) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def read_once() -> Iterator[None]:
-    """What botocore reads from its own package for each client, and then keeps for each, is read once for all."""
+    """What botocore reads from its own package for each client, and then keeps for each, is read once for all; the
+    certificates of authorities, which no server here has anything to do with, not at all."""
     import botocore.session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *arguments: None)
         yield
 
 

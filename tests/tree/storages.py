@@ -17,6 +17,7 @@ import posixpath
 import random
 import stat
 import threading
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -258,7 +259,12 @@ class HdfsFiles:
         self._raw = raw
 
     def read(self, name: str) -> bytes:
-        return self._raw.read(name)
+        try:
+            return self._raw.read(name)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            raise FileNotFoundError(name) from error
 
     def names(self) -> list[str]:
         return [name for name in self._raw.everything() if not name.endswith("/")]
@@ -310,7 +316,10 @@ class Place:
 
     def is_tree(self, name: str) -> bool:
         """Whether there still is one."""
-        return ".metatree" in self._files(name).names()
+        try:
+            return bool(self._files(name).read(".metatree"))
+        except FileNotFoundError:
+            return False
 
 
 _places: dict[str, Place] = {}  # by the root of each tree that a test opened

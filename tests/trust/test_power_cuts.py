@@ -147,10 +147,11 @@ def test_a_power_cut_in_a_row_of_commits_keeps_what_was_acknowledged(layer: Laye
 
 
 def test_a_power_cut_of_the_server_of_a_mount_keeps_what_was_acknowledged(layer: Layer) -> None:
-    for life in lives(layer, OF_WRITERS, 5, iter(MountPosix, None)):
+    for life in lives(layer, OF_WRITERS, 3, iter(MountPosix, None)):
         row = changes(random.Random(life.seed))
+        several = (Metatree.checkpoint if n == 5 else tried(next(row)) for n in range(11))
         with open_tree(life.disk) as tree:
-            live(life, tree, *(Metatree.checkpoint if n == 5 else tried(next(row)) for n in range(11)))
+            live(life, tree, *several, more=lambda seen: more(layer, seen, OF_WRITERS))
 
 
 def test_two_writers_and_a_power_cut_at_any_moment(layer: Layer) -> None:
