@@ -187,14 +187,14 @@ class _Check:
 
     def _expect(self, redo: int, shown: int) -> None:
         self._expected = Expected(self._log, redo, shown)
+        if any(each.kind in ("log", "marks") for each in self.report.problems):
+            self._recorded.forget()  # a removal may be among what is lost
+            return
         try:
             self._recorded.follow(shown)
-        except (*_DAMAGE, OSError) as error:  # the rest of the tree can be checked
+        except (*_DAMAGE, FileNotFoundError) as error:  # the rest of the tree can be checked
             self._recorded.forget()
-            if not any(each.kind == "log" for each in self.report.problems):
-                if isinstance(error, OSError):
-                    raise
-                self._problem("log", layout.LOG, str(error))
+            self._problem("log", layout.LOG, str(error))
 
     def _is_attended(self, redo: int, applied: int, head: int) -> bool:
         """Whether a writer is alive, so that the marks can be trusted; if not, reports what is to be recovered."""
