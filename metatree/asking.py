@@ -69,6 +69,7 @@ class Asking:
     def reset_after_fork(self) -> None:
         """In a forked child: the lock may have been held by a thread that does not exist here."""
         self.lock = threading.RLock()
+        self._reads = None  # a question of a thread that does not exist here either
         self.restart()
 
     def restart(self) -> bool:

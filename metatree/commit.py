@@ -123,10 +123,11 @@ class Committing:
                 "durable. Reopen the tree and ask tree.status(txid) before you repeat it",
                 staging.txid,
             ) from error
-        except (MetatreeError, wal.WalError, OSError):
-            # Only what the log and `prepare` raise. What a signal handler raises may come just after the commit point;
-            # recovery finds the staged files that then remain.
-            staging.discard()
+        except (MetatreeError, wal.WalError, OSError) as error:
+            # Only what the log and `prepare` raise. Anything else, such as an interrupt or a program's own time-out,
+            # may have been raised just after the commit point; recovery finds the staged files that then remain.
+            if not isinstance(error, TimeoutError) or isinstance(error, wal.LockBusyError):
+                staging.discard()
             raise
         if replay:
             staging.discard()

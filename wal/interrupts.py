@@ -8,11 +8,13 @@ long work call often, or at the latest when the outermost block ends.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -23,8 +25,19 @@ T = TypeVar("T")
 # the C functions behind signal.signal and signal.getsignal, which spend ten times as long on converting to enums
 _raw: Any = sys.modules.get("_signal", signal)
 _NAMES = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+
+def _is_main_interpreter() -> bool:
+    """Only there can a program set handlers."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since Python 3.13, and before
+        with suppress(ImportError):
+            interpreters: Any = importlib.import_module(name)
+            return bool(interpreters.get_current() == interpreters.get_main())
+    return True
+
+
 # those from whose handlers programs raise, as far as the system has them
-SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
+SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name) and _is_main_interpreter())
 
 
 class _MainThread:
@@ -35,7 +48,7 @@ class _MainThread:
     done = ""  # what was completed in the outermost one: becomes a note of what a handler raises
 
 
-_pending: list[int] = []  # the signals that wait, each once, as in the system
+_pending: list[tuple[int, FrameType | None]] = []  # the signals that wait, each once, as in the system
 
 
 class _Deferred:
@@ -47,8 +60,8 @@ class _Deferred:
         self.handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if number not in _pending:
-            _pending.append(number)
+        if all(number != other for other, _ in _pending):
+            _pending.append((number, frame))
         if not _MainThread.depth:  # a handler that raised has kept this one here behind the end of its block
             _restore()
 
@@ -125,13 +138,14 @@ def safe_point() -> None:
     if _pending and is_deferred():
         depth, done = _MainThread.depth, _MainThread.done
         try:
-            _MainThread.depth = 0  # a handler may open blocks of its own
-            _restore()
+            try:
+                _MainThread.depth = 0  # a handler may open blocks of its own
+                _restore()
+            finally:
+                _MainThread.depth, _MainThread.done = depth, done
+                _replace()
         except Exception as error:  # noqa: BLE001  whatever it is
             raise _Raised(error) from None
-        finally:
-            _MainThread.depth, _MainThread.done = depth, done
-            _replace()
 
 
 def is_deferred() -> bool:
@@ -140,15 +154,20 @@ def is_deferred() -> bool:
 
 
 def _replace() -> None:
-    for number in SIGNALS:
-        handler = _raw.getsignal(number)
-        if callable(handler) and type(handler) is not _Deferred:
-            _raw.signal(number, _Deferred(handler))
+    try:
+        for number in SIGNALS:
+            handler = _raw.getsignal(number)
+            if callable(handler) and type(handler) is not _Deferred:
+                _raw.signal(number, _Deferred(handler))
+    except BaseException:  # of a handler that was not replaced yet: the others are all the same
+        _replace()
+        raise
 
 
 def _restore() -> None:
-    """Outside of all blocks: put the handlers back, but none in place of one that was installed meanwhile, and let
-    Python call those that wait, each although another raises."""
+    """Outside of all blocks: put the handlers back, but none in place of one that was installed meanwhile, and call
+    those that wait, each although another raises. The signals are not raised again: Python would write each to the
+    `set_wakeup_fd` of an event loop once more."""
     done = _MainThread.done
     try:
         for number in SIGNALS:
@@ -156,14 +175,21 @@ def _restore() -> None:
             if type(handler) is _Deferred:
                 _raw.signal(number, handler.handler)
         while _pending:
-            number = _pending[0]
-            del _pending[0]
-            _raw.raise_signal(number)  # Python looks for signals in calls: none came since the `del`
+            first = _pending[0]
+            handler = _raw.getsignal(first[0])
+            run = handler if callable(handler) else _drop
+            if _pending and _pending[0] is first:
+                del _pending[0]
+                run(*first)  # Python looks for signals in calls: none came since the `del`
     except BaseException as error:
         if done:
             error.add_note(done)
         _restore()
         raise
+
+
+def _drop(number: int, frame: FrameType | None) -> None:
+    """What Python does if a handler is gone when its signal's turn comes."""
 
 
 def _raise_carried(carried: _Raised) -> None:

@@ -171,6 +171,22 @@ def test_sys_exit_during_the_flush_ends_the_program_with_the_commit_done(fast_pa
         assert dict(tree.find("m").metadata) == {"n": 1, "k": 2}
 
 
+def test_a_time_out_during_the_flush_of_an_adoption_leaves_what_was_adopted(fast_path: Path) -> None:
+    root = str(fast_path / "tree")
+    posix, handler = Arriving(), Raising(TimeoutError)
+    wal.LocalStorage.make_root(root)
+    with Metatree(wal.LocalStorage(root, posix=posix), LEVELS) as tree:
+        tree.put("m/v", b"x", name="b")
+        tree.checkpoint()
+        Path(root, "m/v/new").write_bytes(b"by hand" * 20_000)
+        posix.at = lambda method, _: method == "fdatasync" and bool(tree._engine.log._group._queue)  # type: ignore[attr-defined]
+        with installed(signal.SIGALRM, handler), pytest.raises(TimeoutError) as caught:
+            tree.repair(edits="adopt", deep=True)
+        assert caught.value is handler.raised and "committed at LSN 2" in str(caught.value.__notes__)
+        assert b"".join(tree.get("m/v/new")) == b"by hand" * 20_000
+        assert tree.check(deep=True).clean
+
+
 def test_a_time_out_is_not_taken_for_an_error_of_a_warm_look(fast_path: Path) -> None:
     root = str(fast_path / "tree")
     posix, handler = Arriving(), Raising(TimeoutError)

@@ -20,6 +20,7 @@ import wal
 from metatree import ConflictError, Metatree, MetatreeError
 from tests.tree.conftest import LEVELS, assert_clean
 from tests.tree.storages import Elsewhere
+from tests.wal.test_log_slots_fork import in_a_child
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MakeTree = Callable[..., Metatree]
@@ -267,6 +268,7 @@ tree.close()
 _RENEWING = """
 import wal
 from tests.tree.storages import Elsewhere
+from tests.wal.test_log_slots_fork import in_a_child
 if mode == "mount":
     tree = Metatree(wal.LocalStorage(root, Elsewhere()), ("model", "version"))
 else:
@@ -773,6 +775,7 @@ import sys, threading
 import wal
 from metatree import Metatree
 from tests.tree.storages import Elsewhere
+from tests.wal.test_log_slots_fork import in_a_child
 
 def refuse(thread):
     raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -918,3 +921,21 @@ def test_a_child_whose_first_call_fails_does_not_go_on_with_what_is_its_parents(
         tree.update("m", x=1)
     tree.put("m", b"", name="b")
     assert len(resets) == 2 and engine._renewal.pid == os.getpid()
+
+
+def test_a_child_that_is_forked_while_another_thread_reads_can_read(fast_path: Path) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def question(_: object) -> None:
+        inside.set()
+        go_on.wait(20)
+
+    with Metatree(fast_path / "tree", LEVELS) as tree:
+        tree.put("m/v", b"x", name="b")
+        tree.checkpoint()
+        thread = threading.Thread(target=lambda: tree._engine.read(question))
+        thread.start()
+        assert inside.wait(20)
+        in_a_child(lambda: len(tree.find("m/v").list()))
+        go_on.set()
+        thread.join()

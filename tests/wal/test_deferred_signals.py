@@ -7,6 +7,8 @@ import linecache
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -110,12 +112,43 @@ def test_a_handler_that_is_installed_within_a_block_stays_and_gets_what_waits() 
         assert signal.getsignal(signal.SIGALRM) is other
 
 
-def test_a_signal_whose_handler_was_removed_meanwhile_is_dropped_as_python_drops_it() -> None:
+@pytest.mark.parametrize("none", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_signal_whose_handler_was_removed_meanwhile_is_dropped_as_python_drops_it(none: signal.Handlers) -> None:
     with installed((signal.SIGALRM, stop)):
         with DeferredInterrupt():
             signal.raise_signal(signal.SIGALRM)
-            signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+            signal.signal(signal.SIGALRM, none)
+        assert signal.getsignal(signal.SIGALRM) is none
+
+
+def test_an_event_loop_hears_of_a_deferred_signal_once() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False), theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno())
+    try:
+        with installed((signal.SIGTERM, lambda *_: None)), DeferredInterrupt():
+            signal.raise_signal(signal.SIGTERM)
+            safe_point()
+    finally:
+        signal.set_wakeup_fd(before)
+    assert ours.recv(100) == bytes([signal.SIGTERM])
+    ours.close(), theirs.close()
+
+
+def test_a_sub_interpreter_which_can_set_no_handlers_has_blocks_all_the_same() -> None:
+    code = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+inner = interpreters.create()
+found = interpreters.run_string(inner, f"import sys; sys.path[:] = {sys.path!r}\\nfrom wal.interrupts import "
+    "DeferredInterrupt\\nwith DeferredInterrupt():\\n    print('in it', flush=True)")
+assert found is None, found
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in it\n", "")
 
 
 def test_a_handler_that_another_installs_at_a_safe_point_is_deferred_too_and_stays() -> None:
