@@ -12,7 +12,6 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from types import FrameType
 
 from benchmarks.children import CHECKOUT, start
@@ -37,6 +36,7 @@ from benchmarks.workloads.processes import PROCESSES
 from benchmarks.workloads.puts import put, update
 from benchmarks.workloads.recovery import Reach, killed, records_parsed, tree_readable, write_records
 from benchmarks.workloads.sizes import MIB, USUAL, Sizes
+from wal import interrupts
 
 EVERY = 0.00097  # seconds between two samples: no multiple of anything that the library waits for
 ROW = 50  # single operations in a row, which has to take longer than a sample
@@ -104,24 +104,17 @@ class Sampler:
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Begins at random: what is shorter than the time between two samples would else show its end alone."""
-        before = signal.signal(signal.SIGPROF, self._sample)  # not SIGALRM: that waits for the end of a commit
+        before = signal.signal(signal.SIGALRM, self._sample)
+        deferred, interrupts.SIGNALS = interrupts.SIGNALS, ()  # each sample when it is due, also within a commit
         first = random.uniform(EVERY / 100, EVERY)
         self._due = perf_counter() + first
-        ended, here = threading.Event(), threading.get_ident()
-
-        def interrupt() -> None:
-            sleep(first)
-            while not ended.wait(EVERY):
-                signal.pthread_kill(here, signal.SIGPROF)
-
-        timer = threading.Thread(target=interrupt)
-        timer.start()
+        signal.setitimer(signal.ITIMER_REAL, first, EVERY)
         try:
             yield
         finally:
-            ended.set()
-            timer.join()
-            signal.signal(signal.SIGPROF, before)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            interrupts.SIGNALS = deferred
 
 
 def repeat(ready: Ready, numbers: Iterator[int], row: int, seconds: float, sampler: Sampler | None = None) -> float:
