@@ -338,8 +338,8 @@ def test_a_handler_can_read_the_log_at_any_moment_of_a_read(tmp_path: Path) -> N
     def descriptors() -> list[int]:
         """The segments that the reader has open, once for each descriptor."""
         links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-        names = [Path(os.readlink(link)).name for link in links if os.path.lexists(link)]
-        opened = sorted(int(name[:-4]) for name in names if name.endswith(".log"))
+        files = [Path(os.readlink(link)) for link in links if os.path.lexists(link)]
+        opened = sorted(int(file.stem) for file in files if file.suffix == ".log" and file.is_relative_to(tmp_path))
         for number in writer.shelf._open:  # type: ignore[attr-defined]
             opened.remove(number)
         return opened
