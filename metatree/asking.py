@@ -95,8 +95,8 @@ class Asking:
                 raise RuntimeError("this thread is reading the tree, interrupted by a signal handler: read after it")
             self._looked = not fresh
             for _ in range(_PATIENCE):
-                self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                 try:
+                    self._reads, self._repeatable = (ReadSet(), True) if reads is None else (reads, False)
                     if self._shared:
                         self.window.forget(self.window.mark())
                     elif fresh:
