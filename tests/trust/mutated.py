@@ -37,7 +37,10 @@ WAL, TREE = ROOT / "tests" / "wal", ROOT / "tests" / "tree"
 TESTS = {
     "wal": [
         *(str(path) for path in sorted(WAL.glob("test_l*.py")) if not path.stem.endswith(SLOW)),
-        *(f"{WAL}/test_{name}.py" for name in ("group", "parallel", "process", "storage_memory", "storage_posix")),
+        *(
+            f"{WAL}/test_{name}.py"
+            for name in ("group", "deferred_signals", "parallel", "process", "storage_memory", "storage_posix")
+        ),
     ],
     "metatree": [
         *(f"{TREE}/test_{name}.py" for name in OF_THE_TREE.split()),

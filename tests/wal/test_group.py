@@ -237,3 +237,14 @@ def test_a_slot_that_was_created_and_cannot_be_kept_in_memory_is_in_doubt_and_no
                 add(log, b"one")
         add(log, b"two")
         assert bodies(log) == [b"one", b"two"]
+
+
+def test_a_thread_that_waits_for_its_outcome_cannot_append_again_and_one_that_has_it_can() -> None:
+    """As a signal handler would that has interrupted the wait."""
+    work = Leaving()
+    work.group._queue.append(entry := Entry(nothing))
+    with pytest.raises(RuntimeError, match="in the middle of an append by this very thread"):
+        work.group.submit(nothing)
+    entry.settle(Position(1, 0))
+    assert work.group.submit(nothing) is not None
+    assert work.group._queue == []
