@@ -128,7 +128,8 @@ def test_who_appends_after_another_process_flushes_its_own_batch_and_no_other() 
     other.close()
 
 
-def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
+def torn() -> MemoryPosix:
+    """A disk with a log behind whose last batch is a torn one."""
     disk = MemoryPosix()
     log = opened(disk)
     add(log, b"x" * 40)
@@ -137,6 +138,11 @@ def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_ze
     file = MemoryStorage(disk).open_file(NAMES.segment(1), writable=True)
     file.pwrite(b"torn", end)
     file.close()
+    return disk
+
+
+def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_zeros_before_what_comes_next() -> None:
+    disk = torn()
     recorder = Recorder(disk)
     log = opened(recorder)
     assert log.tail_report.quarantined == 4
@@ -148,14 +154,7 @@ def test_E4b_a_torn_tail_is_durable_in_quarantine_before_it_is_zeroed_and_the_ze
 
 
 def test_E4b_what_another_process_put_into_quarantine_is_durable_there_before_the_torn_tail_is_zeroed() -> None:
-    disk = MemoryPosix()
-    log = opened(disk)
-    add(log, b"x" * 40)
-    end = log.chain.tail.offset  # type: ignore[attr-defined]
-    log.close()
-    file = MemoryStorage(disk).open_file(NAMES.segment(1), writable=True)
-    file.pwrite(b"torn", end)
-    file.close()
+    disk = torn()
     with pytest.raises(Crash):
         opened(Dies("quarantine", disk))
     recorder = Recorder(disk)
