@@ -71,7 +71,6 @@ class _Raised(BaseException):
     storage on the way must not take a program's own TimeoutError for one."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(error)
         self.error = error
         self.context = error.__context__
 

@@ -238,6 +238,29 @@ def test_a_handler_at_a_safe_point_can_open_a_file() -> None:
         assert done
 
 
+def test_a_handler_at_a_safe_point_has_blocks_of_its_own() -> None:
+    reached: list[str] = []
+
+    def first(number: int, frame: FrameType | None) -> None:
+        with DeferredInterrupt():
+            signal.raise_signal(signal.SIGALRM)
+            reached.append("deferred")
+
+    second = lambda *_: reached.append("called")  # noqa: E731
+    with installed((signal.SIGTERM, first), (signal.SIGALRM, second)), DeferredInterrupt():
+        signal.raise_signal(signal.SIGTERM)
+        safe_point()
+        assert reached == ["deferred", "called"]
+
+
+def test_what_was_left_in_the_place_of_a_handler_gives_way_when_its_signal_comes() -> None:
+    """As behind a block whose end was interrupted by another handler."""
+    with installed((signal.SIGTERM, interrupts._Deferred(stop))):
+        with pytest.raises(Stop):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is stop
+
+
 def test_blocks_of_other_threads_change_nothing() -> None:
     seen: list[object] = []
 
@@ -271,6 +294,8 @@ def test_a_forked_child_goes_on_with_its_block_and_forgets_what_waits_for_its_pa
         with pytest.raises(Stop), block:
             signal.raise_signal(signal.SIGTERM)
             in_a_child(child)
+            reached.append("the child was right")
+    assert reached, "what the parent's own signal raises would hide the child's error"
 
 
 # --- a handler that reads the log -------------------------------------------------------------------------------------
