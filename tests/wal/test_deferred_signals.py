@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import linecache
 import os
 import random
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,14 @@ def installed(*handlers: tuple[int, Handler]) -> Iterator[None]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What a handler raises within others' callbacks of the collector is swallowed."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -147,8 +156,19 @@ found = interpreters.run_string(inner, f"import sys; sys.path[:] = {sys.path!r}\
     "DeferredInterrupt\\nwith DeferredInterrupt():\\n    print('in it', flush=True)")
 assert found is None, found
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    alone = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+    }  # fails in such a one
+    done = subprocess.run([sys.executable, "-c", code], env=alone, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in it\n", "")
+
+
+def test_a_python_without_sub_interpreters_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> ModuleType:
+        raise ImportError(name)
+
+    monkeypatch.setattr(interrupts.importlib, "import_module", absent)
+    assert interrupts._is_main_interpreter()
 
 
 def test_a_handler_that_another_installs_at_a_safe_point_is_deferred_too_and_stays() -> None:
@@ -182,6 +202,29 @@ def test_all_that_wait_are_called_once_each_in_order_although_some_raise() -> No
         assert called == [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM]
         assert caught.value.args == (signal.SIGALRM,)
         assert isinstance(caught.value.__context__, Stop), "the first is not forgotten"
+
+
+def test_what_another_handler_has_called_meanwhile_is_not_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    asked = interrupts._raw.getsignal
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        called.append(number)
+
+    def with_a_block(number: int, frame: FrameType | None) -> None:
+        called.append(number)
+        with DeferredInterrupt():
+            pass
+
+    def at_the_last_moment(number: int) -> object:
+        if interrupts._pending and not called and asked(number) is noted:
+            signal.raise_signal(signal.SIGALRM)
+        return asked(number)
+
+    monkeypatch.setattr(interrupts, "_raw", SimpleNamespace(getsignal=at_the_last_moment, signal=signal.signal))
+    with installed((signal.SIGTERM, noted), (signal.SIGALRM, with_a_block)), DeferredInterrupt():
+        signal.raise_signal(signal.SIGTERM)
+    assert called == [signal.SIGALRM, signal.SIGTERM]
 
 
 def test_what_is_done_is_a_note_of_what_a_handler_raises_later() -> None:
@@ -431,6 +474,7 @@ def test_a_block_that_is_interrupted_in_itself_leaves_every_handler_in_place(
             assert all(signal.getsignal(each) is raising for each in names), where
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_real_signals_at_any_moment_leave_every_handler_in_place_and_none_is_lost() -> None:
     print(f"seed {SEED}")
     chooser = random.Random(SEED)
