@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "node-edited": (Weight.EDIT, (ADOPT, REVERT)),  # in place
     "node-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # by a file without the engine's attribute
     "node-unlisted": (Weight.EDIT, (ADOPT, REVERT)),  # by its parent, whose metadata.json was changed
+    "blob-replaced": (Weight.EDIT, (ADOPT, REVERT)),  # the same, of a blob that a commit put
     "blob-extra": (Weight.EDIT, (ADOPT, REVERT)),
     "folder-extra": (Weight.EDIT, (REVERT,)),
     "link": (Weight.EDIT, ()),

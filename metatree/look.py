@@ -21,6 +21,7 @@ from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
 _LINK = "is a link or special file, which the engine neither follows nor opens"
+_UNMARKED = "has no attribute of the engine: replaced by another program, or copied without attributes"
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _READS = 3  # attempts at a blob that is replaced while it is read
 
@@ -65,6 +66,8 @@ class Look:
         self._shown, _ = shown.find(path)
         self._found: list[_Found] = []
         self._seen: set[str] = set()  # files of blobs, by their names in the node
+        self._told: set[str] = set()  # those of them that deviate
+        self._recorded: dict[str, str] = {}  # file -> the commit that put it
         self.children: tuple[str, ...] = ()
         self.blobs = 0
 
@@ -73,6 +76,7 @@ class Look:
         name = layout.metadata(self._path)
         try:
             if self._metadata(name):
+                self._recorded.update(self._place.recorded.files(self._path, self.children))
                 with self._reading(layout.folder(self._path) or "."):
                     self._folder()
         except _ABSENT:
@@ -141,9 +145,8 @@ class Look:
         if file.edited:
             self._problem("node-edited", name, "was edited by hand: its content is not what the engine published")
         elif folders.is_unmarked(self._storage, stored) and not self._place.adopted:
-            reason = "has no attribute of the engine: replaced by another program, or copied without attributes"
             tell = self._problem if wrong else self._note
-            tell("node-replaced", name, f"{reason}; the log says otherwise" if wrong else reason)
+            tell("node-replaced", name, f"{_UNMARKED}; the log says otherwise" if wrong else _UNMARKED)
         elif wrong:
             reason = "does not show what the log says was applied"
             self._problem(
@@ -214,13 +217,23 @@ class Look:
             attribute = folders.Attribute.decode(self._storage.attribute(name))
             if attribute is None:
                 if self._storage.capabilities.attributes:
-                    self._note("blob-extra", name, "a file the engine did not put here; it reads as a blob")
+                    self._unmarked(inner)
                 return
             if not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
                 return
             if attribute == folders.Attribute.decode(self._storage.attribute(name)):
+                self._told.add(inner)
                 self._problem("blob-changed", name, "its content is not what was put: damaged, or edited by hand")
                 return
+
+    def _unmarked(self, inner: str) -> None:
+        """Tell of a file without the engine's attribute."""
+        name, commit = layout.blob(self._path, inner), self._recorded.get(inner)
+        self._told.add(inner)
+        if commit is None:
+            self._note("blob-extra", name, "a file the engine did not put here; it reads as a blob")
+            return
+        self._note("blob-replaced", name, f"{_UNMARKED}; {commit}")
 
     def _digest(self, name: str) -> str:
         hasher = hashlib.sha256()
@@ -255,13 +268,13 @@ class Look:
         elif entry is None or not is_file:
             reason = "is missing, though the log says it was applied"
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
-        elif entry.size != fact.size and not self._place.deep:  # with `deep` the content was compared
+        elif entry.size != fact.size and name not in self._told:
             reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
             self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
 
     def _check_recorded(self) -> None:
         known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already
-        for name, commit in self._place.recorded.files(self._path, self.children):
+        for name, commit in self._recorded.items():
             if name not in self._seen and name not in known:
                 with self._reading(layout.blob(self._path, name)):
                     self._blob_recorded(checked(name), commit)

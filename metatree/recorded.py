@@ -38,7 +38,7 @@ class Recorded:
 
     def files(self, path: Path, apart: Container[str]) -> Iterator[tuple[str, str]]:
         """(name, the commit that put it) for each file in a node's folder and below it, but for those in the nodes
-        `apart`. Raises CorruptionError for a name that no transaction can have written."""
+        `apart`. A hostile log may give any name: see `checked`."""
         folder: str | _Folder | None = self._root
         for name in path:
             folder = folder.get(name) if isinstance(folder, dict) else None

@@ -175,7 +175,7 @@ class Planner:
             return CANNOT, why
         if is_unlisted(finding):
             return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
-        return ADOPT, "a commit makes it a blob"
+        return ADOPT, "a commit makes it " + ("the blob" if finding.kind == "blob-replaced" else "a blob")
 
     def _giving_up(self, finding: Finding, why: str) -> tuple[str, str]:
         if self._engine.storage.entry(finding.path) is not None:

@@ -1,5 +1,5 @@
-"""Blobs that were removed by hand after a checkpoint: the headers of the log, which stay for ever, say what must be
-there. On every storage."""
+"""Blobs that were removed or replaced by hand, also after a checkpoint: the headers of the log, which stay for ever,
+say what must be there. On every storage."""
 
 from __future__ import annotations
 
@@ -164,6 +164,72 @@ def test_what_a_node_held_is_known_after_it_was_listed_again(tree: Metatree) -> 
     lose(tree, "m/v1/w")
     assert missing(tree) == ["m/v1/w"]
     give_up(tree, "m/v1/w")
+
+
+# --- replaced ---------------------------------------------------------------------------------------------------------
+
+
+def replace(tree: Metatree, name: str, content: bytes) -> None:
+    """As `mv` of another file over it does."""
+    lose(tree, name)
+    at(tree, name).write_bytes(content)
+
+
+def edits(tree: Metatree, *, deep: bool) -> dict[str, tuple[str, str]]:
+    """Path -> kind and reason, of a tree without damage."""
+    report = tree.check(deep=deep)
+    assert report.ok, str(report)
+    assert len({each.path for each in report.notes}) == len(report.notes), f"one finding a file: {report}"
+    return {each.path: (each.kind, each.reason) for each in report.notes}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_blob_that_was_replaced_is_no_stray_file_and_its_commit_is_named(tree: Metatree, deep: bool) -> None:
+    replace(tree, "m/v1/w", b"by hand")
+    replace(tree, "m/dir/sub/c", b"by hand")
+    at(tree, "m/v1/extra").write_bytes(b"by hand")
+    found = edits(tree, deep=deep)
+    assert {path: kind for path, (kind, _) in found.items()} == {
+        "m/v1/w": "blob-replaced",
+        "m/dir/sub/c": "blob-replaced",
+        "m/v1/extra": "blob-extra",
+    }
+    put = next(header for header in records(tree) if header.changes.get("m/v1", {}).get("put") == ["w"])
+    said = rf"has no attribute of the engine: replaced by another program, .*; commit \d+ put it \({re.escape(put.at)}\)"
+    assert re.fullmatch(said, found["m/v1/w"][1])
+
+    plan = {step.path: (step.action, step.detail) for step in tree.repair(edits="revert", dry_run=True).steps}
+    assert plan["m/v1/w"][0] == "cannot" and plan["m/v1/w"][1].endswith("restore it from a backup, or adopt it")
+    assert plan["m/v1/extra"][0] == "leave"
+    give_up(tree)
+    assert edits(tree, deep=deep) == {}
+    assert b"".join(tree.get("m/v1/w")) == b"by hand"
+
+
+def test_a_blob_that_was_replaced_since_the_checkpoint_is_one_finding_and_can_be_reverted(tree: Metatree) -> None:
+    tree.put("m/v1", b"of the log", name="w", force=True)
+    tree.flush()
+    replace(tree, "m/v1/w", b"by hand, and longer")
+    for deep in (False, True):
+        assert [kind for kind, _ in edits(tree, deep=deep).values()] == ["blob-replaced"]
+    done = tree.repair(edits="revert")
+    assert done.clean and [step.action for step in done.steps] == ["revert"]
+    assert b"".join(tree.get("m/v1/w")) == b"of the log"
+    assert [at(tree, name).read_bytes() for name in done.kept] == [b"by hand, and longer"]
+
+
+def test_an_old_version_with_its_attribute_is_found_also_by_a_deep_check(fast_path: Path) -> None:
+    with Metatree(fast_path / "own", ("model", "version")) as tree:
+        tree.put("m/v1", b"old", name="w")
+        tree.checkpoint()
+        shutil.copy2(fast_path / "own/m/v1/w", fast_path / "backup")
+        tree.put("m/v1", b"newer", name="w", force=True)
+        shutil.copy2(fast_path / "backup", fast_path / "restored")
+        (fast_path / "restored").rename(fast_path / "own/m/v1/w")
+        for deep in (False, True):
+            found = [(each.path, each.kind, each.reason) for each in tree.check(deep=deep).problems]
+            assert found == [("m/v1/w", "blob-changed", "has 3 bytes, not the 5 that were put")]
+        tree.put("m/v1", b"newer", name="w", force=True)
 
 
 # --- repair -----------------------------------------------------------------------------------------------------------
