@@ -22,6 +22,7 @@ from .unlisted import Unlisted
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
 _LINK = "is a link or special file, which the engine neither follows nor opens"
 _UNMARKED = "has no attribute of the engine: replaced by another program, or copied without attributes"
+_UNLISTED = "is a node that its parent does not list: no program finds it. If it was renamed by hand, rename it back"
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _READS = 3  # attempts at a blob that is replaced while it is read
 
@@ -88,8 +89,10 @@ class Look:
         if len(self._path) > self._place.depth:
             above = layout.metadata(self._path[:-1])
             return f"is missing, though {above} lists it, of a node of the last level: take the name out of it"
-        reason = "is missing, though the node is listed by its parent: restore it, or give the node up with "
-        return reason + f"delete({join(self._path)!r}, recursive=True)"
+        reason = (
+            "is missing, though the node is listed by its parent: rename or copy it back, or give the node up with "
+        )
+        return reason + f"tree.delete({join(self._path)!r}, recursive=True)"
 
     def settle(self, expected: Expected) -> bool:
         """Drop the findings that a commit during the check explains. False: some of these commits were trimmed."""
@@ -133,10 +136,9 @@ class Look:
                 return True
         except _ABSENT:
             raise
-        except IsADirectoryError:
-            self._problem("node-unreadable", name, str(folders.not_a_file(name)).removeprefix(f"{name} "))
         except (OSError, CorruptionError) as error:
-            self._problem("node-unreadable", name, str(error).removeprefix(f"{name} "))
+            why = folders.not_a_file(name) if isinstance(error, IsADirectoryError) else error
+            self._problem("node-unreadable", name, str(why).removeprefix(f"{name} "))
         return False
 
     def _compare(self, name: str, stored: wal.Stored, file: folders.NodeFile) -> None:
@@ -189,7 +191,7 @@ class Look:
             return
         known = lambda window: is_known(window, self._path, name)  # noqa: E731
         if self._is_unlisted(name):
-            self._note("node-unlisted", full, "is a node that its parent does not list: no program finds it", known)
+            self._note("node-unlisted", full, _UNLISTED, known)
             return
         if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
             self._note("folder-extra", full, "a folder that is neither a node nor a blob; it is left alone", known)

@@ -83,7 +83,7 @@ class ReadSet:
                 return f"key {key!r} of {_show(path)}"
         named = [n for kind in ("new", "gone", "put", "del") for n in change.get(kind, ())]
         if named and path in self._lists:
-            return f"the children or blobs of {_show(path)}"
+            return f"the list of children and blobs of {_show(path)}"
         read = self._names.get(path)
         if read is not None:
             read = {read} if isinstance(read, str) else read

@@ -13,13 +13,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import wal
 
 from . import Metatree, __version__
 from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, UnavailableError, shortage
-from .findings import EDIT_ADVICE, WORDS, Report, Weight
+from .findings import EDIT_ADVICE, REBUILD, RECOVER, WORDS, Report, Weight
 from .look import is_refusal
 from .options import parse_options
 from .printing import with_stdout
@@ -27,7 +28,8 @@ from .recovery import Recovered
 
 _REFUSED = (Weight.CANNOT_READ, Weight.RECOVERY)
 _ADVICE = {
-    1: "damage remains: repair what is named above (restore files from a backup), then run this again",
+    1: "damage remains: restore what is named above from a backup, or see what `metatree repair {root}` says of it, "
+    "then run this again",
     2: "not all could be read or written: run this again as a user who may, or when the storage answers",
 }
 
@@ -52,7 +54,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _fail(arguments.root, error, as_json=arguments.json)
     code = _code(done, report)
     if arguments.json:
-        findings = [] if report is None else report.as_dict()["problems"]
+        findings = report.as_dict()["problems"]
         found = {**done.as_dict(), "clean": done.clean and not code and not findings, "damage": findings}
         state = {"root": arguments.root, "dry_run": arguments.dry_run, **found}
         print(json.dumps(state, indent=2))
@@ -61,22 +63,22 @@ def _run(argv: Sequence[str] | None) -> int:
     return code
 
 
-def _code(done: Recovered, report: Report | None) -> int:
+def _code(done: Recovered, report: Report) -> int:
     """The exit code. A refused access is not damage, but then not everything was done."""
-    problems = [] if report is None else report.problems
+    problems = report.problems
     refused = {finding.path for finding in problems if finding.weight in _REFUSED}
     failed = [path for path, error in done.errors.items() if not is_refusal(error)]
-    damaged = report is not None and report.has(Weight.DAMAGE)
+    damaged = report.has(Weight.DAMAGE)
     if damaged or any((path or ".") not in refused for path in failed):
         return 1
     return 2 if refused or done.errors else 0
 
 
-def _advice(root: str, code: int, done: Recovered, report: Report | None) -> list[str]:
+def _advice(root: str, code: int, done: Recovered, report: Report) -> list[str]:
     """What to do."""
     short = next(filter(None, map(shortage, done.errors.values())), "") if code == 2 else ""
-    advice = [f"{short}, then run this again" if short else _ADVICE[code]] if code else []
-    if report is not None and any(finding.weight is Weight.EDIT for finding in report.problems):
+    advice = [f"{short}, then run this again" if short else _ADVICE[code].format(root=root)] if code else []
+    if any(finding.weight is Weight.EDIT for finding in report.problems):
         advice.append(EDIT_ADVICE.format(root=root))
     return advice
 
@@ -98,11 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Recovered, Report | None]:
+def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Recovered, Report]:
     with Metatree(root, read_only=True, storage_options=options) as tree:
         plan = tree.recover(dry_run=True)
-    if dry_run:
-        return plan, None
+        if dry_run:
+            return plan, _remaining(plan, tree.check())
     tree = Metatree(root, storage_options=options)
     try:
         done = tree.recover()
@@ -112,6 +114,12 @@ def _recover(root: str, options: dict[str, Any], *, dry_run: bool) -> tuple[Reco
             tree.close()
 
 
+def _remaining(plan: Recovered, found: Report) -> Report:
+    """What a check found, but for what the replay that is planned would repair."""
+    repaired = {RECOVER, REBUILD} if plan.records else {RECOVER}
+    return replace(found, problems=[each for each in found.problems if not repaired.intersection(each.remedies)])
+
+
 def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
@@ -119,11 +127,11 @@ def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     return 1 if isinstance(error, CorruptionError) or isinstance(error.__cause__, wal.UnsafePathError) else 2
 
 
-def _text(root: str, done: Recovered, report: Report | None, *, dry_run: bool) -> list[str]:
+def _text(root: str, done: Recovered, report: Report, *, dry_run: bool) -> list[str]:
     verb = "would be" if dry_run else "were"
     lines = [f"{root}: log after {done.redo} up to {done.head}"]
     code = _code(done, report)
-    problems = [] if report is None else report.problems
+    problems = report.problems
     if done.clean:
         lines.append(("" if code or problems else "clean: ") + "nothing to replay, nothing to set aside")
     else:

@@ -30,6 +30,11 @@ CHOOSE, CANNOT, LEAVE = "choose", "cannot", "leave"
 DOING = frozenset({ADOPT, ASIDE, REBUILD, REVERT, RECOVER})
 _REBUILDS = "rebuilds it, unless programs have it open for writing: close these first"
 _RESTORE = "restore it from a backup"
+_BY_HAND = {
+    "content-missing": "put it again with force=True, or adopt what its file holds now: --adopt with --path",
+    "link": "move it out of the tree",
+    "twin": "rename one of the two",
+}
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 
@@ -139,7 +144,7 @@ class Planner:
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         if REVERT not in remedies:
-            return CANNOT, "it can only be repaired by hand"
+            return CANNOT, _BY_HAND.get(finding.kind, "it can only be repaired by hand")
         reverting, adopting = self._reverting(finding), self._adopting(finding)
         if self._edits == ADOPT:
             return adopting

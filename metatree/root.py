@@ -12,7 +12,7 @@ from typing import Any
 import wal
 
 from . import config, layout
-from .errors import InvalidLocationError, MetatreeError
+from .errors import InvalidLocationError, MetatreeError, UnsupportedStorageError
 
 _KEYWORDS = ("keys", "locking_enabled", "read_only", "apply", "consistency", "storage_options")  # of Metatree
 # What remains of a URL passed through pathlib: `Path("s3://bucket/x")` is s3:/bucket/x, a folder on this machine.
@@ -110,6 +110,10 @@ def _open_remote(url: str, options: Mapping[str, Any], *, create: bool, read_onl
         refused = set(re.findall(r"\w+", str(error).partition(" (")[0]))
         raise TypeError(f"{error}{_meant(name for name in options if name in refused)}") from error
     except FileNotFoundError as error:
+        if create:
+            raise UnsupportedStorageError(
+                f"{url} does not exist, and no tree can be created there: {scheme}:// can only be read"
+            ) from error
         advice = "" if read_only else "; to create a tree there, name its levels: keys=('model', …)"
         raise MetatreeError(f"{url} does not exist{advice}") from error
 

@@ -62,7 +62,7 @@ class Upkeep(Reading):
                 raise TransactionError("a repair makes a commit of its own: call it outside of the transaction")
             return repair(self._engine, edits=edits, paths=paths, deep=deep, dry_run=dry_run)
 
-    def gc(self, older_than: float = GRACE, *, dry_run: bool = True) -> Collected:
+    def gc(self, older_than: float = GRACE, *, dry_run: bool = False) -> Collected:
         """Remove the staged blobs of transactions that never committed and showed no sign of life for `older_than`
         seconds, by the storage's clock. Each is aborted first: a writer that was only slow gets ConflictError.
 

@@ -124,7 +124,7 @@ class View:
         if node is not None and node.edited:
             raise CorruptionError(
                 f"{layout.metadata(path)} was edited by hand; nothing was changed. Put the file back as "
-                "it was, then make the change with update"
+                "it was, then make the change with update, or adopt the edit: metatree repair --adopt"
             )
 
     def blob(self, path: Path, name: str) -> tuple[BlobFact | None, bool]:

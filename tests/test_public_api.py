@@ -147,7 +147,7 @@ SIGNATURES = {
     "transaction": "(self, message=None, *, idempotency_key=None)",
     "run": "(self, fn, *, attempts=10)",
     "status": "(self, txid)",
-    "gc": "(self, older_than=86400.0, *, dry_run=True)",
+    "gc": "(self, older_than=86400.0, *, dry_run=False)",
     "check": "(self, *, deep=False, progress=None)",
     "recover": "(self, dry_run=False)",
     "repair": "(self, *, edits=None, paths=(), deep=False, dry_run=False)",

@@ -55,15 +55,16 @@ def code_of(error: Exception) -> Code:
 def ending(context: click.Context, root: str, *, as_json: bool) -> Iterator[None]:
     """Around a command's work: an error of the tree or its storage becomes a message and an exit code.
 
-    With `as_json`, stdout holds one JSON object in any case; for an error, with `root`, `error` and `message`.
+    With `as_json`, stdout holds one JSON object in any case; for an error, with `root`, `error`, `message` and `exit`.
     """
     try:
         yield
     except (MetatreeError, wal.WalError, OSError, TypeError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        name = type(error).__name__
+        name, code = type(error).__name__, code_of(error)
         if as_json:
-            click.echo(json.dumps({"root": root, "error": name, "message": str(error)}, indent=2))
+            found = {"root": root, "error": name, "message": str(error), "exit": int(code)}
+            click.echo(json.dumps(found, indent=2))
         click.echo(f"{context.command_path}: {root or repr(root)}: {name}: {error}", err=True)
-        context.exit(code_of(error))
+        context.exit(code)

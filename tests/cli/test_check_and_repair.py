@@ -166,7 +166,7 @@ def test_what_is_no_tree_is_wrong_usage_with_one_object(tmp_path: Path, run: Run
     for command in ("check", "repair"):
         code, out = run(command, tmp_path, "--json")
         assert code == 2
-        assert list(json.loads(out)) == ["root", "error", "message"]
+        assert list(json.loads(out)) == ["root", "error", "message", "exit"]
 
 
 def test_a_folder_of_a_tree_is_none_and_the_tree_above_it_is_named(root: Path) -> None:

@@ -53,7 +53,7 @@ def test_an_error_is_a_message_and_with_json_an_object_as_well() -> None:
     done = CliRunner().invoke(keys, ["/no/such", "--json"])
     assert done.exit_code == 2 and done.stderr
     found = json.loads(done.stdout)
-    assert found == {"root": "/no/such", "error": "MetatreeError", "message": "/no/such does not exist"}
+    assert found == {"root": "/no/such", "error": "MetatreeError", "message": "/no/such does not exist", "exit": 2}
 
 
 def test_a_long_job_shows_a_bar_on_a_terminal_and_nothing_in_a_pipe(

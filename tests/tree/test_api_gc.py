@@ -44,7 +44,7 @@ def test_a_slow_transaction_that_was_collected_conflicts_and_nothing_of_it_is_th
     tree, other = make_tree(), make_tree(keys=None)
     with pytest.raises(ConflictError, match="was aborted"), tree.transaction() as txn:
         tree.put("m/v1", LARGE, name="b")
-        done = other.gc(older_than=0, dry_run=False)
+        done = other.gc(older_than=0)
         assert done.old == [f".wal/staged/{txn.txid}"] and not done.clean
     assert not tree.exists("m") and tree.status(txn.txid) is None
     assert staged(tree) == []
@@ -56,7 +56,7 @@ def test_a_slow_transaction_that_goes_on_staging_conflicts_as_well(make_tree: Ma
     tree, other = make_tree(), make_tree(keys=None)
     with pytest.raises(ConflictError, match="was aborted"), tree.transaction():
         tree.put("m/v1", LARGE, name="b")
-        other.gc(older_than=0, dry_run=False)
+        other.gc(older_than=0)
         tree.put("m/v1", OTHER, name="c")
     assert not tree.exists("m")
     assert staged(tree) == []
@@ -67,7 +67,7 @@ def test_what_a_killed_writer_left_is_taken_away_and_a_second_run_finds_nothing(
     tree = make_tree()
     tree.put("m/v1", b"one", name="b")
     leave(tree)
-    done = tree.gc(older_than=0, dry_run=False)
+    done = tree.gc(older_than=0)
     assert (done.old, done.bytes, done.done) == ([f".wal/staged/{DEAD}"], len(LARGE), True)
     if storage_of(tree).capabilities.folders:
         assert done.erased == [] and [at(tree, name, "9").read_bytes() for name in done.kept] == [LARGE]
@@ -77,7 +77,7 @@ def test_what_a_killed_writer_left_is_taken_away_and_a_second_run_finds_nothing(
     report = tree.check(deep=True)
     assert report.clean and report.notes == [], str(report)
     lsn = tree.lsn
-    assert tree.gc(older_than=0, dry_run=False).clean
+    assert tree.gc(older_than=0).clean
     assert tree.lsn == lsn and aborts(tree) == [DEAD]
 
 
@@ -87,7 +87,7 @@ def test_staged_files_of_a_commit_are_never_touched(make_tree: Make) -> None:
         tree.put("m/v1", LARGE, name="b")
     leave(tree, txn.txid)  # as if no checkpoint had cleared it away
     leave(tree)
-    assert tree.gc(older_than=0, dry_run=False).old == [f".wal/staged/{DEAD}"]
+    assert tree.gc(older_than=0).old == [f".wal/staged/{DEAD}"]
     assert txn.txid in staged(tree)
     assert aborts(tree) == [DEAD]
     assert b"".join(tree.get("m/v1/b")) == LARGE
@@ -98,18 +98,18 @@ def test_a_plan_changes_nothing_and_needs_only_a_reader(make_tree: Make) -> None
     leave(tree)
     before = at(tree).files()
     reader = again(tree, read_only=True)
-    plan = reader.gc(older_than=0)
+    plan = reader.gc(older_than=0, dry_run=True)
     assert plan.old == [f".wal/staged/{DEAD}"] and not plan.done and not plan.kept and not plan.erased
     keys = ["clean", "done", "old", "scratch", "young", "foreign", "bytes", "kept", "erased"]
     assert list(plan.as_dict()) == keys and json.loads(json.dumps(plan.as_dict())) == plan.as_dict()
     with pytest.raises(ReadOnlyError):
-        reader.gc(older_than=0, dry_run=False)
+        reader.gc(older_than=0)
     assert at(tree).files() == before
     with tree.transaction(), pytest.raises(TransactionError, match="outside of the transaction"):
         tree.gc()
     with pytest.raises(ValueError, match="seconds"):
         tree.gc(older_than=-1)
-    tree.gc(older_than=0, dry_run=False)
+    tree.gc(older_than=0)
 
 
 @pytest.mark.everywhere
@@ -119,10 +119,10 @@ def test_what_is_young_stays_and_so_does_what_is_not_the_engines(make_tree: Make
     leave(tree, "by-hand")
     leave(tree, "0-00112233445566AA")
     before = at(tree).files()
-    done = tree.gc(dry_run=False)
+    done = tree.gc()
     assert done.clean and done.young == [f".wal/staged/{DEAD}"]
     assert done.foreign == [".wal/staged/0-00112233445566AA", ".wal/staged/by-hand"]
-    assert tree.gc(older_than=0, dry_run=False).old == [f".wal/staged/{DEAD}"]
+    assert tree.gc(older_than=0).old == [f".wal/staged/{DEAD}"]
     assert {name for name in before if "0-00112233445566AA" in name or "by-hand" in name} <= set(at(tree).files())
     assert aborts(tree) == [DEAD]
 
@@ -138,11 +138,11 @@ def test_the_newest_file_tells_the_age(tmp_path: Path) -> None:
         leave(tree)
         (folder / "pack").write_bytes(b"p")
         age(folder, 2 * DAY)
-        assert tree.gc().old and tree.gc(older_than=3 * DAY).young
+        assert tree.gc(dry_run=True).old and tree.gc(older_than=3 * DAY, dry_run=True).young
         os.utime(folder / "pack")
-        assert tree.gc(dry_run=False).young
+        assert tree.gc().young
         age(folder, 2 * DAY)
-        assert tree.gc(dry_run=False).old
+        assert tree.gc().old
         assert not folder.exists()
 
 
@@ -153,9 +153,9 @@ def test_unfinished_files_go_when_they_are_older_than_a_day_whatever_is_asked(tm
         (scratch / "unfinished").write_bytes(b"half")
         (scratch / "folder").mkdir()
         age(scratch / "folder", 9 * DAY)
-        assert tree.gc(older_than=0, dry_run=False).clean
+        assert tree.gc(older_than=0).clean
         age(scratch / "unfinished", 2 * DAY)
-        assert tree.gc(dry_run=False).scratch == [".wal/tmp/unfinished"]
+        assert tree.gc().scratch == [".wal/tmp/unfinished"]
         assert sorted(path.name for path in scratch.iterdir()) == ["folder"]
 
 
@@ -166,11 +166,11 @@ def test_two_collections_at_once_take_each_thing_once(make_tree: Make) -> None:
 
     def later(txids: list[str]) -> tuple[str, ...]:
         aborted = abort(txids)
-        assert other.gc(older_than=0, dry_run=False).old
+        assert other.gc(older_than=0).old
         return aborted
 
     tree._engine.committing.abort = later  # type: ignore[method-assign, assignment]
-    assert tree.gc(older_than=0, dry_run=False).kept == []
+    assert tree.gc(older_than=0).kept == []
     assert aborts(tree) == [DEAD] and staged(tree) == []
 
 
@@ -188,7 +188,7 @@ def test_a_collection_that_dies_anywhere_leaves_a_tree_that_the_next_opener_clea
     state = plain(camera._disk)
     leave(tree)
     camera.start()
-    assert tree.gc(older_than=0, dry_run=False).old
+    assert tree.gc(older_than=0).old
     images = camera.finish()
     tree.close()
     assert len(images) > 5
@@ -196,8 +196,8 @@ def test_a_collection_that_dies_anywhere_leaves_a_tree_that_the_next_opener_clea
         try:
             disk = clone(image.disk)
             with open_tree(disk) as after:
-                after.gc(older_than=0, dry_run=False)
-                assert after.gc(older_than=0, dry_run=False).clean
+                after.gc(older_than=0)
+                assert after.gc(older_than=0).clean
                 report = after.check(deep=True)
                 assert report.clean and report.notes == [], str(report)
             assert plain(disk) == state

@@ -195,7 +195,7 @@ def test_a_blob_that_was_replaced_is_no_stray_file_and_its_commit_is_named(tree:
         "m/v1/extra": "blob-extra",
     }
     put = next(header for header in records(tree) if header.changes.get("m/v1", {}).get("put") == ["w"])
-    said = rf"has no attribute of the engine: replaced by another program, .*; commit \d+ put it \({re.escape(put.at)}\)"
+    said = rf"has no attribute of the engine: replaced by .*; commit \d+ put it \({re.escape(put.at)}\)"
     assert re.fullmatch(said, found["m/v1/w"][1])
 
     plan = {step.path: (step.action, step.detail) for step in tree.repair(edits="revert", dry_run=True).steps}

@@ -55,7 +55,7 @@ CARES: dict[str, Verb] = {
     "check": lambda tree: kinds(tree.check()),
     "deep check": lambda tree: kinds(tree.check(deep=True)),
     "plan of a repair": lambda tree: {step.kind for step in tree.repair(dry_run=True).steps} - TRUE,
-    "plan of a collection": lambda tree: tree.gc(0).clean,
+    "plan of a collection": lambda tree: tree.gc(0, dry_run=True).clean,
     "verify": lambda tree: tree._engine.log.verify().problems,
     "plan of a recovery": lambda tree: tree.recover(dry_run=True).failed,
 }

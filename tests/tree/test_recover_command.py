@@ -203,6 +203,23 @@ def test_a_dry_run_names_what_the_run_then_does(root: Path, recover: Recover) ->
     assert plan == done
 
 
+def test_a_dry_run_names_the_damage_that_the_run_would_leave_and_no_other(root: Path, recover: Recover) -> None:
+    mark_damaged(root)
+    (root / "other/v1/weights").unlink()  # of a commit before the last checkpoint
+    (root / "m/metadata.json").unlink()  # the replay writes it again
+    before = everything(root)
+    code, out, _ = recover(root, "--dry-run", "--json")
+    plan = json.loads(out)
+    assert (code, plan["clean"], everything(root)) == (1, False, before)
+    assert [each["path"] for each in plan["damage"]] == ["other/v1/weights"]
+    code, out, _ = recover(root, "--dry-run")
+    assert code == 1 and "  DAMAGE: other/v1/weights: is missing: commit " in out and "damage remains: " in out
+    code, out, _ = recover(root, "--json")
+    assert (code, json.loads(out)["damage"]) == (1, plan["damage"])
+    code, out, _ = recover(root, "--dry-run")  # with nothing to replay
+    assert code == 1 and "clean" not in out and "  DAMAGE: other/v1/weights: is missing: commit " in out
+
+
 def test_the_json_has_the_same_keys_whatever_happened(root: Path, recover: Recover) -> None:
     for arguments in (["--dry-run"], [], []):  # a plan, a recovery, a clean run
         code, out, _ = recover(root, "--json", *arguments)
