@@ -69,6 +69,7 @@ class Look:
         self._seen: set[str] = set()  # files of blobs, by their names in the node
         self._told: set[str] = set()  # those of them that deviate
         self._recorded: dict[str, str] = {}  # file -> the commit that put it
+        self._tops: set[str] = set()  # of directory blobs among these
         self.children: tuple[str, ...] = ()
         self.blobs = 0
 
@@ -78,6 +79,7 @@ class Look:
         try:
             if self._metadata(name):
                 self._recorded.update(self._place.recorded.files(self._path, self.children))
+                self._tops.update(file.partition("/")[0] for file in self._recorded if "/" in file)
                 with self._reading(layout.folder(self._path) or "."):
                     self._folder()
         except _ABSENT:
@@ -193,7 +195,8 @@ class Look:
         if self._is_unlisted(name):
             self._note("node-unlisted", full, _UNLISTED, known)
             return
-        if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
+        leaf = len(self._path) >= self._place.depth
+        if name not in self._tops and not folders.is_blob_folder(self._storage, full, leaf=leaf):
             self._note("folder-extra", full, "a folder that is neither a node nor a blob; it is left alone", known)
             return
         for inner, kind in folders.entries_below(self._storage, self._path, name):
@@ -272,7 +275,8 @@ class Look:
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
         elif entry.size != fact.size and name not in self._told:
             reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
-            self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
+            excuse = lambda window: (later := self._fact(window, name)) is not None and later.size == size  # noqa: E731
+            self._problem("blob-changed", full, reason, excuse)
 
     def _check_recorded(self) -> None:
         known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already
@@ -294,7 +298,3 @@ class Look:
     def _fact(self, window: Effect, name: str) -> BlobFact | None:
         effect, _ = window.find(self._path)
         return None if effect is None else effect.blob(name)[0]
-
-    def _has_size(self, window: Effect, name: str, size: int) -> bool:
-        fact = self._fact(window, name)
-        return fact is not None and fact.size == size
