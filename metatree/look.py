@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -221,7 +220,7 @@ class Look:
                 if self._storage.capabilities.attributes:
                     self._unmarked(inner)
                 return
-            if not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
+            if not self._place.deep or not attribute.sha256 or self._has(name, attribute.sha256):
                 return
             if attribute == folders.Attribute.decode(self._storage.attribute(name)):
                 self._told.add(inner)
@@ -237,13 +236,8 @@ class Look:
             return
         self._note("blob-replaced", name, f"{_UNMARKED}; {commit}")
 
-    def _digest(self, name: str) -> str:
-        hasher = hashlib.sha256()
-        with self._storage.open(name) as stream:
-            while chunk := stream.read(1 << 20):
-                hasher.update(chunk)
-                self._place.tell(len(chunk))
-        return hasher.hexdigest()
+    def _has(self, name: str, sha256: str) -> bool:
+        return folders.digest_of(self._storage, name, self._place.tell) == sha256
 
     def _check_shown(self, shown: Effect, entries: dict[str, wal.Entry]) -> None:
         for name, fact in shown.blobs.items():
