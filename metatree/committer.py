@@ -216,7 +216,7 @@ class Committer:
             return effect if choose is None else choose(effect)
 
         if self._objects is not None:
-            outcome, _ = self._objects.apply(effect_to, applied, tenure)
+            outcome, _ = self._objects.apply(effect_to, applied, tenure, rewrite=True)
         else:
             outcome = self._flushing.apply(tenure, effect_to(applied), redo, applied, mode=Mode.REWRITE)
         if self._ours(tenure, outcome).failed:

@@ -55,8 +55,8 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_of(storage: wal.Storage, name: str, tell: Callable[[int], None]) -> str:
-    """That of a file's content, which may be large. `tell` is called with the number of further bytes read."""
+def digest_of(storage: wal.Storage, name: str, tell: Callable[[int], object] = lambda _: None) -> str:
+    """The same of a file's content, however large; `tell` is called with the size of each part that was read."""
     hasher = hashlib.sha256()
     with storage.open(name) as stream:
         while chunk := stream.read(1 << 20):

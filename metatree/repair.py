@@ -45,6 +45,7 @@ def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: boo
         return result
     engine.require_writable()
     result.done = True
+    engine.checkpointer.spare_edits()
     if engine.recovered is not None:
         result.kept += engine.recovered.edited
     steps = result.steps
