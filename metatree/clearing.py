@@ -48,16 +48,16 @@ class Clearing:
 
         A change within a large file that keeps its size is not noticed, since replays do not read those.
         """
-        entry = self._storage.entry(name)
-        if entry is None or self._mode is Mode.FOLLOW or not self._storage.capabilities.attributes:
+        entry, marks = self._storage.entry(name), self._storage.capabilities.attributes
+        if entry is None or self._mode is Mode.FOLLOW or (self._mode is Mode.REPLAY and not marks):
             return
         attribute = folders.Attribute.decode(self._storage.attribute(name))
         if attribute is not None and attribute.sha256 != fact.sha256 and self._mode is Mode.REPLAY:
             edited = self._is_edited(name, entry, attribute)  # else it is the blob before this one
-        elif attribute is None or entry.size != fact.size:
+        elif (attribute is None and marks) or entry.size != fact.size:
             edited = True
         elif entry.size > _READ_TO_COMPARE:
-            edited = attribute.sha256 != fact.sha256
+            edited = attribute is not None and attribute.sha256 != fact.sha256
         else:
             edited = folders.digest(self._storage.read(name).data) != fact.sha256
         if edited:
