@@ -20,7 +20,7 @@ from .facts import BlobFact
 from .fold import Effect
 from .inner import prefixes
 from .location import Path, join
-from .outcome import Mode, Outcome
+from .outcome import Edit, Mode, Outcome
 from .sources import Sources, told
 
 _READ_TO_COMPARE = 1 << 20  # bytes; a larger blob is not read to compare it
@@ -205,10 +205,10 @@ class _Application:
         """
         adopted = self._mode is Mode.FOLLOW and unmarked and config.is_adopted(self._storage)
         if edited or (unmarked and old.data != data and not adopted):
-            self._keep(name, old.data)
+            self._keep(name, old.data, "node-replaced" if unmarked else "node-edited")
 
-    def _keep(self, name: str, content: wal.Content) -> None:
-        self.outcome.edited.append(foreign.keep(self._storage, self._lsn, name, content))
+    def _keep(self, name: str, content: wal.Content, kind: str) -> None:
+        self.outcome.edits[foreign.keep(self._storage, self._lsn, name, content)] = Edit(name, kind)
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class _Application:
             or (entry.size <= _READ_TO_COMPARE and folders.digest(self._storage.read(name).data) != fact.sha256)
         )
         if edited and self._storage.capabilities.attributes:
-            self._keep(name, wal.Staged(name))
+            self._keep(name, wal.Staged(name), "blob-replaced" if attribute is None else "blob-changed")
 
     def _mark_folders(self, path: Path, name: str) -> None:
         """Give the top folder of a directory blob an attribute, so that `list` can tell it from a foreign folder."""

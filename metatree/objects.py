@@ -24,7 +24,7 @@ from .fold import Effect
 from .inner import prefixes
 from .location import Path, join
 from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan
-from .outcome import Outcome
+from .outcome import Edit, Outcome
 from .sources import Sources
 
 REMEMBERED = 20_000  # versions
@@ -178,7 +178,7 @@ class Objects:
                 self._remember(work, wanted.name, there)
                 return
             if attribute is None and not config.is_adopted(self._storage):
-                self._keep(work, wanted.name, wal.Staged(wanted.name))
+                self._keep(work, wanted.name, wal.Staged(wanted.name), "blob-replaced")
         try:
             self._store(work, wanted.name, self._content(work, fact), fact.sha256, there)
         except FileNotFoundError as error:
@@ -197,7 +197,7 @@ class Objects:
         old = work.seen.get(wanted.name)
         data = metadata(wanted, old, work.head)
         if old is not None and self._is_edited(old):
-            self._keep(work, wanted.name, old.data)
+            self._keep(work, wanted.name, old.data, "node-edited" if folders.is_edited(old) else "node-replaced")
         self._store(work, wanted.name, data, folders.digest(data), None if old is None else old.version)
         work.outcome.nodes += 1
 
@@ -220,8 +220,8 @@ class Objects:
         with work.reading:  # reads a pack of small blobs in order, once
             return work.sources.read(fact)
 
-    def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
-        work.outcome.edited.append(foreign.keep(self._storage, work.head, name, content))
+    def _keep(self, work: _Pass, name: str, content: wal.Content, kind: str) -> None:
+        work.outcome.edits[foreign.keep(self._storage, work.head, name, content)] = Edit(name, kind)
 
     def _remember(self, work: _Pass, name: str, version: str) -> None:
         work.stale.discard(name)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from metatree import Finding, Repaired, Report, Step
-from metatree.findings import ADOPT, REVERT
+from metatree.findings import ADOPT, REBUILD, RECOVER, REVERT
 from metatree.repair_plan import CANNOT, CHOOSE, DOING, LEAVE
 
 from .check import code_of, line
@@ -16,6 +16,7 @@ from .ending import Code, ending
 from .progress import Progress
 from .trees import below, opened, tree_command
 
+_REPLAYED = frozenset({REBUILD, RECOVER, REVERT})  # what a recovery does
 _COLOURS = {**dict.fromkeys(DOING, "green"), CHOOSE: "yellow"}
 
 
@@ -89,7 +90,7 @@ def _repair(
         done = tree.repair(edits=edits, paths=paths, deep=deep)
     # What the recovery on opening has carried out, if this was the first opener of a local tree, is not found again.
     known = _paths(done)
-    done.steps += [step for step in plan.steps if step.path not in known]
+    done.steps += [step for step in plan.steps if step.action in _REPLAYED and step.path not in known]
     return done, _code(done)
 
 
