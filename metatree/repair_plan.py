@@ -92,6 +92,11 @@ class Planner:
         # The recovery of a local tree writes all again that the log holds; between hosts, only what is not applied.
         self._rewriting = not engine.shared and any(each.kind == "not-recovered" for each in self._findings)
         self._inside: dict[tuple[Path, str], defaultdict[str, set[str]]] = {}  # see `_names_inside`
+        self._lost = {each.path: each for each in self._findings if each.kind == "blob-missing"}
+        self._lost_below: dict[str, list[str]] = {}  # folder -> lost blobs
+        for path in self._lost:
+            for folder in prefixes(path):
+                self._lost_below.setdefault(folder, []).append(path)
         self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
 
     def steps(self) -> list[Step]:
@@ -180,6 +185,9 @@ class Planner:
     def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
+        why = self._hides_loss(finding.path)
+        if why:
+            return CANNOT, why
         if finding.kind == "blob-changed" and not self._is_named(finding.path):
             return CANNOT, _NAME_IT
         if is_node(finding):
@@ -190,6 +198,19 @@ class Planner:
         if is_unlisted(finding):
             return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         return ADOPT, "a commit makes it " + ("the blob" if finding.kind == "blob-replaced" else "a blob")
+
+    def _hides_loss(self, path: str) -> str:
+        """Why adopting it would make the loss of another blob official that is not given up; '' if it would not."""
+        for lost in _upwards(path):
+            if lost in self._lost:
+                return f"{lost} is lost, and this stands in its place: move it away first"
+        for lost in sorted(self._lost_below.get(path, ())):
+            if self._decide(self._lost[lost])[0] != ADOPT:
+                return (
+                    f"{lost} is lost, and this stands in the place of a folder above it: move it away first, or name it "
+                    "with --path, which gives up what is lost there"
+                )
+        return ""
 
     def _giving_up(self, finding: Finding, why: str) -> tuple[str, str]:
         if self._engine.storage.entry(finding.path) is not None:

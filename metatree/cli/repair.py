@@ -109,26 +109,27 @@ def _worst(steps: list[Step]) -> Code:
 def _text(root: str, done: Repaired) -> list[str]:
     if not done.steps and done.clean:
         return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
-    lines = [f"{root}: {_headline(done)}"]
-    for step in done.steps:
-        if step.action == LEAVE or _is_mended(step, done):
+    told, known = _told(done), _paths(done)
+    lines = [f"{root}: {_headline(done, told)}"]
+    for step in told:
+        if step.action == LEAVE:
             continue
         word = f"FAILED {step.action}" if step.path in done.failed else step.action
         colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
         lines.append(f"  {click.style(f'{word:9}', fg=colour)} {step.path}: {step.reason}")
         lines += [f"            {text}" for text in (done.failed.get(step.path) or step.detail).split("; ") if text]
     lines += _left(done)
-    lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in _paths(done)]
+    lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in known]
     if done.lsn is not None:
         lines.append(f"  adopted by commit {done.lsn}")
     lines += [f"  kept      {name}" for name in done.kept]
     return lines + _ending(root, done)
 
 
-def _headline(done: Repaired) -> str:
+def _headline(done: Repaired, told: list[Step]) -> str:
     if not done.done:
         return "plan, nothing is changed yet"
-    actions = [step.action for step in done.steps if step.path not in done.failed and not _is_mended(step, done)]
+    actions = [step.action for step in told if step.path not in done.failed]
     mended = sum(action in DOING for action in actions)
     counts = (
         (len(done.failed), "failed", "failed"),
@@ -142,13 +143,12 @@ def _headline(done: Repaired) -> str:
     return f"{mended} repaired; {rest}" if rest else "repaired"
 
 
-def _is_mended(step: Step, done: Repaired) -> bool:
-    """Whether a step that could not be carried out came right by another one, as by that of its parent."""
-    if step.action != CANNOT or done.remains is None:
-        return False
-    return all(
-        (each.path, each.kind) != (step.path, step.kind) for each in (*done.remains.problems, *done.remains.notes)
-    )
+def _told(done: Repaired) -> list[Step]:
+    """The steps, but for those that could not be carried out and came right by another one, as by that of a parent."""
+    if done.remains is None:
+        return done.steps
+    remaining = {(each.path, each.kind) for each in (*done.remains.problems, *done.remains.notes)}
+    return [step for step in done.steps if step.action != CANNOT or (step.path, step.kind) in remaining]
 
 
 def _left(done: Repaired) -> list[str]:
