@@ -89,8 +89,9 @@ class _Repair:
         outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
         self._result.kept += outcome.edits
         self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
+        done = frozenset(supplied)
         for step in steps:
-            if step in supplied:
+            if step in done:
                 continue
             if step.action == ASIDE:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))

@@ -207,8 +207,8 @@ class Planner:
         for lost in sorted(self._lost_below.get(path, ())):
             if self._decide(self._lost[lost])[0] != ADOPT:
                 return (
-                    f"{lost} is lost, and this stands in the place of a folder above it: move it away first, or name it "
-                    "with --path, which gives up what is lost there"
+                    f"{lost} is lost, and this stands in the place of a folder above it: move it away first, or name "
+                    "it with --path, which gives up what is lost there"
                 )
         return ""
 

@@ -20,6 +20,8 @@ from metatree import (
     NodeNotFoundError,
 )
 
+from .output import complain
+
 
 class Code(enum.IntEnum):
     """Exit codes; the numbers are stable (docs/decisions/0035)."""
@@ -66,5 +68,5 @@ def ending(context: click.Context, root: str, *, as_json: bool) -> Iterator[None
         if as_json:
             found = {"root": root, "error": name, "message": str(error), "exit": int(code)}
             click.echo(json.dumps(found, indent=2))
-        click.echo(f"{context.command_path}: {root or repr(root)}: {name}: {error}", err=True)
+        complain(f"{context.command_path}: {root or repr(root)}: {name}: {error}")
         context.exit(code)

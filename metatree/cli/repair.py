@@ -13,6 +13,7 @@ from metatree.repair_plan import CANNOT, CHOOSE, DOING, LEAVE
 
 from .check import code_of, line
 from .ending import Code, ending
+from .output import Line, Styled, tell
 from .progress import Progress
 from .trees import below, opened, tree_command
 
@@ -70,7 +71,7 @@ def repair(
     if as_json:
         click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
     else:
-        click.echo("\n".join(_text(root, done)))
+        tell(*_text(root, done))
     context.exit(code)
 
 
@@ -106,17 +107,17 @@ def _worst(steps: list[Step]) -> Code:
     return code_of(Report(problems=[Finding(step.path, step.reason, step.kind) for step in steps]))
 
 
-def _text(root: str, done: Repaired) -> list[str]:
+def _text(root: str, done: Repaired) -> list[Line]:
     if not done.steps and done.clean:
-        return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
+        return [(f"{root}: ", Styled("clean", "green"), ": nothing to repair")]
     told, known = _told(done), _paths(done)
-    lines = [f"{root}: {_headline(done, told)}"]
+    lines: list[Line] = [f"{root}: {_headline(done, told)}"]
     for step in told:
         if step.action == LEAVE:
             continue
         word = f"FAILED {step.action}" if step.path in done.failed else step.action
         colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
-        lines.append(f"  {click.style(f'{word:9}', fg=colour)} {step.path}: {step.reason}")
+        lines.append(("  ", Styled(f"{word:9}", colour), f" {step.path}: {step.reason}"))
         lines += [f"            {text}" for text in (done.failed.get(step.path) or step.detail).split("; ") if text]
     lines += _left(done)
     lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in known]
@@ -151,7 +152,7 @@ def _told(done: Repaired) -> list[Step]:
     return [step for step in done.steps if step.action != CANNOT or (step.path, step.kind) in remaining]
 
 
-def _left(done: Repaired) -> list[str]:
+def _left(done: Repaired) -> list[Line]:
     """What is left alone, in one line: in a tree without the engine's attributes it is every blob."""
     folders = sum(step.action == LEAVE and step.kind == "folder-extra" for step in done.steps)
     files = sum(step.action == LEAVE for step in done.steps) - folders
@@ -160,21 +161,21 @@ def _left(done: Repaired) -> list[str]:
         return []
     adopting = "--adopt adopts the files, " if files else ""
     told = f"{' and '.join(counts)} that the engine did not put here; {adopting}--revert --path NAME sets one aside"
-    return [f"  {click.style('left alone', fg='yellow')}: {told}"]
+    return [("  ", Styled("left alone", "yellow"), f": {told}")]
 
 
 def _paths(done: Repaired) -> set[str]:
     return {step.path for step in done.steps}
 
 
-def _ending(root: str, done: Repaired) -> list[str]:
+def _ending(root: str, done: Repaired) -> list[Line]:
     if done.remains is not None:
         if done.clean:
-            return [f"{click.style('clean', fg='green')}: nothing deviates any more"]
+            return [(Styled("clean", "green"), ": nothing deviates any more")]
         left = [*done.remains.problems, *done.remains.notes]
         return ["what remains:", *(line(finding) for finding in left)]
     actions = {step.action for step in done.steps}
-    lines = []
+    lines: list[Line] = []
     if actions & DOING:
         lines.append("run it again with --yes to do this")
     if CHOOSE in actions:
