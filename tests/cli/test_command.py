@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import metatree
+from metatree.cli import app
 from metatree.cli.app import commands
 from metatree.recover_command import main as metatree_recover
 
@@ -51,12 +52,54 @@ def test_help_names_the_commands_and_is_no_error() -> None:
     assert done.returncode == 0
     assert "doctor" in done.stdout and "metatree-recover" in done.stdout
     assert "..." not in done.stdout.partition("Commands:")[2]  # no sentence is cut
+    alone = run("-m", "metatree.cli")
+    assert (alone.returncode, alone.stdout) == (2, "") and "\n  doctor " in alone.stderr
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
     done = run("-m", "metatree.cli", "no-such")
     assert (done.returncode, done.stdout) == (2, "")
     assert "No such command 'no-such'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "knows", "message"),
+    [
+        (["check"], False, "Missing argument 'ROOT'"),
+        (["check", "{root}", "more"], True, "unexpected extra argument (more)"),
+        (["check", "{root}", "--no-such"], False, "No such option"),
+        (["gc", "{root}", "--older-than", "xx"], True, "'xx' is not a duration"),
+        (["gc", "--older-than", "xx", "{root}", "-o", "key"], True, "'xx' is not a duration"),
+        (["repair", "--adopt", "--revert"], False, "Missing argument 'ROOT'"),
+        (["repair", "--adopt", "--revert", "{root}"], True, "exclude each other"),
+        (["doctor"], False, "Missing argument 'URL'"),
+        (["no-such"], False, "No such command 'no-such'"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_one_object_with_json(
+    arguments: list[str],
+    knows: bool,
+    message: str,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["metatree", *(each.format(root=root) for each in arguments)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert app._run() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
+    assert app._run() == 2
+    found = json.loads(capsys.readouterr().out)
+    assert message in found.pop("message")
+    assert found == {"root": str(root) if knows else None, "error": "UsageError", "exit": 2}
+
+
+def test_a_file_name_in_wrong_usage_is_escaped(root: Path) -> None:
+    done = run("-m", "metatree.cli", "check", str(root), "\x1b[2J")
+    assert r"unexpected extra argument (\x1b[2J)" in done.stderr
 
 
 COMMANDS = ["metatree.cli check", "metatree.cli repair", "metatree.recover_command"]
