@@ -41,13 +41,13 @@ def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: boo
     planner = Planner(engine, report, edits, paths)
     result = Repaired(engine.log.known(), steps=planner.steps())
     planner.require_found(result.steps)
+    if engine.recovered is not None:
+        result.kept += engine.recovered.edited
     if dry_run:
         return result
     engine.require_writable()
     result.done = True
     engine.checkpointer.spare_edits()
-    if engine.recovered is not None:
-        result.kept += engine.recovered.edited
     steps = result.steps
     for _ in range(_ROUNDS):
         _Repair(engine, result).run(steps)
@@ -88,10 +88,11 @@ class _Repair:
             return _only(window, supplied)
 
         outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
-        self._result.kept += outcome.edited
+        self._result.kept += outcome.edits
         self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
+        done = frozenset(supplied)
         for step in steps:
-            if step in supplied:
+            if step in done:
                 continue
             if step.action == ASIDE:
                 went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
