@@ -101,7 +101,8 @@ def is_gone(name: str, headers: Iterable[Mapping[str, Mapping[str, list[str]]]])
         above = [(below, change) for below, change in _around(parts, changes)]
         # a record drops before it puts, whatever the order of nodes in its header
         for below, change in above:
-            inner, dropped = "/".join(below), [*change.get("gone", ()), *change.get("del", ())]
+            # also what is put: it takes the place of a directory blob
+            inner, dropped = "/".join(below), [name for how in ("gone", "del", "put") for name in change.get(how, ())]
             gone = gone or any(inner == out or inner.startswith(out + "/") for out in dropped)
         for below, change in above:
             made = below[-1] == layout.METADATA and "/".join(below[:-1]) in change.get("new", ())

@@ -179,7 +179,6 @@ class Objects:
         if there is not None:
             attribute = folders.Attribute.decode(self._storage.attribute(wanted.name))
             if attribute is not None and attribute.sha256 == fact.sha256 and self._has_size(wanted.name, fact.size):
-                self._remember(work, wanted.name, there)
                 return
             if work.rewrite or (attribute is None and not config.is_adopted(self._storage)):
                 kind = "blob-replaced" if attribute is None else "blob-changed"
@@ -256,9 +255,7 @@ class Objects:
         except FileNotFoundError:
             return
         except wal.ChangedError as error:
-            for known in list(work.versions):
-                if name == known or name.startswith(known + "/"):
-                    work.versions.pop(known, None)
+            self._found(work, name, None)
             work.outcome.failed[join(path)] = error
         except OSError as error:
             work.outcome.failed.setdefault(join(path), error)
@@ -277,13 +274,10 @@ class Objects:
             return
         names = sorted(self._unsure)
         there = wal.spread(self._version, names)
-        batches = [
-            (batch.lsn, [header_of(record).changes for record in batch.records])
-            for batch in self._log.read(min(self._unsure.values()))
-        ]
+        # At the LSN of each it was in place, so what was dropped before was put again: one list does for all.
+        batches = self._log.read(min(self._unsure.values()))
+        changes = [header_of(record).changes for batch in batches for record in batch.records]
         for name, version in zip(names, there, strict=True):
-            since = self._unsure[name]
-            changes = (each for lsn, several in batches if lsn > since for each in several)
             if version is not None and is_gone(name, changes):
                 self._remove_ghost(name, version)
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,35 @@ def test_what_a_pass_has_put_goes_with_its_node_if_that_is_dropped_before_the_pa
     assert dropped
     assert sorted(name for name in bucket.objects if name.startswith("m/v1/")) == ["m/v1/d", "m/v1/metadata.json"]
     other.close()
+
+
+def test_a_pass_that_plans_again_puts_again_only_what_it_could_not_put() -> None:
+    bucket, asked = TextBucket(), Counter[str]()
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        asked[arguments[0]] += method == "publish"
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree:
+        tree.put("m/v3", b"three", name="b")  # it does not know the version of its parent's file
+    assert [asked[name] for name in ("m/v3/b", "m/v3/metadata.json", "m/metadata.json")] == [1, 1, 2]
+
+
+def test_what_is_changed_by_hand_between_a_look_at_it_and_its_removal_is_looked_at_again_and_kept() -> None:
+    bucket, edits = TextBucket(), [b"second", b"first"]
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "remove" and arguments[0] == "m/v1/b" and edits:
+            bucket.put("m/v1/b", edits.pop(), None)
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree:
+        tree.delete("m/v1", recursive=True)
+    assert not edits and not [name for name in bucket.objects if name.startswith("m/v1/")]
+    kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/")]
+    assert kept == [b"first", b"second"]
 
 
 # --- many nodes -----------------------------------------------------------------------------------------------------

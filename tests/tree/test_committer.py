@@ -710,7 +710,8 @@ def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_n
     with opened(host) as tree:
         tree.checkpoint()
         assert tree.recover().clean
-        tree.put("m/v3", b"three", name="b")
+        for name in ("b", "c"):
+            tree.put("m/v3", b"three", name=name)
         del bucket.objects["m/v3/b"]
         around = host._around
 
@@ -722,12 +723,16 @@ def test_a_recovery_in_a_bucket_writes_the_window_again_and_says_what_it_could_n
         host.storage._around = refuse  # type: ignore[attr-defined]
         before = dict(bucket.objects)
         plan = tree.recover(dry_run=True)
-        assert (plan.records, plan.nodes > 0, plan.blobs, plan.staged, plan.scratch) == (1, True, 1, [], [])
+        assert (plan.records, plan.nodes, plan.blobs, plan.staged, plan.scratch) == (2, 2, 2, [], [])
         assert bucket.objects == before
         assert "refused" in tree.recover().failed["m/v3"]
         host.storage._around = host._around  # type: ignore[attr-defined]
         recovered = tree.recover()
-        assert (recovered.records, recovered.failed, recovered.blobs > 0) == (1, {}, True)
+        assert (recovered.records, recovered.failed, recovered.blobs > 0) == (2, {}, True)
+        del bucket.objects["m/v3/b"]
+        with opened(Host(bucket)) as other:  # which has put neither of the blobs itself
+            recovered = other.recover()
+        assert (recovered.nodes, recovered.blobs, recovered.removed) == (2, 1, 0)  # one blob was as it should be
         assert bucket.objects["m/v3/b"].data == b"three"
 
 

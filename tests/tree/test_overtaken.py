@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -63,6 +65,15 @@ class Hosted(Metatree):
 
 def opened(host: Host, **options: Any) -> Metatree:
     return Hosted(host.storage, LEVELS, **options)
+
+
+def suspended(host: Host, **options: Any) -> Metatree:
+    """A handle for which no time passes while another waits: it does not learn from a clock that it is late."""
+
+    class Suspended(Metatree):
+        _tuning = {"clock": Swift()}  # noqa: RUF012  as in the class above it
+
+    return Suspended(host.storage, LEVELS, **options)
 
 
 def prepared(bucket: TextBucket) -> None:
@@ -121,6 +132,14 @@ def retype(tree: Metatree) -> None:
     tree.put("m", b"a blob now", name="v1")
 
 
+def directory(tree: Metatree) -> None:
+    with tempfile.TemporaryDirectory(prefix="metatree-test-") as folder:
+        Path(folder, "inner").mkdir()
+        for name in ("x", "inner/y"):
+            Path(folder, name).write_text(name)
+        tree.put("m/v1", folder, name="d", recursive=True)
+
+
 VICTIM: dict[str, Act] = {
     "put": lambda tree: tree.put("m/v3", b"three", name="b"),
     "force": lambda tree: tree.put("m/v1", b"ONE", name="b", force=True),
@@ -128,6 +147,7 @@ VICTIM: dict[str, Act] = {
     "delete": lambda tree: tree.delete("m/v1", recursive=True),
     "move": lambda tree: tree.move("m/v1", "m/v3"),
     "mixed": mixed,
+    "directory": directory,
 }
 RIVAL: dict[str, Act] = {
     "drops what it makes": lambda tree: tree.delete("m/v3", recursive=True),
@@ -138,10 +158,11 @@ RIVAL: dict[str, Act] = {
     "puts the same name again": lambda tree: tree.put("m/v1", b"1", name="b", force=True),
     "puts the same content again": lambda tree: tree.put("m/v1", b"v1", name="b", force=True),
     "changes its kind": retype,
+    "puts a file in its place": lambda tree: tree.put("m/v1", b"file", name="d", force=True),
 }
 POSSIBLE = {  # the rival's change makes sense after the victim's
-    "put": [*RIVAL],
-    "force": [name for name in RIVAL if "drops and" not in name and "drops what" not in name],
+    "put": [name for name in RIVAL if not name.startswith("puts a file")],
+    "force": [name for name in RIVAL if not name.startswith(("drops and", "drops what", "puts a file"))],
     "update": ["drops everything", "makes everything anew", "puts the old text back", "puts the same name again"],
     "delete": [
         "drops everything",
@@ -152,6 +173,7 @@ POSSIBLE = {  # the rival's change makes sense after the victim's
     ],
     "move": ["drops what it makes", "drops and makes it again", "drops everything", "puts the same name again"],
     "mixed": ["drops what it makes", "drops and makes it again", "drops everything", "puts the same content again"],
+    "directory": ["drops everything", "changes its kind", "puts a file in its place"],
 }
 
 
@@ -163,12 +185,13 @@ def overtaken(
     checkpoint: bool,
     prepare: Callable[[TextBucket], None] = prepared,
     deaf: bool = False,
+    **options: Any,
 ) -> tuple[TextBucket, Host]:
     """The bucket after it; how many calls the victim made."""
     bucket = TextBucket()
     prepare(bucket)
     host = Host(bucket, stop_at, deaf=deaf)
-    tree = opened(host)
+    tree = suspended(host, **options)
     host.armed = True
     raised: list[BaseException] = []
 
@@ -248,6 +271,13 @@ def test_what_an_overtaken_committer_created_without_learning_of_it_is_removed_a
     assert deaf > 3
 
 
+def test_a_committer_that_need_not_ask_for_the_head_asks_once_it_has_read_what_another_put() -> None:
+    victim, rival = VICTIM["update"], RIVAL["puts the old text back"]
+    expected = in_order(victim, rival)
+    for stop, bucket in every_stop(victim, rival, checkpoint=True, consistency=3600):
+        assert shown(bucket) == expected, f"stopped at call {stop}"
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_foreign_object_is_kept_and_what_took_its_place_meanwhile_stays(checkpoint: bool) -> None:
     """The name is looked at, kept and removed in several requests: another committer may publish it in between."""
@@ -290,6 +320,8 @@ def test_each_version_of_a_metadata_json_has_a_text_of_its_own() -> None:
         ([{"": {"gone": ["m"], "new": ["m"]}}], True),  # the node is there again, the blob is not
         ([{"m": {"set": ["a"]}}], False),
         ([{"n": {"del": ["b"]}}], False),
+        ([{"": {"put": ["m"]}}], True),  # a file in place of a directory blob
+        ([{"": {"put": ["m"]}}, {"": {"del": ["m"], "put": ["m/b"]}}], False),
     ],
 )
 def test_what_records_say_of_an_objects_end(changes: list[dict[str, dict[str, list[str]]]], gone: bool) -> None:
@@ -303,8 +335,12 @@ def test_a_hand_edit_that_a_committer_meets_is_kept() -> None:
         tree.update("m", n=1)  # the handle knows the version that it published
         bucket.put("m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}', None)
         tree.update("m", n=2)
-    kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/edited/")]
-    assert kept == [b'{"edited": true, "children": ["v1", "v2"]}']
+        bucket.put("m/v1/b", b"edited", None)
+        for version in ("v1", "v2"):  # whose versions it does not know; one is the engine's own
+            tree.put(f"m/{version}", b"put", name="b", force=True)
+            assert bucket.objects[f"m/{version}/b"].data == b"put"
+    kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/")]
+    assert kept == [b'{"edited": true, "children": ["v1", "v2"]}', b"edited"]
     assert shown(bucket)["m/metadata.json"]["n"] == 2 and "edited" not in shown(bucket)["m/metadata.json"]
 
 

@@ -200,7 +200,7 @@ def test_no_more_versions_are_remembered_than_the_bound_and_the_objects_show_eve
     assert shown(bucket) == in_order(many, many_again, many)
 
 
-def test_a_version_that_is_published_again_and_again_stays_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_versions_that_were_published_last_stay_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "REMEMBERED", 3)
     bucket = TextBucket()
     prepared(bucket)
@@ -208,7 +208,7 @@ def test_a_version_that_is_published_again_and_again_stays_remembered(monkeypatc
         for number in range(6):
             tree.put("m/v1", f"{number}".encode(), name="b", force=True)
             tree.put("m/v1", b"once", name=f"c{number}")
-            assert "m/v1/b" in remembered(tree)._known
+            assert {"m/v1/b", f"m/v1/c{number}"} <= set(remembered(tree)._known)
 
 
 def _steps(act: Callable[[Metatree], object], tree: Metatree) -> list[Callable[[], object]]:
