@@ -30,7 +30,7 @@ SLOW = ("schedules", "tenures", "servers")
 OF_THE_TREE = """
 committer mounts recover_command transactions api_changing api_put rewrites large_nodes replay_cases bucket_life
 order_of_flushes bucket_crashes crash_points hand_edits many_drops stale_children threads_and_forks overtaken lost_marks
-aborts isolation staleness following readers node_cache remembered api_repair repair_crashes trims_between_hosts
+aborts isolation staleness following readers node_cache remembered api_gc api_repair repair_crashes trims_between_hosts
 faults
 """
 WAL, TREE = ROOT / "tests" / "wal", ROOT / "tests" / "tree"
