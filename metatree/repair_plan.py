@@ -36,7 +36,7 @@ _BY_HAND = {
     "link": "move it out of the tree",
     "twin": "rename one of the two",
 }
-_NAME_IT = "damage and an edit look the same: to adopt it, name it with --path"
+_NAME_IT = "damage and an edit look the same: it is adopted only if --path names it"
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 

@@ -41,7 +41,8 @@ class Upkeep(Reading):
     ) -> Repaired:
         """Repair what `check(deep=deep)` finds. What the log since the last checkpoint holds is rewritten. Hand edits
         are left alone, or with `edits` "adopt" committed in one commit, or "revert" undone. A changed blob is adopted,
-        and a missing one that the log does not hold is given up, only if `paths` names it or a folder above it.
+        and a missing one that the log does not hold is given up, only if `paths` names it or a folder above it. Nothing
+        is adopted in the place of a missing one that is not given up.
 
         `paths`: only these files and folders and what is below them; "" is the root. What the engine did not write
         (in a tree without its attributes: every blob) is left alone by "revert" too, unless it is itself one of

@@ -78,10 +78,10 @@ def test_rot_that_a_recovery_replaced_is_adopted_only_by_name(deep: tuple[str, .
     write_into(root / "m/v/w", b"good context")
     if deep:
         plan = run("repair", root, "--adopt", *deep)[1]
-        assert "  revert    m/v/w: " in plan and "to adopt it, name it with --path" in plan
+        assert "  revert    m/v/w: " in plan and "it is adopted only if --path names it" in plan
     code, out = run("repair", root, "--adopt", "--yes", *deep)
     (kept,) = (line.split()[-1] for line in out.splitlines() if line.startswith("  kept      "))
-    assert code == 0 and "adopted" not in out and ("  revert    m/v/w: " in out) is bool(deep)
+    assert code == 0 and "adopted by" not in out and ("  revert    m/v/w: " in out) is bool(deep)
     assert (root / kept).read_bytes() == b"good context"
     assert blob(root, "m/v/w") == b"good content"
 
