@@ -10,20 +10,18 @@ it again. One of which only the changes are logged is flushed before its rename,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import wal
 
-from . import config, folders, foreign, layout, shown
+from . import folders, foreign, layout, shown
+from .clearing import Clearing
 from .errors import CorruptionError
 from .facts import BlobFact
 from .fold import Effect
-from .inner import prefixes
 from .location import Path, join
 from .outcome import Mode, Outcome
 from .sources import Sources, told
-
-_READ_TO_COMPARE = 1 << 20  # bytes; a larger blob is not read to compare it
 
 
 def apply(
@@ -43,7 +41,8 @@ def apply(
     each node, and may end the application by raising.
     """
     with Sources(storage, anew=mode is Mode.REWRITE) as sources:
-        application = _Application(storage, sources, since, lsn, mode, defer=defer, check=check)
+        clearing = Clearing(storage, effect, since, lsn, mode)
+        application = _Application(storage, sources, clearing, since, lsn, mode, defer=defer, check=check)
         application.node((), effect)
         return application.outcome
 
@@ -64,6 +63,7 @@ class _Application:
         self,
         storage: wal.Storage,
         sources: Sources,
+        clearing: Clearing,
         since: int,
         lsn: int,
         mode: Mode,
@@ -73,12 +73,13 @@ class _Application:
     ) -> None:
         self._storage = storage
         self._sources = sources
+        self._clearing = clearing
         self._check = check
         self._since = since
         self._lsn = lsn
         self._mode = mode
         self._defer = defer
-        self.outcome = Outcome()
+        self.outcome = clearing.outcome
 
     def node(self, path: Path, effect: Effect) -> None:
         """Apply to a node that exists, and below it; the caller removes dropped nodes."""
@@ -89,10 +90,10 @@ class _Application:
                 return
             gone = [name for name, below in effect.below.items() if below.exists is False]
             put = [fact for fact in effect.blobs.values() if fact is not None]
-            asides = self._remove_all(path, effect)
+            asides = self._clearing.remove_all(path, effect)
             if gone:  # a blob takes the name: first (E3)
                 retyped = {fact.name.partition("/")[0] for fact in put}
-                self._drop_all(path, [name for name in gone if name in retyped])
+                self._clearing.drop_all(path, [name for name in gone if name in retyped])
                 gone = [name for name in gone if name not in retyped]
             there = {
                 name: self._child((*path, name), effect)
@@ -107,7 +108,7 @@ class _Application:
             if not all(there.values()):
                 return  # a child must not be listed before it exists; its failure keeps the marks where they are
             self._publish_metadata(path, effect)
-            self._drop_all(path, gone)  # after they left `children`
+            self._clearing.drop_all(path, gone)  # after they left `children`
         except (OSError, CorruptionError) as error:
             self.outcome.failed[join(path)] = told(error)
 
@@ -132,7 +133,7 @@ class _Application:
         files, deep = list[wal.Publication](), list[BlobFact]()
         nodes = self._gather(path, effect, files, deep)  # a pack that is missing is noticed before anything is dropped
         if entry is not None:
-            went = self._drop(path, dropped=effect.reset)
+            went = self._clearing.drop(path, dropped=effect.reset)
             aside = went if entry.kind is wal.Kind.FOLDER else None  # a file holds nothing that belongs into the node
         if not self._storage.publish_folder(folder, files):
             return False
@@ -184,7 +185,7 @@ class _Application:
             edited, unmarked = folders.is_edited(old), folders.is_unmarked(self._storage, old)
             if old.data == data and self._mode is Mode.FOLLOW and not (edited or unmarked):
                 return
-            self._keep_edited(name, old, data, edited=edited, unmarked=unmarked)
+            self._clearing.keep_node(name, old, data, edited=edited, unmarked=unmarked)
         self._storage.publish(name, data, self._attribute(folders.digest(data)), durable=not effect.whole)
         self.outcome.nodes += 1
 
@@ -194,64 +195,19 @@ class _Application:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IsADirectoryError:
-            self._remove(name, dropped=False)
+            self._clearing.remove(name, dropped=False)
             return None
-
-    def _keep_edited(self, name: str, old: wal.Stored, data: bytes, *, edited: bool, unmarked: bool) -> None:
-        """The log overwrites an edit by hand, but a copy is kept in the quarantine.
-
-        A file without our attribute counts as an edit, since replacing a file drops the attribute. In an adopted tree
-        it is more likely older than the adoption, unless `data` should be there already.
-        """
-        adopted = self._mode is Mode.FOLLOW and unmarked and config.is_adopted(self._storage)
-        if edited or (unmarked and old.data != data and not adopted):
-            self._keep(name, old.data)
-
-    def _keep(self, name: str, content: wal.Content) -> None:
-        self.outcome.edited.append(foreign.keep(self._storage, self._lsn, name, content))
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
     def _publish_blob(self, fact: BlobFact) -> None:
         name, content, attribute = self._publication(fact)
-        self._clear_way(fact)
-        if self._mode is not Mode.FOLLOW:
-            self._keep_foreign_blob(name, fact)
+        self._clearing.clear_way(fact)
+        self._clearing.keep_blob(name, fact)
         self._storage.publish(name, content, attribute, durable=False)
         if "/" in fact.name:
             self._mark_folders(fact.path, fact.name)
         self.outcome.blobs += 1
-
-    def _clear_way(self, fact: BlobFact) -> None:
-        """A name changes its kind: move what is of the old kind to the trash first (E3)."""
-        kinds = {**dict.fromkeys(prefixes(fact.name), wal.Kind.FOLDER), fact.name: wal.Kind.FILE}
-        for part, kind in kinds.items():
-            name = layout.blob(fact.path, part)
-            entry = self._storage.entry(name)
-            if entry is None:
-                return
-            if entry.kind is not kind:
-                self._remove(name, dropped=False, damaged=foreign.is_unknown_folder(self._storage, fact.path, part))
-                return
-
-    def _keep_foreign_blob(self, name: str, fact: BlobFact) -> None:
-        """In a replay: keep a file that another program put in the place of a blob, or changed.
-
-        A change within a large file that keeps its size is not noticed, since replays do not read those.
-        """
-        entry = self._storage.entry(name)
-        if entry is None:
-            return
-        attribute = folders.Attribute.decode(self._storage.attribute(name))
-        if attribute is not None and attribute.sha256 != fact.sha256:
-            return  # the blob before this one
-        edited = (
-            attribute is None
-            or entry.size != fact.size
-            or (entry.size <= _READ_TO_COMPARE and folders.digest(self._storage.read(name).data) != fact.sha256)
-        )
-        if edited and self._storage.capabilities.attributes:
-            self._keep(name, wal.Staged(name))
 
     def _mark_folders(self, path: Path, name: str) -> None:
         """Give the top folder of a directory blob an attribute, so that `list` can tell it from a foreign folder."""
@@ -265,36 +221,3 @@ class _Application:
 
     def _attribute(self, sha256: str) -> bytes:
         return folders.Attribute(self._lsn, sha256).encode()
-
-    def _remove_all(self, path: Path, effect: Effect) -> dict[str, str | None]:
-        """Remove the dropped blobs of a node; returns where each was moved. A node may have taken a blob's name."""
-        names = [name for name, fact in effect.blobs.items() if fact is None and self._mode is not Mode.REWRITE]
-        return {name: self._remove_blob(path, name, dropped=name not in effect.below) for name in names}
-
-    def _remove_blob(self, path: Path, name: str, *, dropped: bool) -> str | None:
-        unknown = dropped and foreign.is_unknown_folder(self._storage, path, name)
-        return self._remove(layout.blob(path, name), dropped=dropped, damaged=unknown)
-
-    def _drop_all(self, path: Path, names: Iterable[str]) -> None:
-        for name in names if self._mode is not Mode.REWRITE else ():
-            self._drop((*path, name))
-
-    def _drop(self, path: Path, *, dropped: bool = True) -> str | None:
-        """Drop a node. One without a metadata.json is damaged: it is kept, since its content cannot be told apart."""
-        damaged = dropped and folders.is_headless(self._storage, layout.folder(path))
-        return self._remove(layout.folder(path), dropped=dropped, damaged=damaged)
-
-    def _remove(self, name: str, *, dropped: bool, damaged: bool = False) -> str | None:
-        """Move something to the trash, which the next checkpoint empties, if the log dropped it.
-
-        It is moved to the quarantine if it may hold files that the log did not drop: if only its name is needed, if
-        in a replay it may have appeared after the removal was first applied, or if it is `damaged`. Returns its new
-        name, None if there was nothing.
-        """
-        aside = layout.trash(self._lsn, name)
-        doubtful = self._mode is Mode.REPLAY or not dropped
-        if damaged or (doubtful and foreign.holds_foreign(self._storage, name)):
-            aside = layout.quarantine("replaced", f"{self._lsn}/{name}")
-        went = self._storage.set_aside(name, aside)
-        self.outcome.removed += int(went is not None)
-        return went

@@ -67,6 +67,7 @@ class Checkpointer:
         self._syncing = False  # a sync was begun, and has not succeeded
         self._sure_of = 0  # the value of the mark FAULT after which this handle wrote everything again
         self._batches = batches
+        self._sparing = False  # the checkpoint on closing must not write over edits by hand
         self._cleared = 0  # records up to this LSN have nothing left in the staging area
 
     def is_due(self, head: int) -> bool:
@@ -90,6 +91,17 @@ class Checkpointer:
                 return self._run()
             finally:
                 self._turn.release()
+
+    def spare_edits(self) -> None:
+        """After a repair: the edits by hand that it has left alone are not written over when the tree is closed."""
+        self._sparing = True
+
+    def run_at_end(self) -> None:
+        """The checkpoint on closing. One that would write the window again is left to others, if edits are spared."""
+        if self._sparing and self._is_doubtful(self._log.trimmed(fresh=True), self._log.load_mark(marks.FAULT)):
+            self._committer.flush()
+        else:
+            self.run()
 
     def _run(self) -> int:
         if not self._committer.unsynced:
@@ -133,8 +145,7 @@ class Checkpointer:
         """Apply everything; write again what may not have reached the disk, so that our sync covers it."""
         self._committer.store_fault()
         redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
-        sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
-        doubtful = self._committer.unsynced and (not sure or redo < self._vouches_from)
+        doubtful = self._is_doubtful(redo, fault)
         outcome = self._committer.pass_held(tenure)
         head = self._log.load_mark(marks.APPLIED)
         if doubtful and not outcome.failed and head > redo:
@@ -144,6 +155,11 @@ class Checkpointer:
             raise UnavailableError(f"no checkpoint: some files could not be written: {self._committer.failure}")
         self._vouches_from, self._sure_of = 0, fault
         return _Window(redo, head, fault, self._log.load_mark(marks.REWRITES))
+
+    def _is_doubtful(self, redo: int, fault: int) -> bool:
+        """Whether our sync could succeed although something of the window after `redo` did not reach the disk."""
+        sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
+        return self._committer.unsynced and (not sure or redo < self._vouches_from)
 
     def _sync(self, window: _Window) -> None:
         self._syncing = True  # an interrupted sync has an unknown result, and the next may not report its error

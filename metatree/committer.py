@@ -1,8 +1,8 @@
 """The committer: applies the log to the folders, one committer at a time, under the right to apply.
 
-Two marks of the log say how far it has got: APPLIED (everything) and APPLIED_SMALL (all except large metadata.json
-files that were deferred). A pass folds every record from its mark to one head and applies that. Lock order: the right
-to apply before the append right, never the reverse.
+Two marks of the log say how far it has got: APPLIED (everything) and, where that is behind, APPLIED_SMALL (all except
+large metadata.json files that were deferred). A pass folds every record from its mark to one head and applies that.
+Lock order: the right to apply before the append right, never the reverse.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Committer:
 
     def applied(self, *, small: bool = False) -> int:
         """The LSN up to which the files show the log; `small`: except large metadata.json files."""
-        return max(self._log.load_mark(marks.APPLIED_SMALL if small else marks.APPLIED), self._log.trimmed())
+        said = (marks.APPLIED, marks.APPLIED_SMALL) if small else (marks.APPLIED,)
+        return max(self._log.trimmed(), *map(self._log.load_mark, said))
 
     def note(self, failure: str) -> None:
         """Record the reason why a commit is not applied, and warn."""
@@ -215,7 +216,7 @@ class Committer:
             return effect if choose is None else choose(effect)
 
         if self._objects is not None:
-            outcome, _ = self._objects.apply(effect_to, applied, tenure)
+            outcome, _ = self._objects.apply(effect_to, applied, tenure, rewrite=True)
         else:
             outcome = self._flushing.apply(tenure, effect_to(applied), redo, applied, mode=Mode.REWRITE)
         if self._ours(tenure, outcome).failed:
@@ -236,9 +237,7 @@ class Committer:
             self._failed(outcome)
             return outcome
         self.failure = None
-        self._log.store_mark(marks.APPLIED_SMALL, head)
-        if not small_only:
-            self._log.store_mark(marks.APPLIED, head)
+        self._log.store_mark(marks.APPLIED_SMALL if small_only else marks.APPLIED, head)
         return outcome
 
     def _failed(self, outcome: Outcome) -> None:

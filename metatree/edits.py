@@ -20,7 +20,7 @@ from .errors import CorruptionError, InvalidLocationError
 from .facts import BlobFact, BlobGone, Changes, Fact, NodeFact
 from .location import Path, check_name, fold_name, join, split
 from .reads import ReadSet
-from .recorded import Recorded
+from .recorded import Put, Recorded
 from .repair_plan import Step
 from .staging import Staging
 from .supply import is_node, is_unlisted, node_of
@@ -56,6 +56,7 @@ class Edits:
         self.failed: dict[str, str] = {}  # path of a step -> why
         self.needless: list[Step] = []  # where nothing deviates any more
         self._recorded: Recorded | None = None  # read when it is needed
+        self._files: dict[Path, dict[str, Put]] = {}
 
     def read(self, steps: Sequence[Step]) -> None:
         """Read what the steps adopt. Raises RightLostError."""
@@ -204,15 +205,17 @@ class Edits:
                 return
         self.draft.reads.name(path, name)
         size, sha256, place = self._staging.add_existing(step.source or step.path, share=False)
-        if mark is not None and mark.sha256 == sha256 and self._is_as_put(path, name, size):
+        if mark is not None and mark.sha256 == sha256 and self._is_as_put(path, name, mark.lsn, size):
             self.needless.append(step)
             return
         self.changes.setdefault(join(path), {}).setdefault("put", []).append(name)
         self.facts.append(BlobFact(path, name, size, sha256, place))
 
-    def _is_as_put(self, path: Path, name: str, size: int) -> bool:
-        """Whether a blob has the size that the log since the redo mark gives it, if it knows one."""
-        log = self._engine.log
+    def _is_as_put(self, path: Path, name: str, lsn: int, size: int) -> bool:
+        """Whether a file of this size, written at `lsn`, can be what its last commit put; else `check` tells it."""
+        log, put = self._engine.log, self._put(path, name)
+        if self._storage.capabilities.folders and put is not None and lsn < put.lsn:
+            return False
         effect, _ = fold_log(log, log.trimmed(fresh=True), self.base).find(path)
         fact = None if effect is None else effect.blob(name)[0]
         return fact is None or fact.size == size
@@ -226,15 +229,21 @@ class Edits:
             return
         if not name or there is not None:
             raise CorruptionError(f"{step.path} is there again, or something in its place: run check")
-        if self._recorded is None:
-            self._recorded = Recorded(self._engine.log)
-            self._recorded.follow(self.base)
-        if all(each != name for each, _ in self._recorded.files(path, ())):
-            self.needless.append(step)  # a commit has removed it
+        if self._put(path, name) is None:  # a commit has removed it
+            self.needless.append(step)
             return
         self.draft.reads.name(path, name)
         self.changes.setdefault(join(path), {}).setdefault("del", []).append(name)
         self.facts.append(BlobGone(path, name))
+
+    def _put(self, path: Path, name: str) -> Put | None:
+        """The commit that put a blob's file, if none has removed it since."""
+        if self._recorded is None:
+            self._recorded = Recorded(self._engine.log)
+            self._recorded.follow(self.base)
+        if path not in self._files:
+            self._files[path] = dict(self._recorded.files(path, ()))
+        return self._files[path].get(name)
 
     def _require_nothing_since(self, source: str) -> None:
         """Raises CorruptionError if commits followed the recovery that moved an edit to `source`."""

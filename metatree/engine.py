@@ -284,7 +284,7 @@ class Engine:
     def _drain(self) -> None:
         """Make a checkpoint. If it fails, the log keeps everything: only files that are behind the log are an error."""
         try:
-            self.checkpointer.run()
+            self.checkpointer.run_at_end()
         except (OSError, wal.WalError, MetatreeError) as error:
             if self.committer.unapplied():
                 raise UnavailableError(f"closed, but files are behind the log until the next open: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import wal
@@ -53,6 +53,16 @@ class NodeFile(NamedTuple):
 def digest(data: bytes | memoryview) -> str:
     """sha256, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(storage: wal.Storage, name: str, tell: Callable[[int], object] = lambda _: None) -> str:
+    """The same of a file's content, however large; `tell` is called with the size of each part that was read."""
+    hasher = hashlib.sha256()
+    with storage.open(name) as stream:
+        while chunk := stream.read(1 << 20):
+            hasher.update(chunk)
+            tell(len(chunk))
+    return hasher.hexdigest()
 
 
 def render(keys: dict[str, Any], children: list[str]) -> bytes:

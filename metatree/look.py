@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from .facts import BlobFact
 from .findings import Finding, Report
 from .fold import Effect
 from .location import Path, fold_name, join
-from .recorded import Recorded, checked
+from .recorded import Put, Recorded, checked
 from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
@@ -68,7 +67,8 @@ class Look:
         self._found: list[_Found] = []
         self._seen: set[str] = set()  # files of blobs, by their names in the node
         self._told: set[str] = set()  # those of them that deviate
-        self._recorded: dict[str, str] = {}  # file -> the commit that put it
+        self._recorded: dict[str, Put] = {}  # by the file that was put
+        self._tops: set[str] = set()  # of directory blobs among these
         self.children: tuple[str, ...] = ()
         self.blobs = 0
 
@@ -78,6 +78,7 @@ class Look:
         try:
             if self._metadata(name):
                 self._recorded.update(self._place.recorded.files(self._path, self.children))
+                self._tops.update(file.partition("/")[0] for file in self._recorded if "/" in file)
                 with self._reading(layout.folder(self._path) or "."):
                     self._folder()
         except _ABSENT:
@@ -193,7 +194,8 @@ class Look:
         if self._is_unlisted(name):
             self._note("node-unlisted", full, _UNLISTED, known)
             return
-        if not folders.is_blob_folder(self._storage, full, leaf=len(self._path) >= self._place.depth):
+        leaf = len(self._path) >= self._place.depth
+        if name not in self._tops and not folders.is_blob_folder(self._storage, full, leaf=leaf):
             self._note("folder-extra", full, "a folder that is neither a node nor a blob; it is left alone", known)
             return
         for inner, kind in folders.entries_below(self._storage, self._path, name):
@@ -214,36 +216,37 @@ class Look:
     def _blob(self, inner: str) -> None:
         self.blobs += 1
         self._seen.add(inner)
-        name = layout.blob(self._path, inner)
+        name, put = layout.blob(self._path, inner), self._recorded.get(inner)
         for _ in range(_READS):
             attribute = folders.Attribute.decode(self._storage.attribute(name))
             if attribute is None:
                 if self._storage.capabilities.attributes:
                     self._unmarked(inner)
                 return
-            if not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
+            rewritten = self._storage.capabilities.folders  # each put writes anew; in a bucket, equal content stays
+            if rewritten and put is not None and attribute.lsn < put.lsn:
+                reason = (
+                    f"was written by commit {attribute.lsn}, but {put}: put back by hand, or the last write was lost"
+                )
+            elif not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
                 return
+            else:
+                reason = "its content is not what was put: damaged, or edited by hand"
             if attribute == folders.Attribute.decode(self._storage.attribute(name)):
                 self._told.add(inner)
-                self._problem("blob-changed", name, "its content is not what was put: damaged, or edited by hand")
+                self._problem("blob-changed", name, reason)
                 return
 
     def _unmarked(self, inner: str) -> None:
         """Tell of a file without the engine's attribute."""
-        name, commit = layout.blob(self._path, inner), self._recorded.get(inner)
+        name, put = layout.blob(self._path, inner), self._recorded.get(inner)
         self._told.add(inner)
-        if commit is None:
-            self._note("blob-extra", name, "a file the engine did not put here; it reads as a blob")
-            return
-        self._note("blob-replaced", name, f"{_UNMARKED}; {commit}")
+        stray = ("blob-extra", "a file the engine did not put here; it reads as a blob")
+        kind, reason = stray if put is None else ("blob-replaced", f"{_UNMARKED}; {put}")
+        self._note(kind, name, reason)
 
     def _digest(self, name: str) -> str:
-        hasher = hashlib.sha256()
-        with self._storage.open(name) as stream:
-            while chunk := stream.read(1 << 20):
-                hasher.update(chunk)
-                self._place.tell(len(chunk))
-        return hasher.hexdigest()
+        return folders.digest_of(self._storage, name, self._place.tell)
 
     def _check_shown(self, shown: Effect, entries: dict[str, wal.Entry]) -> None:
         for name, fact in shown.blobs.items():
@@ -272,21 +275,22 @@ class Look:
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
         elif entry.size != fact.size and name not in self._told:
             reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
-            self._problem("blob-changed", full, reason, lambda window: self._has_size(window, name, size))
+            excuse = lambda window: (later := self._fact(window, name)) is not None and later.size == size  # noqa: E731
+            self._problem("blob-changed", full, reason, excuse)
 
     def _check_recorded(self) -> None:
         known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already
-        for name, commit in self._recorded.items():
+        for name, put in self._recorded.items():
             if name not in self._seen and name not in known:
                 with self._reading(layout.blob(self._path, name)):
-                    self._blob_recorded(checked(name), commit)
+                    self._blob_recorded(checked(name), put)
 
-    def _blob_recorded(self, name: str, commit: str) -> None:
+    def _blob_recorded(self, name: str, put: Put) -> None:
         full = layout.blob(self._path, name)
         entry = self._storage.entry(full)
         if entry is not None and entry.kind is wal.Kind.FILE:
             return  # listed under another form of its name, or not listed yet
-        reason = f"is missing: {commit}, and none has removed it since: removed by hand, or lost"
+        reason = f"is missing: {put}, and none has removed it since: removed by hand, or lost"
         if entry is not None:
             reason += f"; {'a folder' if entry.kind is wal.Kind.FOLDER else 'a link or special file'} is in its place"
         self._problem("blob-missing", full, reason, lambda window: is_removed(window, self._path, name))
@@ -294,7 +298,3 @@ class Look:
     def _fact(self, window: Effect, name: str) -> BlobFact | None:
         effect, _ = window.find(self._path)
         return None if effect is None else effect.blob(name)[0]
-
-    def _has_size(self, window: Effect, name: str, size: int) -> bool:
-        fact = self._fact(window, name)
-        return fact is not None and fact.size == size

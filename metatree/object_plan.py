@@ -82,6 +82,11 @@ def stamp(lsn: int) -> bytes:
     return f"{lsn:b}".translate({48: " ", 49: "\t"}).encode()
 
 
+def same_text(one: bytes, other: bytes) -> bool:
+    """Whether two metadata.json differ in their stamps at most."""
+    return one.rstrip() == other.rstrip()
+
+
 def by_depth(nodes: list[Wanted]) -> Iterator[list[Wanted]]:
     """Nodes grouped by depth, deepest first: a node is complete before its parent lists it."""
     for depth in sorted({len(wanted.path) for wanted in nodes}, reverse=True):

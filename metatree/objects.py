@@ -23,7 +23,7 @@ from .facts import BlobFact, header_of
 from .fold import Effect
 from .inner import prefixes
 from .location import Path, join
-from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan
+from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan, same_text
 from .outcome import Outcome
 from .sources import Sources
 
@@ -40,6 +40,7 @@ class _Pass:
     effect: Effect
     plan: Plan
     sources: Sources
+    rewrite: bool  # the objects showed `head` when it began: what differs was put there by hand
     outcome: Outcome = field(default_factory=Outcome)
     seen: dict[str, wal.Stored | None] = field(default_factory=dict)  # metadata.json files that were read
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> versions found at and below it
@@ -58,15 +59,18 @@ class Objects:
         self._made: dict[str, int] = {}  # objects that this tenure has created, or may have: name -> LSN applied
         self._unsure: dict[str, int] | None = None  # the same of lost tenures, not checked yet; None: none was lost
 
-    def apply(self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure) -> tuple[Outcome, int]:
+    def apply(
+        self, fold: Callable[[int], Effect], head: int, tenure: wal.Tenure, *, rewrite: bool = False
+    ) -> tuple[Outcome, int]:
         """Make the objects show `fold(head)`, or that of a later head; returns (outcome, head that was applied).
 
-        Raises UnavailableError if objects keep changing.
+        `rewrite`: it was applied, and what differs is kept in the quarantine. Raises UnavailableError if objects keep
+        changing.
         """
         self._heal()
         with Sources(self._storage) as sources:
             effect = fold(head)
-            outcome, head = self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources))
+            outcome, head = self._apply(fold, _Pass(tenure, head, effect, plan(effect), sources, rewrite))
         if not outcome.failed:
             self._unsure = None
         return outcome, head
@@ -177,7 +181,7 @@ class Objects:
             if attribute is not None and attribute.sha256 == fact.sha256 and self._has_size(wanted.name, fact.size):
                 self._remember(work, wanted.name, there)
                 return
-            if attribute is None and not config.is_adopted(self._storage):
+            if work.rewrite or (attribute is None and not config.is_adopted(self._storage)):
                 self._keep(work, wanted.name, wal.Staged(wanted.name))
         try:
             self._store(work, wanted.name, self._content(work, fact), fact.sha256, there)
@@ -196,7 +200,7 @@ class Objects:
     def _put_metadata(self, work: _Pass, wanted: Wanted) -> None:
         old = work.seen.get(wanted.name)
         data = metadata(wanted, old, work.head)
-        if old is not None and self._is_edited(old):
+        if old is not None and (self._is_edited(old) or (work.rewrite and not same_text(old.data, data))):
             self._keep(work, wanted.name, old.data)
         self._store(work, wanted.name, data, folders.digest(data), None if old is None else old.version)
         work.outcome.nodes += 1

@@ -108,7 +108,6 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
         outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
     _note(recovered, outcome)
     if not outcome.failed:
-        log.store_mark(marks.APPLIED_SMALL, recovered.head)
         log.store_mark(marks.APPLIED, recovered.head)
     for txid, lsn in waiting(storage, log).items():
         if lsn is None:

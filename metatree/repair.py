@@ -41,6 +41,7 @@ def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: boo
         return result
     engine.require_writable()
     result.done = True
+    engine.checkpointer.spare_edits()
     if engine.recovered is not None:
         result.kept += engine.recovered.edited
     steps = result.steps
@@ -111,19 +112,21 @@ class _Repair:
         lsn = engine.log.known()
         while self._storage.entry(layout.quarantine("repaired", f"{lsn}.{number}" if number else str(lsn))) is not None:
             number += 1
+        needless = []
         for step in steps:
             name = f"{lsn}.{number}/{step.path}" if number else f"{lsn}/{step.path}"
             try:
                 aside = layout.quarantine("repaired", name)
                 went = tenure.storage.set_aside(step.path, aside) if self._is_due(step) else None
                 if went is None:
-                    self._needless(step)
+                    needless.append(step)
                 else:
                     self._result.kept.append(went)
             except (CorruptionError, OSError) as error:  # perhaps because a successor has moved or replaced something
                 with suppress(OSError):
                     tenure.check(now=True)
                 self._result.failed[step.path] = _told(error)
+        self._needless(needless)
 
     def _is_due(self, step: Step) -> bool:
         """Whether what is to be set aside is still what was found, not a node or blob that was committed since."""
@@ -139,9 +142,10 @@ class _Repair:
             return True
         return mark is None or (step.kind == "not-removed" and mark.lsn <= self._result.head)
 
-    def _needless(self, step: Step) -> None:
-        told = replace(step, detail=_NEEDLESS)
-        self._result.steps[:] = [told if each == step else each for each in self._result.steps]
+    def _needless(self, steps: Sequence[Step]) -> None:
+        known = frozenset(steps)
+        told = [replace(step, detail=_NEEDLESS) if step in known else step for step in self._result.steps]
+        self._result.steps[:] = told
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 
@@ -161,8 +165,7 @@ class _Repair:
             raise
         self._result.kept += edits.kept
         self._result.failed.update(edits.failed)
-        for step in edits.needless:
-            self._needless(step)
+        self._needless(edits.needless)
         if not edits.facts:
             staging.discard()
             return

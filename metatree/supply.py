@@ -11,6 +11,7 @@ from .facts import BlobFact, Slice
 from .fold import Effect
 from .location import Path
 from .sources import Sources
+from .window import put_at
 
 _NODE_KINDS = frozenset({"node-missing", "node-unreadable", "node-wrong", "node-edited", "node-replaced"})
 
@@ -52,15 +53,8 @@ def supplies(window: Effect, found: Deviation) -> tuple[Path, str] | None:
         effect, _ = window.find(path)
         listed = effect is not None and effect.whole and effect.children.get(found.path.rpartition("/")[2])
         return (path, "") if listed else None
-    parts = found.path.split("/")
-    for depth in range(len(parts)):
-        effect, _ = window.find(tuple(parts[:depth]))
-        if effect is None:
-            return None
-        name = "/".join(parts[depth:])
-        if effect.blobs.get(name) is not None:
-            return tuple(parts[:depth]), name
-    return None
+    fact = put_at(window, found.path)
+    return None if fact is None else (fact.path, fact.name)
 
 
 def lacks(storage: wal.Storage, window: Effect, found: Deviation) -> str | None:

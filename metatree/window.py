@@ -12,7 +12,7 @@ from itertools import takewhile
 import wal
 
 from . import marks
-from .facts import Fact, Header, check_format, decode_header, facts_of, header_of
+from .facts import BlobFact, Fact, Header, check_format, decode_header, facts_of, header_of
 from .fold import Effect, fold
 from .nodes import NodeCache
 
@@ -175,3 +175,15 @@ def fold_counted(log: wal.WriteAheadLog, after: int, head: int) -> tuple[Effect,
             else:
                 fold(facts_of(record), effect)
     return effect, count
+
+
+def put_at(effect: Effect, name: str) -> BlobFact | None:
+    """The blob whose file has this name, if the window with this effect on the root put it."""
+    parts = name.split("/")
+    for depth in range(len(parts)):
+        inner, _ = effect.find(tuple(parts[:depth]))
+        if inner is None:
+            return None
+        if (fact := inner.blobs.get("/".join(parts[depth:]))) is not None:
+            return fact
+    return None

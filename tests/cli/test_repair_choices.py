@@ -72,6 +72,24 @@ def test_a_revert_leaves_every_blob_of_a_tree_without_marks(
     assert plain(tree) == before
 
 
+def test_a_copy_without_attributes_is_repaired_by_adopting_all_of_it(root: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    (tmp_path / "folder/inner/x").write_text("x")
+    with Metatree(root) as tree:
+        tree.put("m", tmp_path / "folder", name="data", recursive=True)
+    tree = Metatree(copied(root))
+    found = {each.path: each.kind for each in tree.check().notes}
+    assert found["m/data/inner/x"] == "blob-replaced" and "m/data" not in found
+    before = plain(Path(tree.root))
+    tree.close()
+    code, out = run(tree.root, "--revert", "--path", "m/data", "--yes")  # it is no stray folder
+    assert code == 1 and "  cannot    m/data/inner/x: " in out
+    assert run(tree.root, "--adopt", "--yes")[0] == 0
+    assert plain(Path(tree.root)) == before
+    with Metatree(tree.root) as tree:
+        assert tree.check(deep=True).clean and tree.list("m") == ["data"]
+
+
 def test_a_revert_leaves_foreign_files_and_folders_and_says_so(root: Path, run: Run) -> None:
     (root / ".git").mkdir()
     (root / ".git/HEAD").write_text("ref: refs/heads/main")

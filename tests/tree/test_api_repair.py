@@ -95,6 +95,22 @@ def test_adopted_children_are_those_that_are_there(tree: Metatree) -> None:
     assert_clean(tree)
 
 
+def test_a_revert_keeps_the_files_of_another_node_that_were_moved_over_what_it_writes_again(tree: Metatree) -> None:
+    """They have the engine's attributes, and are nowhere else."""
+    moved = ["metadata.json", "w"]
+    good = [at(tree, f"m/v2/{name}").read_bytes() for name in moved]
+    others = [at(tree, f"m/v1/{name}").read_bytes() for name in moved]
+    for name in moved:
+        lose(tree, f"m/v2/{name}")
+        storage_of(tree).set_aside(f"m/v1/{name}", f"m/v2/{name}")
+    done = tree.repair(edits="revert", paths=["m/v2"])
+    assert [at(tree, f"m/v2/{name}").read_bytes() for name in moved] == good
+    assert kept(tree) == sorted(others)
+    assert sorted(at(tree, name).read_bytes() for name in done.kept) == sorted(others)
+    tree.delete("m/v1", recursive=True)
+    assert_clean(tree)
+
+
 def test_edits_by_hand_are_reverted_as_far_as_the_log_holds_what_was_there(tree: Metatree) -> None:
     good = at(tree, "m/v2/metadata.json").read_bytes()
     at(tree, "m/v1/metadata.json").write_bytes(EDIT)

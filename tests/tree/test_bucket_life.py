@@ -208,6 +208,20 @@ def test_a_blob_that_lost_its_content_but_not_its_attribute_is_written_again_by_
         assert tree.check(deep=True).ok
 
 
+def test_a_recovery_by_another_host_keeps_nothing_of_what_is_as_it_was_applied() -> None:
+    """Though the metadata.json of each LSN is another text."""
+    bucket = TextBucket()
+    prepared(bucket)
+    with opened(Host(bucket)) as tree:
+        for number in range(3):
+            tree.put("m/v3", b"%d" % number, name="b", force=True)
+            tree.update("m/v3", n=number)
+        tree._engine.abandon()
+    with opened(Host(bucket)) as tree:
+        done = tree.recover()
+        assert done.nodes > 0 and done.edited == []
+
+
 def test_staged_content_that_was_cut_short_is_not_published_as_the_blob() -> None:
     bucket = TextBucket()
     prepared(bucket)

@@ -288,7 +288,11 @@ def test_a_host_that_is_overtaken_again_and_again_gives_up_and_says_so() -> None
         assert tree.unapplied == 0
 
 
-def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle() -> None:
+@pytest.mark.parametrize(
+    ("error", "last"), [(wal.RightLostError("another has it"), 10), (OSError(errno.ETIMEDOUT, "no reply"), 1)]
+)
+def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle(error: Exception, last: int) -> None:
+    """After any other error it may have been lost as well."""
     bucket = TextBucket()
     prepared(bucket)
     tries: list[wal.Tenure] = []
@@ -298,13 +302,14 @@ def test_what_a_lost_tenure_had_marked_as_done_is_not_believed_by_its_own_handle
 
         def lost(tenure: wal.Tenure) -> None:
             tries.append(tenure)
-            if len(tries) == 10:
+            if len(tries) == last:
                 for mark, value in zip((marks.APPLIED, marks.APPLIED_SMALL), before, strict=True):
                     log.store_mark(mark, value + 1)
-            raise wal.RightLostError("another has it")
+            raise error
 
-        with pytest.raises(UnavailableError):
+        with pytest.raises((UnavailableError, OSError)):
             tree._engine.committer.holding(lost)
+        assert len(tries) == last
         assert (log.load_mark(marks.APPLIED), log.load_mark(marks.APPLIED_SMALL)) == before
         objects = tree._engine.committer._objects
         assert objects is not None and objects.unsure, "what it wrote last may have come after its successor"

@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class Mount(Boundary):
-    """A disk of another host; notes the folders in which names changed since they were flushed."""
+    """A disk of another host; notes in which folders names changed, wherever these folders lay then."""
 
     def __init__(self) -> None:
         super().__init__(MemoryPosix(), counted=ALL_CALLS)
-        self.unsure: set[str] = set()
+        self.unflushed: set[str] = set()  # folders in which names changed since they were flushed
         self.brought: list[str] = []  # files that took their name in the tree
         self.sound = True  # no flush fails
         self.fail: Callable[[Call], BaseException | None] = lambda call: None
@@ -44,14 +44,27 @@ class Mount(Boundary):
             raise error
         done = run()
         if call.method == "fsync":
-            self.unsure.discard(call.path)
-        elif call.method in ("rename", "unlink"):
-            source, target = str(call.arguments[0]), str(call.arguments[-1])
-            self.unsure |= {p.rpartition("/")[0] for p in (source, target) if "/.wal/" not in p}
-            self.brought += [target] if call.method == "rename" and "/.wal/" not in target else []
-            if target.endswith("/owner") and self.sound:
-                assert not self.unsure, "a claim says what is applied, and the names in these folders may be lost"
+            self.unflushed.discard(call.path)
+        elif call.method in ("unlink", "mkdir") or (call.method == "open" and int(call.arguments[1]) & os.O_CREAT):
+            self.unflushed.add(call.path.rpartition("/")[0])
+        elif call.method in ("rename", "link"):
+            self._takes(call.method, str(call.arguments[0]), str(call.arguments[1]))
         return done
+
+    def _takes(self, method: str, source: str, target: str) -> None:
+        if method == "rename":
+            inside = {path for path in self.unflushed if f"{path}/".startswith(f"{source}/")}
+            self.unflushed = (self.unflushed - inside) | {target + path.removeprefix(source) for path in inside}
+            self.unflushed.add(source.rpartition("/")[0])
+            self.brought += [target] if "/.wal/" not in target else []
+        self.unflushed.add(target.rpartition("/")[0])
+        if target.endswith("/owner") and self.sound:
+            assert not self.unsure, "a claim says what is applied, and the names in these folders may be lost"
+
+    @property
+    def unsure(self) -> set[str]:
+        """Folders of the tree in which names may be lost."""
+        return {path for path in self.unflushed if "/.wal" not in path}
 
     def tree(self) -> Metatree:
         return Metatree(MemoryStorage(self), LEVELS)
@@ -67,7 +80,7 @@ def mount() -> Mount:
     mount.sound = False
     with mount.tree() as tree:
         tree.put("m/v1", b"one", name="b")
-    mount.unsure.clear()
+    mount.unflushed.clear()
     mount.sound = True
     return mount
 

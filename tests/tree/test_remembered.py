@@ -65,8 +65,19 @@ def test_no_more_headers_are_kept_than_the_bound_and_older_ones_are_read_from_th
     for base in range(101):
         expected = [(lsn, f"{lsn} {index}") for lsn in range(base + 1, 101) for index in range(1 + lsn % 3)]
         assert [(position.lsn, header.txid) for position, header in kept.since(base)] == expected
-    held = kept._recent[0][0].lsn
-    assert set(range(held - 1)) <= set(batches.read_after) <= set(range(held))  # only what is no longer kept
+    oldest = kept._recent[0][0]
+    assert batches.read_after == [*range(oldest.lsn - (oldest.index == 0))]  # only what is no longer kept
+
+
+@pytest.mark.parametrize(("trusts", "mark"), [(True, 15), (False, 10)])
+def test_a_window_begins_where_the_files_certainly_show_the_log(trusts: bool, mark: int) -> None:
+    batches = Batches(20)
+    batches.log.configure_mock(trimmed=lambda *, fresh=False: 10, load_mark=lambda index: 15)
+    kept = Window(batches.log, trust_applied=trusts, eager=False)
+    kept.begin()
+    assert (kept.floor, kept.head) == (mark, mark)
+    kept.extend(20)
+    assert batches.read_after == [mark]
 
 
 def test_headers_are_forgotten_when_the_window_begins_anew() -> None:

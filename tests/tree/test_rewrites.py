@@ -290,3 +290,162 @@ def test_an_edit_that_was_put_back_is_forgotten_by_the_handle_that_saw_it(fast_p
             file.write_bytes(original)
             second.update("m/v", x=1)
             assert dict(second.find("m/v").metadata) == {"auc": 1, "x": 1}
+
+
+# --- edits among what the log writes again ----------------------------------------------------------------------------
+
+
+def killed(root: Path, act: Callable[[Metatree], object]) -> None:
+    """A program acts, and dies without closing the tree."""
+    pid = os.fork()
+    if pid == 0:
+        act(Metatree(str(root), LEVELS))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def edit_by_hand(file: Path, content: bytes) -> None:
+    """As a program does that keeps attributes. (Written in place, the staged file would be changed with it.)"""
+    new = file.with_name("new")
+    shutil.copy2(file, new)
+    new.write_bytes(content)
+    new.rename(file)
+
+
+def set_aside(root: Path, content: bytes) -> list[str]:
+    """The files of the quarantine with that content, by their names there."""
+    quarantine = root / ".wal" / "quarantine"
+    return [str(p.relative_to(quarantine)) for p in quarantine.rglob("*") if p.is_file() and p.read_bytes() == content]
+
+
+@pytest.mark.parametrize("size", [10, 2 << 20], ids=["small", "large"])
+def test_a_revert_keeps_another_blob_that_was_moved_over_the_one_it_writes_again(fast_path: Path, size: int) -> None:
+    root, other, mine = fast_path / "tree", b"a" * size, b"b" * (size + 1)
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v1", other, name="w")
+        tree.checkpoint()
+        tree.put("m/v2", mine, name="w")
+        (root / "m/v1/w").rename(root / "m/v2/w")
+        done = tree.repair(edits="revert", paths=["m/v2"], deep=True)
+        assert (root / "m/v2/w").read_bytes() == mine
+    assert set_aside(root, other) == ["edited/2/m/v2/w"]
+    assert done.kept == [".wal/quarantine/edited/2/m/v2/w"]
+
+
+def test_a_rebuild_keeps_a_folder_that_was_moved_over_the_blob_it_writes_again(fast_path: Path) -> None:
+    root = fast_path / "tree"
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v1", b"mine", name="w")
+        tree.checkpoint()
+        tree.put("m/v2", b"2", name="w")
+        (root / "m/v2/w").unlink()
+        (root / "m/v1").rename(root / "m/v2/w")
+        done = tree.repair(edits="revert")
+        assert (root / "m/v2/w").read_bytes() == b"2"
+    assert set_aside(root, b"mine") == ["replaced/2/m/v2/w/w"]
+    assert done.kept == [".wal/quarantine/replaced/2/m/v2/w"]
+
+
+@pytest.mark.parametrize("size", [10, 2 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("what", ["a node", "a directory blob", "one put by force", "a node's new blob"])
+def test_an_edit_in_what_was_put_again_is_kept_by_a_recovery_and_can_be_adopted(
+    fast_path: Path, tmp_path: Path, what: str, size: int
+) -> None:
+    root, edit = fast_path / "tree", b"by hand"
+    source = tmp_path / "d"
+    source.mkdir()
+    (source / "a").write_bytes(b"a" * size)
+
+    def act(tree: Metatree) -> None:
+        if what == "a node":
+            tree.put("m/v", b"1", name="a")
+            tree.delete("m/v", recursive=True)
+            tree.put("m/v", b"2" * size, name="a")
+        else:
+            tree.put("m/v", source, recursive=True)
+            if what == "a directory blob":
+                tree.delete("m/v/d", recursive=True)
+            elif what == "a node's new blob":
+                tree.delete("m/v", recursive=True)
+            tree.put("m/v", source, recursive=True, force=what == "one put by force")
+
+    killed(root, act)
+    path = "m/v/a" if what == "a node" else "m/v/d/a"
+    edit_by_hand(root / path, edit)
+    with Metatree(str(root)) as tree:
+        lsn = tree.lsn
+        assert tree.recover().edited == [f".wal/quarantine/edited/{lsn}/{path}"]
+        assert len(b"".join(tree.get(path))) == size
+        tree.repair(edits="adopt", paths=[path])
+        assert b"".join(tree.get(path)) == edit
+    assert set_aside(root, edit) == [f"edited/{lsn}/{path}"]
+
+
+def test_an_edit_of_a_blob_before_its_last_put_was_applied_is_kept_by_a_recovery(fast_path: Path) -> None:
+    root = fast_path / "tree"
+
+    def act(tree: Metatree) -> None:
+        tree.put("m/v", b"1", name="w")
+        tree._engine.committer.committed = lambda lsn: None  # type: ignore[method-assign]  it dies before
+        tree.put("m/v", b"2", name="w", force=True)
+
+    killed(root, act)
+    (root / "m/v/w").write_bytes(b"by hand")
+    with Metatree(str(root)) as tree:
+        assert tree.recover().edited == [".wal/quarantine/edited/2/m/v/w"]
+        assert b"".join(tree.get("m/v/w")) == b"2"
+    assert set_aside(root, b"by hand")
+
+
+def test_what_a_killed_program_left_unedited_is_not_kept_by_a_recovery(fast_path: Path, tmp_path: Path) -> None:
+    """Neither what the window put twice nor what it replaced or dropped before it was applied."""
+    root, source = fast_path / "tree", tmp_path / "d"
+    source.mkdir()
+    (source / "a").write_bytes(b"A")
+
+    def act(tree: Metatree) -> None:
+        for _ in range(2):
+            tree.put("m/v", source, recursive=True, force=True)
+            tree.put("m/v", b"x" * (2 << 20), name="w", force=True)
+            tree.put("m/u", b"1", name="w", force=True)
+        tree._engine.committer.committed = lambda lsn: None  # type: ignore[method-assign]  it dies before
+        tree.delete("m/u", recursive=True)
+        tree.put("m/v", b"2", name="w", force=True)
+        tree.delete("m/v", recursive=True)
+        tree.put("m/v", b"3", name="w")
+
+    killed(root, act)
+    with Metatree(str(root)) as tree:
+        assert tree.recover().edited == []
+        assert b"".join(tree.get("m/v/w")) == b"3"
+    assert_clean(root)
+    assert not [p for p in (root / ".wal" / "quarantine").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["lives on", "dies"])
+def test_edits_that_a_repair_beside_another_program_did_not_choose_stay(fast_path: Path, dies: bool) -> None:
+    """Its handle cannot know what of the window reached the disk. To write it again is left to who has to do it."""
+    root = fast_path / "tree"
+    first = Metatree(str(root), LEVELS)
+    for version in ("v1", "v2", "v3"):
+        first.put(f"m/{version}", b"1", name="w")
+    (root / "m/v1/w").write_bytes(b"2")
+    (root / "m/v2/metadata.json").write_bytes(b'{"by": "hand"}')
+    (root / "m/v3/w").unlink()
+    with Metatree(str(root)) as second:
+        done = second.repair(paths=["m/v3"], deep=True)
+        assert done.remains is not None
+        remains = [finding.path for finding in (*done.remains.problems, *done.remains.notes)]
+        if dies:
+            first._engine.abandon()
+    assert remains == ["m/v1/w", "m/v2/metadata.json"]
+    assert (root / "m/v1/w").read_bytes() == b"2" and (root / "m/v3/w").read_bytes() == b"1"
+    assert (root / "m/v2/metadata.json").read_bytes() == b'{"by": "hand"}'
+    assert done.kept == [] and not set_aside(root, b"2")
+    if dies:
+        with Metatree(str(root)) as third:
+            assert len(third.recover().edited) == 2
+    else:
+        assert first.checkpoint() == 3
+        assert (root / "m/v1/w").read_bytes() == b"2"
+        first.close()

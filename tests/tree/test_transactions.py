@@ -32,6 +32,7 @@ from metatree import (
 from metatree.clock import Clock
 from tests.tree.conftest import LEVELS, assert_clean
 from tests.tree.model import empty_disk, open_tree
+from tests.tree.shared import KINDS, Host, HostClock
 from tests.tree.storages import again, at, records
 from wal import MemoryStorage
 from wal.testing import Failing, FaultyStorage
@@ -708,6 +709,38 @@ def test_other_processes_settle_a_commit_in_doubt_before_they_build_on_it(fast_p
     with suppress(UnavailableError):
         tree.close()
     assert_clean(root)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_status_calls_not_committed_cannot_arrive_later(kind: str) -> None:
+    place = KINDS[kind]()
+    held: list[Callable[[], Any]] = []  # requests that are under way
+    slow = False
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if slow and method == "create":
+            held.append(run)
+            raise OSError(errno.ETIMEDOUT, "no reply")
+        return run()
+
+    tree, other = Host(place.storage(), around).tree, Host(place.storage(), clock=HostClock(1)).tree
+    tree.update("", n=1)
+    slow = True
+    with pytest.raises(CommitUnknownError) as caught:
+        tree.update("", n=2)
+    assert other.status(caught.value.txid) is None
+    for create in held:
+        create()
+    assert other.status(caught.value.txid) is None and dict(other.find("").metadata) == {"n": 1}
+    with other.transaction() as txn:
+        other.update("", n=3)
+    before = other.lsn
+    assert other.status(txn.txid) == txn.lsn and other.lsn == before, "nothing had to be settled"
+    slow = False
+    tree.update("", k=4)
+    assert dict(tree.find("").metadata) == {"n": 3, "k": 4}
+    other.close()
+    tree.close()
 
 
 # --- bounded memory -------------------------------------------------------------------------------------------------
