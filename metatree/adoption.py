@@ -31,13 +31,11 @@ def check_adoptable(storage: wal.Storage, depth: int) -> None:
         level = [(*path, name) for path, (names, _) in zip(level, looks, strict=True) for name in names]
         level = [path for path in level if len(path) <= depth]
     if bad:
-        more = f"\nand {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise CorruptionError(
             f"{storage.url} is a tree of metatreedb 0.2.3 with nodes that could not be read once it is adopted, which "
             "cannot be undone; nothing was changed. Correct these files, or take the name of the node out of "
-            f'"children" in the {layout.METADATA} above it, then open the tree again:\n'
-            + "\n".join(bad[:_SHOWN])
-            + more
+            f'"children" in the {layout.METADATA} above it, then open the tree again: ' + "; ".join(bad[:_SHOWN]) + more
         )
 
 

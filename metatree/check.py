@@ -23,6 +23,7 @@ from .findings import REBUILD, Finding, Report
 from .location import Path, join
 from .look import Look, Place, is_refusal
 from .recorded import Recorded
+from .staging import is_transaction
 from .supply import lacking, lacks
 from .unlisted import Unlisted
 from .window import fold_log
@@ -225,7 +226,11 @@ class _Check:
                     where = join((*fact.path, fact.name))
                     self._problem(kind, where, f"the log needs its staged content, but {error}")
         for name in filter(self._place.is_there, recovery.orphans(self._storage, self._log)):
-            self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
+            entry = self._storage.entry(name)
+            if entry is None or is_transaction(entry):
+                self._note("staged", name, "staged blobs of a transaction that is still running or never committed")
+            else:
+                self._note("staged-extra", name, "not the engine's, and gc never touches it: move it out of the tree")
 
     # --- the folders --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from .facts import BlobFact
 from .fold import Effect
 from .inner import prefixes
 from .location import Path
-from .outcome import Mode, Outcome
+from .outcome import Edit, Mode, Outcome
 from .window import put_at
 
 _READ_TO_COMPARE = 1 << 20  # bytes; a larger blob is not read to compare it
@@ -41,27 +41,27 @@ class Clearing:
         adopted = self._mode is Mode.FOLLOW and unmarked and config.is_adopted(self._storage)
         foreign_file = self._mode is Mode.REWRITE or (unmarked and not adopted)
         if edited or (old.data != data and foreign_file):
-            self._keep(name, old.data)
+            self._keep(name, old.data, "node-replaced" if unmarked else "node-edited")
 
     def keep_blob(self, name: str, fact: BlobFact) -> None:
         """In a rewrite or replay: keep a file that another program put in the place of a blob, or changed.
 
         A change within a large file that keeps its size is not noticed, since replays do not read those.
         """
-        entry = self._storage.entry(name)
-        if entry is None or self._mode is Mode.FOLLOW or not self._storage.capabilities.attributes:
+        entry, marks = self._storage.entry(name), self._storage.capabilities.attributes
+        if entry is None or self._mode is Mode.FOLLOW or (self._mode is Mode.REPLAY and not marks):
             return
         attribute = folders.Attribute.decode(self._storage.attribute(name))
         if attribute is not None and attribute.sha256 != fact.sha256 and self._mode is Mode.REPLAY:
             edited = self._is_edited(name, entry, attribute)  # else it is the blob before this one
-        elif attribute is None or entry.size != fact.size:
+        elif (attribute is None and marks) or entry.size != fact.size:
             edited = True
         elif entry.size > _READ_TO_COMPARE:
-            edited = attribute.sha256 != fact.sha256
+            edited = attribute is not None and attribute.sha256 != fact.sha256
         else:
             edited = folders.digest(self._storage.read(name).data) != fact.sha256
         if edited:
-            self._keep(name, wal.Staged(name))
+            self._keep(name, wal.Staged(name), "blob-replaced" if attribute is None else "blob-changed")
 
     def _is_edited(self, name: str, entry: wal.Entry, attribute: folders.Attribute) -> bool:
         """Whether a file that the window put is not as it was put. Older ones are not read, so that a replay takes as
@@ -73,8 +73,8 @@ class Clearing:
             return entry.size != fact.size
         return folders.digest_of(self._storage, name) != attribute.sha256
 
-    def _keep(self, name: str, content: wal.Content) -> None:
-        self.outcome.edited.append(foreign.keep(self._storage, self._lsn, name, content))
+    def _keep(self, name: str, content: wal.Content, kind: str) -> None:
+        self.outcome.edits[foreign.keep(self._storage, self._lsn, name, content)] = Edit(name, kind)
 
     # --- before a name is taken or goes -------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Clearing:
         went = self._storage.set_aside(name, aside)
         self.outcome.removed += int(went is not None)
         if went is not None and self._mode is Mode.REWRITE:
-            self.outcome.edited.append(went)
+            self.outcome.edits[went] = Edit(name, "blob-extra")
         return went
 
     def _keep_edits(self, name: str) -> bool:
@@ -141,5 +141,6 @@ class Clearing:
         data = self._storage.attribute(name)
         attribute = folders.Attribute.decode(data)
         if attribute is not None and self._is_edited(name, entry, attribute):
-            self._keep(name, wal.Staged(name))
+            is_node = name.endswith(f"/{layout.METADATA}") and put_at(self._window, name) is None
+            self._keep(name, wal.Staged(name), "node-edited" if is_node else "blob-changed")
         return data is None

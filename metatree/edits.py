@@ -46,7 +46,7 @@ class Edits:
         self._staging = staging
         self.base = engine.log.head(fresh=True)
         outcome = engine.committer.pass_held(tenure)
-        self.kept = outcome.edited
+        self.kept = list(outcome.edits)
         self._behind = {split(path): error for path, error in outcome.failed.items()}
         with engine.reader.lock:
             engine.reader.refresh()

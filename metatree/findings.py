@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[Weight, tuple[str, ...]]] = {
     "not-recovered": (Weight.RECOVERY, (RECOVER,)),
     "cannot-write": (Weight.RECOVERY, ()),  # committed, but the system refused to write the files
     "staged": (Weight.LEFTOVER, ("gc",)),
+    "staged-extra": (Weight.LEFTOVER, ()),  # in the staging area, but not the engine's
     "unfinished": (Weight.LEFTOVER, ("gc",)),
 }
 

@@ -7,7 +7,6 @@ completes it.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -17,12 +16,10 @@ import wal
 
 from . import layout, recovery
 from .errors import TransactionError
-from .staging import GRACE, names_in
+from .staging import GRACE, is_transaction, names_in
 
 if TYPE_CHECKING:
     from .engine import Engine
-
-_TXID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{16}").fullmatch  # as `Clock.txid` makes them
 
 
 @dataclass(slots=True)
@@ -92,7 +89,7 @@ def _choose(
         entry = storage.entry(folder)
         if entry is None:
             continue  # its transaction has ended
-        if entry.kind is not wal.Kind.FOLDER or not _TXID(entry.name):
+        if not is_transaction(entry):
             found.foreign.append(folder)
             continue
         names = [f"{folder}/{name}" for name in names_in(storage, folder)]

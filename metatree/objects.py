@@ -24,7 +24,7 @@ from .fold import Effect
 from .inner import prefixes
 from .location import Path, join
 from .object_plan import ABSENT, Plan, Wanted, by_depth, failed_below, is_gone, metadata, plan, same_text
-from .outcome import Outcome
+from .outcome import Edit, Outcome
 from .sources import Sources
 
 REMEMBERED = 20_000  # versions
@@ -182,7 +182,8 @@ class Objects:
                 self._remember(work, wanted.name, there)
                 return
             if work.rewrite or (attribute is None and not config.is_adopted(self._storage)):
-                self._keep(work, wanted.name, wal.Staged(wanted.name))
+                kind = "blob-replaced" if attribute is None else "blob-changed"
+                self._keep(work, wanted.name, wal.Staged(wanted.name), kind)
         try:
             self._store(work, wanted.name, self._content(work, fact), fact.sha256, there)
         except FileNotFoundError as error:
@@ -201,7 +202,7 @@ class Objects:
         old = work.seen.get(wanted.name)
         data = metadata(wanted, old, work.head)
         if old is not None and (self._is_edited(old) or (work.rewrite and not same_text(old.data, data))):
-            self._keep(work, wanted.name, old.data)
+            self._keep(work, wanted.name, old.data, "node-edited" if folders.is_edited(old) else "node-replaced")
         self._store(work, wanted.name, data, folders.digest(data), None if old is None else old.version)
         work.outcome.nodes += 1
 
@@ -224,8 +225,8 @@ class Objects:
         with work.reading:  # reads a pack of small blobs in order, once
             return work.sources.read(fact)
 
-    def _keep(self, work: _Pass, name: str, content: wal.Content) -> None:
-        work.outcome.edited.append(foreign.keep(self._storage, work.head, name, content))
+    def _keep(self, work: _Pass, name: str, content: wal.Content, kind: str) -> None:
+        work.outcome.edits[foreign.keep(self._storage, work.head, name, content)] = Edit(name, kind)
 
     def _remember(self, work: _Pass, name: str, version: str) -> None:
         work.stale.discard(name)

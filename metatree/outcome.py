@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """A file that was edited by hand, of which the quarantine holds a copy."""
+
+    path: str
+    kind: str  # see findings.KINDS
 
 
 class Outcome:
@@ -12,7 +20,7 @@ class Outcome:
         self.nodes = 0  # metadata.json files written
         self.blobs = 0  # blobs written
         self.removed = 0  # nodes and blobs moved to the trash
-        self.edited: list[str] = []  # quarantined copies of files that were changed by hand
+        self.edits: dict[str, Edit] = {}  # name of a copy in the quarantine -> the file that was changed by hand
         self.failed: dict[str, Exception] = {}  # node path -> why it could not be applied
 
 

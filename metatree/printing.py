@@ -1,4 +1,5 @@
-"""The stdout of a command: it takes any text, and one that cannot be written ends the command with a message."""
+"""The stdout of a command: it takes any text, and one that cannot be written ends the command with a message. What a
+terminal would obey is escaped in text that may hold the names of others."""
 
 from __future__ import annotations
 
@@ -9,6 +10,12 @@ import sys
 from collections.abc import Callable
 
 _FAILED = 2  # as for wrong usage
+
+
+def shown(text: str) -> str:
+    """Text as one line for a terminal: control characters, those that turn the direction of writing, and whatever else
+    is not printable are escaped as `repr` does."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def with_stdout(program: str, command: Callable[[], int]) -> int:

@@ -23,7 +23,7 @@ from .errors import ApplyPendingWarning, CorruptionError, MetatreeError, Unavail
 from .findings import EDIT_ADVICE, REBUILD, RECOVER, WORDS, Report, Weight
 from .look import is_refusal
 from .options import parse_options
-from .printing import with_stdout
+from .printing import shown, with_stdout
 from .recovery import Recovered
 
 _REFUSED = (Weight.CANNOT_READ, Weight.RECOVERY)
@@ -59,7 +59,7 @@ def _run(argv: Sequence[str] | None) -> int:
         state = {"root": arguments.root, "dry_run": arguments.dry_run, **found}
         print(json.dumps(state, indent=2))
     else:
-        print("\n".join(_text(arguments.root, done, report, dry_run=arguments.dry_run)))
+        print("\n".join(map(shown, _text(arguments.root, done, report, dry_run=arguments.dry_run))))
     return code
 
 
@@ -123,7 +123,7 @@ def _remaining(plan: Recovered, found: Report) -> Report:
 def _fail(root: str, error: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"root": root, "error": type(error).__name__, "message": str(error)}, indent=2))
-    print(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}", file=sys.stderr)
+    print(shown(f"metatree-recover: {root or repr(root)}: {type(error).__name__}: {error}"), file=sys.stderr)
     return 1 if isinstance(error, CorruptionError) or isinstance(error.__cause__, wal.UnsafePathError) else 2
 
 

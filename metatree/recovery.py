@@ -18,7 +18,7 @@ import wal
 from . import apply, layout, marks
 from .clock import Clock
 from .committer import Committer
-from .outcome import Mode, Outcome
+from .outcome import Edit, Mode, Outcome
 from .staging import names_in, waiting
 from .window import fold_counted
 
@@ -38,8 +38,13 @@ class Recovered:
     removed: int = 0  # nodes and blobs removed
     staged: list[str] = field(default_factory=list)  # staged blobs of transactions that never committed, set aside
     scratch: list[str] = field(default_factory=list)  # unfinished files, set aside
-    edited: list[str] = field(default_factory=list)  # quarantined copies of files that were edited by hand
+    edits: dict[str, Edit] = field(default_factory=dict)  # name of a copy in the quarantine -> the file edited by hand
     errors: dict[str, Exception] = field(default_factory=dict)  # node path -> why it could not be brought up to date
+
+    @property
+    def edited(self) -> list[str]:
+        """Quarantined copies of files that were edited by hand."""
+        return list(self.edits)
 
     @property
     def failed(self) -> dict[str, str]:
@@ -50,13 +55,13 @@ class Recovered:
     def clean(self) -> bool:
         """Nothing had to be done."""
         return not (
-            self.records or self.tail_bytes or self.adopted or self.staged or self.scratch or self.edited or self.errors
+            self.records or self.tail_bytes or self.adopted or self.staged or self.scratch or self.edits or self.errors
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the names are stable."""
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "errors"}
-        return {"clean": self.clean, **found, "failed": self.failed}
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("edits", "errors")}
+        return {"clean": self.clean, **found, "edited": self.edited, "failed": self.failed}
 
 
 def plan(storage: wal.Storage, log: wal.WriteAheadLog, *, shared: bool) -> Recovered:
@@ -120,7 +125,7 @@ def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recov
 
 def _note(recovered: Recovered, outcome: Outcome) -> None:
     recovered.nodes, recovered.blobs, recovered.removed = outcome.nodes, outcome.blobs, outcome.removed
-    recovered.edited = outcome.edited
+    recovered.edits = outcome.edits
     recovered.errors = outcome.failed
 
 

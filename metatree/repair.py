@@ -37,13 +37,13 @@ def repair(engine: Engine, *, edits: str | None, paths: Sequence[str], deep: boo
     planner = Planner(engine, report, edits, paths)
     result = Repaired(engine.log.known(), steps=planner.steps())
     planner.require_found(result.steps)
+    if engine.recovered is not None:
+        result.kept += engine.recovered.edited
     if dry_run:
         return result
     engine.require_writable()
     result.done = True
     engine.checkpointer.spare_edits()
-    if engine.recovered is not None:
-        result.kept += engine.recovered.edited
     steps = result.steps
     for _ in range(_ROUNDS):
         _Repair(engine, result).run(steps)
@@ -77,7 +77,7 @@ class _Repair:
     def _restore(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
         committer, log = self._engine.committer, self._engine.log
         log.head(fresh=True)  # which `pass_held` applies
-        self._result.kept += committer.pass_held(tenure).edited
+        self._result.kept += committer.pass_held(tenure).edits
         supplied: dict[Step, Path] = {}  # step -> its node
 
         def choose(window: Effect) -> Effect:
@@ -86,7 +86,7 @@ class _Repair:
             return _only(window, [*supplied])
 
         outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
-        self._result.kept += outcome.edited
+        self._result.kept += outcome.edits
         for where, error in outcome.failed.items():
             self._failed(split(where), error, supplied)
         others = [step for step in steps if step not in supplied]

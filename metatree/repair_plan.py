@@ -19,7 +19,8 @@ from .errors import CorruptionError, InvalidLocationError
 from .findings import ADOPT, ASIDE, KINDS, REBUILD, RECOVER, REVERT, Finding, Report, Weight
 from .inner import prefixes
 from .location import Path, check_blob_name, fold_name, join
-from .supply import is_node, is_unlisted, lacks, supplies
+from .supply import is_node, is_unlisted, lacks
+from .values import check_size
 from .view import View
 from .window import fold_log
 
@@ -35,6 +36,7 @@ _BY_HAND = {
     "link": "move it out of the tree",
     "twin": "rename one of the two",
 }
+_NAME_IT = "damage and an edit look the same: to adopt it, name it with --path"
 _FOREIGN_KINDS = frozenset({"blob-extra", "folder-extra"})
 
 
@@ -84,19 +86,25 @@ class Planner:
         self._findings = [each for each in (*report.problems, *report.notes) if each.weight is not Weight.LEFTOVER]
         self._deep = report.deep
         self._edits = edits
-        self._paths = [path.strip("/") for path in paths]
+        self._paths = frozenset(path.strip("/") for path in paths)
         redo, self._head = engine.log.trimmed(fresh=True), engine.log.known()
         self._window = fold_log(engine.log, redo, self._head)
         # The recovery of a local tree writes all again that the log holds; between hosts, only what is not applied.
         self._rewriting = not engine.shared and any(each.kind == "not-recovered" for each in self._findings)
         self._inside: dict[tuple[Path, str], defaultdict[str, set[str]]] = {}  # see `_names_inside`
+        self._lost = {each.path: each for each in self._findings if each.kind == "blob-missing"}
+        self._lost_below: dict[str, list[str]] = {}  # folder -> lost blobs
+        for path in self._lost:
+            for folder in prefixes(path):
+                self._lost_below.setdefault(folder, []).append(path)
         self._twins = {_folded(each.path) for each in self._findings if each.kind == "twin"}
 
     def steps(self) -> list[Step]:
         """A step for each finding, in order."""
         steps = self._recovered()
         known = {step.path for step in steps}
-        return steps + [self._step(each) for each in self._findings if self._selected(each.path, known)]
+        chosen = [each for each in self._findings if each.path not in known and self._is_selected(each.path)]
+        return steps + [self._step(each) for each in chosen]
 
     def require_found(self, steps: Sequence[Step]) -> None:
         """Raises InvalidLocationError for a path without findings, unless there are no findings at all, or the recovery
@@ -104,17 +112,20 @@ class Planner:
         recovered = self._engine.recovered
         if not self._findings or not (recovered is None or recovered.clean):
             return
-        for path in self._paths:
-            if not any(_is_in(step.path, path) for step in steps):
+        known = {path for step in steps for path in ("", *_upwards(step.path))}
+        for path in sorted(self._paths):
+            if path not in known:
                 count = len(self._findings)
                 others = f"{count} other finding{'s' * (count > 1)}: name paths as check does"
                 deep = "" if self._deep else "; whether a blob's content changed is checked with deep only"
                 raise InvalidLocationError(f"there is nothing to repair at {path!r}, but {others}{deep}")
 
-    def _selected(self, path: str, known: set[str]) -> bool:
-        if path in known:
-            return False
-        return not self._paths or any(_is_in(path, each) for each in self._paths)
+    def _is_selected(self, path: str) -> bool:
+        return not self._paths or "" in self._paths or self._is_named(path)
+
+    def _is_named(self, path: str) -> bool:
+        """Whether the caller named the file or folder, or one above it that is not the root."""
+        return not self._paths.isdisjoint(_upwards(path))
 
     def _step(self, finding: Finding) -> Step:
         action, detail = self._decide(finding)
@@ -146,9 +157,12 @@ class Planner:
         if REVERT not in remedies:
             return CANNOT, _BY_HAND.get(finding.kind, "it can only be repaired by hand")
         reverting, adopting = self._reverting(finding), self._adopting(finding)
+        replayed = self._rewriting and not self._lacks(finding)  # the recovery will revert it
+        if self._edits == ADOPT and replayed and adopting[0] == CANNOT:
+            return reverting[0], f"{reverting[1]}; {adopting[1]}"
         if self._edits == ADOPT:
             return adopting
-        if self._edits == REVERT or (self._rewriting and not self._lacks(finding)):
+        if self._edits == REVERT or replayed:
             return reverting
         ways = [f"--{word}: {text}" for word, (_, text) in ((ADOPT, adopting), (REVERT, reverting))]
         return CHOOSE, "; ".join(ways)
@@ -171,8 +185,11 @@ class Planner:
     def _adopting(self, finding: Finding) -> tuple[str, str]:
         if ADOPT not in finding.remedies:
             return CANNOT, "a folder that is neither node nor blob cannot be adopted: put its files, or leave it alone"
-        if finding.kind == "blob-changed" and not self._is_named(finding):
-            return CANNOT, "damage and an edit look the same: to adopt it, name it with --path"
+        why = self._hides_loss(finding.path)
+        if why:
+            return CANNOT, why
+        if finding.kind == "blob-changed" and not self._is_named(finding.path):
+            return CANNOT, _NAME_IT
         if is_node(finding):
             return ADOPT, "a commit sets the node's keys to those in the file"
         why = self._engine.reader.ask(lambda _: self._refusal(finding.path))
@@ -182,15 +199,25 @@ class Planner:
             return ADOPT, "a commit lists it in its parent again, with the keys in the parent's file"
         return ADOPT, "a commit makes it " + ("the blob" if finding.kind == "blob-replaced" else "a blob")
 
+    def _hides_loss(self, path: str) -> str:
+        """Why adopting it would make the loss of another blob official that is not given up; '' if it would not."""
+        for lost in _upwards(path):
+            if lost in self._lost:
+                return f"{lost} is lost, and this stands in its place: move it away first"
+        for lost in sorted(self._lost_below.get(path, ())):
+            if self._decide(self._lost[lost])[0] != ADOPT:
+                return (
+                    f"{lost} is lost, and this stands in the place of a folder above it: move it away first, or name "
+                    "it with --path, which gives up what is lost there"
+                )
+        return ""
+
     def _giving_up(self, finding: Finding, why: str) -> tuple[str, str]:
         if self._engine.storage.entry(finding.path) is not None:
             return CANNOT, f"{why}: move away what is in its place, then {_RESTORE}, or give it up"
-        if self._edits == ADOPT and self._is_named(finding):
+        if self._edits == ADOPT and self._is_named(finding.path):
             return ADOPT, "a commit removes it from the tree: its content is given up"
         return CANNOT, f"{why}: {_RESTORE}, or give it up: --adopt with --path"
-
-    def _is_named(self, finding: Finding) -> bool:
-        return any(each and _is_in(finding.path, each) for each in self._paths)
 
     def _refusal(self, location: str) -> str:
         """Why nothing can be committed under the name that a file or folder has; '' if it can."""
@@ -226,27 +253,28 @@ class Planner:
         if found is None or self._edits != ADOPT or found.head != self._head:
             return []
         steps = []
-        for kept in found.edited:
-            path = self._edited(kept)
-            if path is not None and self._selected(path, set()):
-                kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
-                why = f"was edited by hand; the recovery kept the edit as {kept}"
-                steps.append(Step(path, kind, why, ADOPT, "a commit adopts the edit", kept))
+        for kept, edit in found.edits.items():
+            why = f"was edited by hand; the recovery kept the edit as {kept}"
+            step = Step(edit.path, edit.kind, why, ADOPT, "a commit adopts the edit", kept)
+            if self._is_selected(edit.path) and self._is_adoptable(step):
+                steps.append(step)
         return steps
 
-    def _edited(self, kept: str) -> str | None:
-        """The path of the file that was kept under this name, if the log holds it."""
-        name = kept.removeprefix(layout.quarantine("edited", "")).partition("/")[2]
-        for path in (name, name.rpartition(".")[0]):
-            kind = "node-edited" if path.rpartition("/")[2] == layout.METADATA else "blob-changed"
-            if path and supplies(self._window, Finding(path, "", kind)) is not None:
-                return path
-        return None
+    def _is_adoptable(self, step: Step) -> bool:
+        """Whether a kept edit may become official; otherwise it stays in the quarantine."""
+        if step.kind == "blob-changed":
+            return self._is_named(step.path)
+        if is_node(step):
+            try:
+                check_size(folders.parse_node(step.source, self._engine.storage.read(step.source)).keys)
+            except (CorruptionError, FileNotFoundError, ValueError):
+                return False
+        return True
 
 
-def _is_in(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or below it; '' is the root."""
-    return not folder or path == folder or path.startswith(folder + "/")
+def _upwards(path: str) -> tuple[str, ...]:
+    """The folders above a file or folder, but for the root, and itself."""
+    return (*prefixes(path), path)
 
 
 def _folded(path: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -26,6 +27,8 @@ INLINE_OBJECT = 4 << 20  # ... where each file that is staged costs requests
 GRACE = 24 * 3600.0  # seconds for which `gc` leaves a staged file alone by default
 CHUNK = 1 << 20
 GATHERED = 64 << 10  # bytes of small blobs that are written to a pack together
+
+_TXID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{16}").fullmatch  # as `Clock.txid` makes them
 
 Content = tuple[int, str, Source]  # size in bytes, sha256 in hex, where it is
 
@@ -218,6 +221,11 @@ def names_in(storage: wal.Storage, folder: str) -> list[str]:
         return sorted(entry.name for entry in storage.list(folder))
     except FileNotFoundError:
         return []
+
+
+def is_transaction(entry: wal.Entry) -> bool:
+    """Whether something in the staging area can be the folder of a transaction; if not, it is not the engine's."""
+    return entry.kind is wal.Kind.FOLDER and _TXID(entry.name) is not None
 
 
 def _base(txid: str) -> int | None:

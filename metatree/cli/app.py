@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
 
 import click
@@ -12,7 +13,9 @@ from metatree.printing import with_stdout
 
 from .check import check
 from .doctor import doctor
+from .ending import fail
 from .gc import gc
+from .output import complain
 from .repair import repair
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -46,12 +49,32 @@ def _run() -> int:
     try:
         code = commands.main(prog_name="metatree", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _fail(error)
     except click.Abort:
-        click.echo("interrupted", err=True)
+        _tell_json(None, "KeyboardInterrupt", "interrupted", _INTERRUPTED)
+        complain("interrupted")
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _fail(error: click.ClickException) -> int:
+    """Tell of wrong usage as click does, but with the names in it escaped; returns the exit code."""
+    if not sys.argv[1:]:
+        error.show()  # the help
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    message = error.format_message()
+    _tell_json(context.params.get("root") if context is not None else None, "UsageError", message, error.exit_code)
+    if context is not None:
+        click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True)
+    complain(f"Error: {message}")
+    return error.exit_code
+
+
+def _tell_json(root: str | None, error: str, message: str, code: int) -> None:
+    """With --json, print the object of an error that ended the command before it could do so itself."""
+    if "--json" in sys.argv[1:]:
+        fail(root, error, message, code)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from metatree import Finding, Report
 from metatree.findings import EDIT_ADVICE, WORDS, Weight
 
 from .ending import Code, ending
+from .output import Line, Styled, tell
 from .progress import Progress
 from .trees import opened, tree_command
 
@@ -58,7 +59,7 @@ def check(context: click.Context, root: str, options: dict[str, Any], as_json: b
     if as_json:
         click.echo(json.dumps({"root": root, **report.as_dict(), "exit": int(code)}, indent=2))
     else:
-        click.echo("\n".join(_text(root, report)))
+        tell(*_text(root, report))
     context.exit(code)
 
 
@@ -93,10 +94,10 @@ def code_of(report: Report) -> Code:
     return Code.OK if report.clean else Code.DIFFERS
 
 
-def line(finding: Finding) -> str:
+def line(finding: Finding, owner: str = "") -> Line:
     """A finding as a line for people."""
-    word = click.style(f"{WORDS[finding.weight]:8}", fg=_COLOURS[finding.weight])
-    return f"  {word} {finding.path}: {finding.reason}"
+    word = Styled(f"{WORDS[finding.weight]:8}", _COLOURS[finding.weight])
+    return "  ", word, f" {finding.path}: {finding.reason}{owner}"
 
 
 def _owner(root: str, finding: Finding) -> str:
@@ -109,10 +110,10 @@ def _owner(root: str, finding: Finding) -> str:
         return ""
 
 
-def _text(root: str, report: Report) -> list[str]:
-    verdict = click.style("clean", fg="green") if report.clean else click.style("deviates", fg="red")
-    lines = [f"{root}: {verdict}: {counted(report)}, log to {report.head}"]
+def _text(root: str, report: Report) -> list[Line]:
+    verdict = Styled("clean", "green") if report.clean else Styled("deviates", "red")
+    lines: list[Line] = [(f"{root}: ", verdict, f": {counted(report)}, log to {report.head}")]
     findings = sorted((*report.problems, *report.notes), key=lambda each: list(Weight).index(each.weight))
-    lines += [line(finding) + _owner(root, finding) for finding in findings]
+    lines += [line(finding, _owner(root, finding)) for finding in findings]
     lines += [_ADVICE[weight].format(root=root) for weight in Weight if report.has(weight)]
     return lines

@@ -10,6 +10,7 @@ import click
 import wal
 from metatree.doctor import Fit, Report, Status, examine, failure
 
+from .output import Line, Styled, complain, tell
 from .progress import Progress
 from .storage_options import storage_options
 
@@ -51,7 +52,10 @@ def doctor(context: click.Context, url: str, options: dict[str, Any], as_json: b
         progress.clear()
         context.exit(_fail(url, error, as_json=as_json, code=2))
     progress.clear()
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _text(report))
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        tell(*_text(report))
     context.exit(0 if report.writable else 1)
 
 
@@ -60,13 +64,13 @@ def _fail(url: str, error: Exception, *, as_json: bool, code: int) -> int:
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
     if as_json:
         click.echo(json.dumps(failure(text, type(error).__name__), indent=2))
-    click.echo(f"metatree doctor: {text}", err=True)
+    complain(f"metatree doctor: {text}")
     return code
 
 
-def _text(report: Report) -> str:
-    verdict = click.style(_FIT[report.fit], fg="green" if report.writable else "red", bold=True)
-    lines = [f"{report.url}: {verdict}"]
+def _text(report: Report) -> list[Line]:
+    verdict = Styled(_FIT[report.fit], "green" if report.writable else "red", bold=True)
+    lines: list[Line] = [(f"{report.url}: ", verdict)]
     if not report.writable and report.reason:
         lines.append(f"  because: {report.reason}")
     if report.examined != report.url:
@@ -76,15 +80,15 @@ def _text(report: Report) -> str:
         word, colour = _STATUS[finding.status]
         if finding.status is Status.FAILS and not finding.check.needed:
             word, colour = "missing", "yellow"
-        lines.append(f"  {click.style(f'{word:8}', fg=colour)} {finding.check.guarantee}")
-        lines.append(f"           {click.style(finding.detail, dim=True)}")
+        lines.append(("  ", Styled(f"{word:8}", colour), f" {finding.check.guarantee}"))
+        lines.append(("           ", Styled(finding.detail, dim=True)))
         if finding.status is not Status.HOLDS:
             lines.append(f"           {'' if finding.check.needed else 'not needed: '}{finding.check.lost}")
     lines += _measured(report)
     lines += [f"  note: {note}" for note in report.notes]
     if report.leftover:
         lines.append(f"  could not be removed, please remove it: {report.leftover}")
-    return "\n".join(lines)
+    return lines
 
 
 def _measured(report: Report) -> list[str]:

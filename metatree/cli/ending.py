@@ -20,6 +20,8 @@ from metatree import (
     NodeNotFoundError,
 )
 
+from .output import complain
+
 
 class Code(enum.IntEnum):
     """Exit codes; the numbers are stable (docs/decisions/0035)."""
@@ -64,7 +66,11 @@ def ending(context: click.Context, root: str, *, as_json: bool) -> Iterator[None
             raise
         name, code = type(error).__name__, code_of(error)
         if as_json:
-            found = {"root": root, "error": name, "message": str(error), "exit": int(code)}
-            click.echo(json.dumps(found, indent=2))
-        click.echo(f"{context.command_path}: {root or repr(root)}: {name}: {error}", err=True)
+            fail(root, name, str(error), code)
+        complain(f"{context.command_path}: {root or repr(root)}: {name}: {error}")
         context.exit(code)
+
+
+def fail(root: str | None, error: str, message: str, code: int) -> None:
+    """Print the JSON object of an error. `root`: None if the command does not know it."""
+    click.echo(json.dumps({"root": root, "error": error, "message": message, "exit": int(code)}, indent=2))

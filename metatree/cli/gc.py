@@ -11,6 +11,7 @@ import click
 from metatree.gc import Collected
 
 from .ending import Code, ending
+from .output import Line, Styled, tell
 from .trees import opened, tree_command
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -49,13 +50,14 @@ def gc(context: click.Context, root: str, options: dict[str, Any], as_json: bool
     if as_json:
         click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
     else:
-        click.echo("\n".join(_text(root, done)))
+        tell(*_text(root, done))
     context.exit(code)
 
 
-def _text(root: str, done: Collected) -> list[str]:
+def _text(root: str, done: Collected) -> list[Line]:
+    lines: list[Line]
     if done.clean:
-        lines = [f"{root}: {click.style('clean', fg='green')}: nothing to remove"]
+        lines = [(f"{root}: ", Styled("clean", "green"), ": nothing to remove")]
     else:
         lines = [f"{root}: {'removed' if done.done else 'plan, nothing is changed yet'}: {done.bytes} bytes"]
     lines += [f"  old       {name}" for name in (*done.old, *done.scratch)]

@@ -8,14 +8,16 @@ from typing import Any
 import click
 
 from metatree import Finding, Repaired, Report, Step
-from metatree.findings import ADOPT, REVERT
+from metatree.findings import ADOPT, REBUILD, RECOVER, REVERT
 from metatree.repair_plan import CANNOT, CHOOSE, DOING, LEAVE
 
 from .check import code_of, line
 from .ending import Code, ending
+from .output import Line, Styled, tell
 from .progress import Progress
 from .trees import below, opened, tree_command
 
+_REPLAYED = frozenset({REBUILD, RECOVER, REVERT})  # what a recovery does
 _COLOURS = {**dict.fromkeys(DOING, "green"), CHOOSE: "yellow"}
 
 
@@ -69,7 +71,7 @@ def repair(
     if as_json:
         click.echo(json.dumps({"root": root, **done.as_dict(), "exit": int(code)}, indent=2))
     else:
-        click.echo("\n".join(_text(root, done)))
+        tell(*_text(root, done))
     context.exit(code)
 
 
@@ -89,7 +91,7 @@ def _repair(
         done = tree.repair(edits=edits, paths=paths, deep=deep)
     # What the recovery on opening has carried out, if this was the first opener of a local tree, is not found again.
     known = _paths(done)
-    done.steps += [step for step in plan.steps if step.path not in known]
+    done.steps += [step for step in plan.steps if step.action in _REPLAYED and step.path not in known]
     return done, _code(done)
 
 
@@ -105,29 +107,30 @@ def _worst(steps: list[Step]) -> Code:
     return code_of(Report(problems=[Finding(step.path, step.reason, step.kind) for step in steps]))
 
 
-def _text(root: str, done: Repaired) -> list[str]:
+def _text(root: str, done: Repaired) -> list[Line]:
     if not done.steps and done.clean:
-        return [f"{root}: {click.style('clean', fg='green')}: nothing to repair"]
-    lines = [f"{root}: {_headline(done)}"]
-    for step in done.steps:
-        if step.action == LEAVE or _is_mended(step, done):
+        return [(f"{root}: ", Styled("clean", "green"), ": nothing to repair")]
+    told, known = _told(done), _paths(done)
+    lines: list[Line] = [f"{root}: {_headline(done, told)}"]
+    for step in told:
+        if step.action == LEAVE:
             continue
         word = f"FAILED {step.action}" if step.path in done.failed else step.action
         colour = "red" if step.path in done.failed else _COLOURS.get(step.action, "red")
-        lines.append(f"  {click.style(f'{word:9}', fg=colour)} {step.path}: {step.reason}")
+        lines.append(("  ", Styled(f"{word:9}", colour), f" {step.path}: {step.reason}"))
         lines += [f"            {text}" for text in (done.failed.get(step.path) or step.detail).split("; ") if text]
     lines += _left(done)
-    lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in _paths(done)]
+    lines += [f"  FAILED    {path}: {why}" for path, why in done.failed.items() if path not in known]
     if done.lsn is not None:
         lines.append(f"  adopted by commit {done.lsn}")
     lines += [f"  kept      {name}" for name in done.kept]
     return lines + _ending(root, done)
 
 
-def _headline(done: Repaired) -> str:
+def _headline(done: Repaired, told: list[Step]) -> str:
     if not done.done:
         return "plan, nothing is changed yet"
-    actions = [step.action for step in done.steps if step.path not in done.failed and not _is_mended(step, done)]
+    actions = [step.action for step in told if step.path not in done.failed]
     mended = sum(action in DOING for action in actions)
     counts = (
         (len(done.failed), "failed", "failed"),
@@ -141,16 +144,15 @@ def _headline(done: Repaired) -> str:
     return f"{mended} repaired; {rest}" if rest else "repaired"
 
 
-def _is_mended(step: Step, done: Repaired) -> bool:
-    """Whether a step that could not be carried out came right by another one, as by that of its parent."""
-    if step.action != CANNOT or done.remains is None:
-        return False
-    return all(
-        (each.path, each.kind) != (step.path, step.kind) for each in (*done.remains.problems, *done.remains.notes)
-    )
+def _told(done: Repaired) -> list[Step]:
+    """The steps, but for those that could not be carried out and came right by another one, as by that of a parent."""
+    if done.remains is None:
+        return done.steps
+    remaining = {(each.path, each.kind) for each in (*done.remains.problems, *done.remains.notes)}
+    return [step for step in done.steps if step.action != CANNOT or (step.path, step.kind) in remaining]
 
 
-def _left(done: Repaired) -> list[str]:
+def _left(done: Repaired) -> list[Line]:
     """What is left alone, in one line: in a tree without the engine's attributes it is every blob."""
     folders = sum(step.action == LEAVE and step.kind == "folder-extra" for step in done.steps)
     files = sum(step.action == LEAVE for step in done.steps) - folders
@@ -159,21 +161,21 @@ def _left(done: Repaired) -> list[str]:
         return []
     adopting = "--adopt adopts the files, " if files else ""
     told = f"{' and '.join(counts)} that the engine did not put here; {adopting}--revert --path NAME sets one aside"
-    return [f"  {click.style('left alone', fg='yellow')}: {told}"]
+    return [("  ", Styled("left alone", "yellow"), f": {told}")]
 
 
 def _paths(done: Repaired) -> set[str]:
     return {step.path for step in done.steps}
 
 
-def _ending(root: str, done: Repaired) -> list[str]:
+def _ending(root: str, done: Repaired) -> list[Line]:
     if done.remains is not None:
         if done.clean:
-            return [f"{click.style('clean', fg='green')}: nothing deviates any more"]
+            return [(Styled("clean", "green"), ": nothing deviates any more")]
         left = [*done.remains.problems, *done.remains.notes]
         return ["what remains:", *(line(finding) for finding in left)]
     actions = {step.action for step in done.steps}
-    lines = []
+    lines: list[Line] = []
     if actions & DOING:
         lines.append("run it again with --yes to do this")
     if CHOOSE in actions:

@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def tree_command(command: F) -> F:
     """Decorator: adds ROOT, -o and --json as the parameters `root`, `options` and `as_json`."""
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; its keys are stable.")
-    return click.argument("root")(storage_options(as_json(command)))
+    root = click.argument("root", is_eager=True)  # first, so that errors of other parameters can name it
+    return root(storage_options(as_json(command)))
 
 
 @contextmanager

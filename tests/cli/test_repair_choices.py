@@ -412,6 +412,17 @@ def test_what_another_step_has_mended_is_not_counted_among_what_cannot_be_repair
     assert "cannot" not in out
 
 
+def test_what_was_not_adopted_for_the_sake_of_a_lost_blob_is_told_with_the_loss(root: Path, run: Run) -> None:
+    (root / "m/v1/w").unlink()
+    (root / "m/v1/w").mkdir()
+    (root / "m/v1/w/notes").write_text("mine")
+    for more in ((), ("--yes",), ("--yes", "--path", "m/v1")):
+        code, out = run(root, "--adopt", *more)
+        assert code == 6
+        assert "  cannot    m/v1/w: " in out and "  cannot    m/v1/w/notes: " in out
+        assert "            m/v1/w is lost, and this stands in its place: move it away first\n" in out
+
+
 def test_a_file_that_cannot_be_read_has_a_way_out_that_is_no_circle(
     root: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,6 +122,12 @@ def test_what_is_young_stays_and_so_does_what_is_not_the_engines(make_tree: Make
     done = tree.gc()
     assert done.clean and done.young == [f".wal/staged/{DEAD}"]
     assert done.foreign == [".wal/staged/0-00112233445566AA", ".wal/staged/by-hand"]
+    report = tree.check()
+    assert report.clean and {note.path: (note.kind, note.remedies) for note in report.notes} == {
+        f".wal/staged/{DEAD}": ("staged", ("gc",)),
+        ".wal/staged/0-00112233445566AA": ("staged-extra", ()),
+        ".wal/staged/by-hand": ("staged-extra", ()),
+    }
     assert tree.gc(older_than=0).old == [f".wal/staged/{DEAD}"]
     assert {name for name in before if "0-00112233445566AA" in name or "by-hand" in name} <= set(at(tree).files())
     assert aborts(tree) == [DEAD]

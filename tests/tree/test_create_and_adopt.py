@@ -301,7 +301,7 @@ def test_adoption_of_nodes_that_could_not_be_read_is_refused_and_changes_nothing
     before = names(old), all_bytes(old)
     with pytest.raises(CorruptionError, match=rf"cannot be undone; nothing was changed.*(?s:.*){reason}") as caught:
         Metatree(old)
-    assert str(caught.value).count("\n") == 1
+    assert "\n" not in str(caught.value) and ";" not in str(caught.value).partition("open the tree again")[2]
     assert (names(old), all_bytes(old)) == before
     if content is None:
         (old / file).rmdir()
@@ -317,7 +317,7 @@ def test_of_many_files_that_could_not_be_read_a_handful_is_named(old: Path) -> N
     (old / "fraud/metadata.json").write_bytes(b'{"children": ["v1", "v2", "v3", "v4", "v5", "v6", "v7"]}')
     for name in ("v4", "v5", "v6", "v7"):
         shutil.copytree(old / "fraud/v1", old / "fraud" / name)
-    with pytest.raises(CorruptionError, match=r"\nchurn/metadata\.json: .*(\nfraud/v[1-4]/.*){4}\nand 3 more$"):
+    with pytest.raises(CorruptionError, match=r": churn/metadata\.json: .*(; fraud/v[1-4]/.*){4}; and 3 more$"):
         Metatree(old)
 
 

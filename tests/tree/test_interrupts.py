@@ -30,12 +30,14 @@ _FIRST = 4  # bytes: the first instructions of a function, which make its frame 
 
 
 def _cannot_be(frame: FrameType) -> bool:
-    """What cannot be helped, see decision 14; and the way from a `with` block's last line to its `__exit__`: tracing
-    stops there, on the line of the `with` again, but a signal is not looked for."""
+    """What cannot be helped, see decision 14; and where tracing stops but no signal is looked for: on the way from a
+    `with` block's last line to its `__exit__`, on the line of the `with` again, and from the last call of a question to
+    the `finally` that says so."""
     if frame.f_code is Transaction.__exit__.__code__:
         return frame.f_lasti <= _FIRST
-    if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-        return False
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    if not line.startswith("with "):
+        return line == "self._reads = None"
     return frame.f_lasti > min(start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
 
 

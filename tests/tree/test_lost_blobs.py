@@ -301,6 +301,51 @@ def test_something_in_its_place_is_named_and_never_removed(tree: Metatree) -> No
     give_up(tree, "m/v1/w")
 
 
+def problems(tree: Metatree) -> set[str]:
+    return {each.path for each in tree.check().problems}
+
+
+def test_what_stands_in_the_place_of_a_lost_blob_is_not_adopted_as_if_nothing_were_lost(tree: Metatree) -> None:
+    lose(tree, "m/v1/w", "m/dir/sub/c")
+    at(tree, "m/v1/w/inner").write_bytes(b"by hand")
+    at(tree, "m/v1/w2").write_bytes(b"by hand")
+    at(tree, "m/dir/sub/d").write_bytes(b"by hand")
+    for paths in ([], ["m/v1"], ["m/v1/w/inner", "m/v1/w2", "m/dir"]):
+        plan = {step.path: step for step in tree.repair(edits="adopt", paths=paths, dry_run=True).steps}
+        assert plan["m/v1/w/inner"].action == "cannot", plan
+        assert "m/v1/w is lost" in plan["m/v1/w/inner"].detail and "move it away" in plan["m/v1/w/inner"].detail
+        assert plan["m/v1/w2"].action == "adopt"
+    assert plan["m/dir/sub/d"].action == "adopt"  # beside a lost one
+    tree.repair(edits="adopt")
+    assert problems(tree) == {"m/v1/w", "m/dir/sub/c"}
+    plan = {step.path: step for step in tree.repair(edits=None, dry_run=True).steps}
+    assert plan["m/v1/w/inner"].action == "choose" and "m/v1/w is lost" in plan["m/v1/w/inner"].detail
+    lose(tree, "m/v1/w")
+    give_up(tree, "m/v1/w", "m/dir/sub/c")
+
+
+@pytest.mark.parametrize("where", ["m/dir", "m/dir/sub"])
+def test_a_file_in_the_place_of_a_lost_directory_blob_is_adopted_if_the_lost_ones_are_given_up(
+    where: str, tree: Metatree
+) -> None:
+    inside = [name for name in ("m/dir/a", "m/dir/b", "m/dir/sub/c") if name.startswith(f"{where}/")]
+    lost = [name for name in inside if at(tree, name).exists()]
+    lose(tree, *lost)
+    storage = storage_of(tree)
+    if storage.capabilities.folders:
+        storage.erase(where)
+    at(tree, where).write_bytes(b"by hand")
+    assert problems(tree) == set(lost)
+    plan = {step.path: step for step in tree.repair(edits="adopt", dry_run=True).steps}
+    assert plan[where].action == "cannot" and f"{lost[0]} is lost" in plan[where].detail
+    tree.repair(edits="adopt")
+    assert problems(tree) == set(lost)
+    done = tree.repair(edits="adopt", paths=[where])
+    assert done.clean, str(done.remains)
+    assert b"".join(tree.get(where)) == b"by hand"
+    assert tree.check(deep=True).clean and again(tree, read_only=True).check(deep=True).clean
+
+
 def test_a_file_that_comes_back_between_plan_and_commit_is_not_given_up(
     tree: Metatree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ Steps are counted: every call of a function, of Python or of C."""
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from metatree import Metatree, downloads, foreign
+from metatree.cli.repair import _text as told
 from metatree.content import OpenBlob
 from metatree.derive import derive
 from metatree.facts import BlobFact, BlobGone, Fact, Inline, NodeFact
@@ -320,3 +322,31 @@ def test_a_download_compares_each_commit_that_was_made_meanwhile_once(
         tree.put("m/v", source(FEW), name="d", recursive=True)
         tree.get("m/v/d", tmp_path / "out", recursive=True)
     assert FEW <= compared < 4 * FEW
+
+
+# --- in a repair ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edits", ["adopt", None])
+def test_what_a_repair_and_its_report_cost_for_each_lost_file_does_not_depend_on_how_many_are_lost(
+    opened: Open, source: Callable[[int], Path], edits: str | None
+) -> None:
+    """Each is named and given up, or restored from the log."""
+
+    def cost(files: int) -> int:
+        with opened() as tree:
+            tree.put("m/v", source(files), name="d", recursive=True)
+            if edits == "adopt":
+                tree.checkpoint()
+            tree.flush()
+            paths = [f"m/v/d/s{number % 3}/f{number}" for number in range(files)]
+            shutil.rmtree(Path(tree.root) / "m/v/d")
+            done = tree.repair(edits=edits, paths=paths, dry_run=True)
+            assert len(done.steps) == files
+            count = steps(lambda: tree.repair(edits=edits, paths=paths))
+            for number in range(files):
+                done.failed[f"m/v/e{number}"] = "of no step"
+            done.remains = tree.check()
+            return count + steps(lambda: told(tree.root, done))
+
+    assert_linear(cost)

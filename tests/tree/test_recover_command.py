@@ -24,6 +24,7 @@ from metatree import (
     __version__,
     recover_command,
 )
+from metatree.outcome import Edit
 from metatree.recovery import Recovered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -237,7 +238,7 @@ def test_the_json_has_the_same_keys_whatever_happened(root: Path, recover: Recov
         {"adopted": 1},
         {"staged": ["a"]},
         {"scratch": ["a"]},
-        {"edited": ["a"]},
+        {"edits": {"a": Edit("b", "node-edited")}},
         {"errors": {"a": OSError("why")}},
     ],
     ids=str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -332,6 +333,49 @@ def test_a_revert_keeps_another_blob_that_was_moved_over_the_one_it_writes_again
     assert done.kept == [".wal/quarantine/edited/2/m/v2/w"]
 
 
+@pytest.mark.parametrize("size", [10, 2 << 20], ids=["small", "large"])
+def test_another_blob_of_the_same_size_is_kept_when_a_checkpoint_writes_over_it(fast_path: Path, size: int) -> None:
+    root, other, mine = fast_path / "tree", b"a" * size, b"b" * size
+    with Metatree(str(root), LEVELS) as tree:
+        tree.put("m/v1", other, name="w")
+        tree.checkpoint()
+        tree.put("m/v2", mine, name="w")
+        (root / "m/v1/w").rename(root / "m/v2/w")
+        Metatree(str(root)).close()
+        assert (root / "m/v2/w").read_bytes() == mine
+    assert set_aside(root, other) == ["edited/2/m/v2/w"]
+
+
+class Bare(wal.Posix):
+    """A filesystem without attributes."""
+
+    def getxattr(self, target: int | str, attribute: str) -> bytes:
+        raise OSError(errno.ENOTSUP, "none")
+
+    def setxattr(self, target: int | str, attribute: str, value: bytes) -> None:
+        raise OSError(errno.ENOTSUP, "none")
+
+
+def test_an_edit_is_kept_when_a_checkpoint_writes_over_it_where_files_have_no_attributes(fast_path: Path) -> None:
+    root = fast_path / "tree"
+    root.mkdir()
+
+    def opened() -> Metatree:
+        return Metatree(wal.LocalStorage(str(root), posix=Bare()), LEVELS)
+
+    with opened() as tree:
+        for name in ("edited", "same size", "as it was"):
+            tree.put("m/v", b"1", name=name)
+        (root / "m/v/edited").write_bytes(b"by hand")
+        (root / "m/v/same size").write_bytes(b"2")
+        opened().close()
+        assert {name: (root / "m/v" / name).read_bytes() for name in ("edited", "same size")} == {
+            "edited": b"1",
+            "same size": b"1",
+        }
+    assert set_aside(root, b"by hand") and set_aside(root, b"2") and not set_aside(root, b"1")
+
+
 def test_a_rebuild_keeps_a_folder_that_was_moved_over_the_blob_it_writes_again(fast_path: Path) -> None:
     root = fast_path / "tree"
     with Metatree(str(root), LEVELS) as tree:
@@ -351,7 +395,7 @@ def test_a_rebuild_keeps_a_folder_that_was_moved_over_the_blob_it_writes_again(f
 def test_an_edit_in_what_was_put_again_is_kept_by_a_recovery_and_can_be_adopted(
     fast_path: Path, tmp_path: Path, what: str, size: int
 ) -> None:
-    root, edit = fast_path / "tree", b"by hand"
+    root, edit = fast_path / "tree", b"by hand" + bytes(size)
     source = tmp_path / "d"
     source.mkdir()
     (source / "a").write_bytes(b"a" * size)
