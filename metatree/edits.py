@@ -192,8 +192,7 @@ class Edits:
         if not step.source:
             entry = self._storage.entry(step.path)
             if entry is not None and entry.kind is wal.Kind.FOLDER:
-                had = f"what had to make room for it is in {layout.QUARANTINE}"
-                raise CorruptionError(f"{step.path} is a folder now: {had}")
+                raise CorruptionError(f"{step.path} is a folder now, no longer the file that was found")
             mark = None if entry is None else folders.Attribute.decode(self._storage.attribute(step.path))
             is_marked = mark is not None and step.kind != "blob-changed"
             if (

@@ -525,10 +525,23 @@ def test_a_file_in_whose_place_another_was_rebuilt_is_kept_and_the_others_are_ad
     assert b"".join(tree.get("m/v2/dir/sub/a")) == b"committed"
     assert b"".join(tree.get("m/v2/notes.txt")) == b"mine"
     assert b"by hand" in at(tree).files().values()
-    assert set(done.failed) <= {"m/v2/dir/sub"}
-    if done.failed:
-        assert "is a folder now: what had to make room for it is in .wal/quarantine" in done.failed["m/v2/dir/sub"]
-        assert done.remains is not None and done.remains.clean
+    assert not done.failed
+
+
+@pytest.mark.local("a bucket has no folders")
+def test_a_folder_in_the_place_of_a_file_fails_alone(tree: Metatree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace() -> None:
+        lose(tree, "m/v1/x")
+        at(tree, "m/v1/x/y").write_bytes(b"mine")
+
+    for name in ("x", "z"):
+        at(tree, "m/v1", name).write_bytes(b"mine")
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, replace)
+        done = tree.repair(edits="adopt", paths=["m/v1/x", "m/v1/z"])
+    assert done.failed == {"m/v1/x": "m/v1/x is a folder now, no longer the file that was found"}
+    assert records(tree)[-1].changes == {"m/v1": {"put": ["x/y"]}}
+    assert done.remains is not None and done.remains.clean
 
 
 def copied(tree: Metatree, folder: Path) -> None:
