@@ -421,6 +421,27 @@ def test_steps_that_others_have_made_needless_commit_nothing_and_say_so(
     other.close()
 
 
+def test_nodes_that_others_have_deleted_or_made_since_the_plan_stay_as_they_are(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = again(tree)
+    at(tree, "m/v2/metadata.json").write_bytes(EDIT)
+    at(tree, "m/x").write_bytes(b"mine")
+
+    def commit() -> None:
+        other.delete("m/v2", recursive=True)
+        lose(tree, "m/x")
+        other.put("m/x", b"committed", name="w")
+
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, commit)
+        done = tree.repair(edits="adopt")
+    assert done.lsn is None and done.failed == {"m/x": "m/x is now a node"}
+    assert tree.children("m") == ["v1", "x"] and b"".join(tree.get("m/x/w")) == b"committed"
+    assert_clean(tree)
+    other.close()
+
+
 def test_a_blob_that_is_given_up_is_not_if_somebody_has_put_or_deleted_it_again(
     tree: Metatree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -576,8 +597,10 @@ def test_an_unlisted_node_that_cannot_be_listed_is_refused_without_a_commit(
     assert list(done.failed) == ["m/v8"] and "another name differs from it only in case" in done.failed["m/v8"]
     assert done.lsn is None and tree.lsn == before
     lose(tree, "m/V8")
-    assert tree.repair(edits="adopt").clean
-    assert tree.children("m") == ["v1", "v2", "v8"]
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, lambda: lose(tree, "m/v8"))
+        done = tree.repair(edits="adopt")
+    assert done.clean and done.lsn is None and tree.lsn == before
 
 
 def test_what_is_set_aside_never_stands_in_the_way_of_what_is_set_aside_later(tree: Metatree) -> None:
