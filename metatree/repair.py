@@ -6,32 +6,28 @@ quarantine. What is adopted becomes one commit, so that log, files and readers a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import wal
 
-from . import config, folders, layout
+from . import folders, layout
 from .check import check
-from .draft import Draft
-from .errors import CorruptionError, InvalidLocationError
-from .facts import BlobFact, BlobGone, Changes, Fact, NodeFact
+from .edits import Edits
+from .errors import CorruptionError
 from .findings import ADOPT, ASIDE, REBUILD, REVERT
 from .fold import Effect
-from .location import Path, check_name, fold_name, join
-from .reads import ReadSet
+from .location import Path, join, split
 from .repair_plan import DOING, Planner, Repaired, Step
-from .staging import Staging
-from .supply import is_node, is_unlisted, node_of, supplies
-from .unlisted import Unlisted
-from .values import check_size
+from .supply import supplies
 from .view import View
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-_UNREAD = (FileNotFoundError, PermissionError, wal.UnsafePathError)  # of one file; others may be adopted all the same
+_NEEDLESS = "it was gone, or no longer deviated, when it was looked at again: nothing was done"
 _ROUNDS = 10  # once a node is rebuilt, the next check may find problems below it
 
 
@@ -80,139 +76,114 @@ class _Repair:
 
     def _restore(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
         committer, log = self._engine.committer, self._engine.log
-        committer.pass_held(tenure)
-        supplied: list[Step] = []
+        log.head(fresh=True)  # which `pass_held` applies
+        self._result.kept += committer.pass_held(tenure).edits
+        supplied: dict[Step, Path] = {}  # step -> its node
 
         def choose(window: Effect) -> Effect:
-            supplied[:] = [step for step in steps if supplies(window, step) is not None]
-            return _only(window, supplied)
+            supplied.clear()
+            supplied.update((step, found[0]) for step in steps if (found := supplies(window, step)) is not None)
+            return _only(window, [*supplied])
 
         outcome = committer.rewrite_held(tenure, log.trimmed(fresh=True), log.known(), choose)
         self._result.kept += outcome.edits
-        self._result.failed.update((path, str(error)) for path, error in outcome.failed.items())
-        done = frozenset(supplied)
-        for step in steps:
-            if step in done:
-                continue
-            if step.action == ASIDE:
-                went = tenure.storage.set_aside(step.path, layout.quarantine("repaired", step.path))
-                self._result.kept += [went] if went is not None else []
-            else:
+        for where, error in outcome.failed.items():
+            self._failed(split(where), error, supplied)
+        others = [step for step in steps if step not in supplied]
+        for step in others:
+            if step.action != ASIDE:
                 self._result.failed[step.path] = "another checkpoint was made: the log no longer holds its content"
+        self._set_aside(tenure, [step for step in others if step.action == ASIDE])
+
+    def _failed(self, node: Path, error: Exception, supplied: dict[Step, Path]) -> None:
+        """Record that a node's files could not be written, for each step at or below it, or which restores it."""
+        failed = [
+            step.path
+            for step, path in supplied.items()
+            if _is_in(path, node) or (step.kind == "node-missing" and _is_in(node, path))
+        ]
+        self._result.failed.update(dict.fromkeys(failed or [join(node) or "."], _told(error)))
+
+    def _set_aside(self, tenure: wal.Tenure, steps: Sequence[Step]) -> None:
+        """Into a folder of the quarantine that is new: what is there must not be in the way."""
+        engine, number = self._engine, 0
+        with engine.reader.lock:
+            engine.reader.refresh()
+        lsn = engine.log.known()
+        while self._storage.entry(layout.quarantine("repaired", f"{lsn}.{number}" if number else str(lsn))) is not None:
+            number += 1
+        needless = []
+        for step in steps:
+            name = f"{lsn}.{number}/{step.path}" if number else f"{lsn}/{step.path}"
+            try:
+                aside = layout.quarantine("repaired", name)
+                went = tenure.storage.set_aside(step.path, aside) if self._is_due(step) else None
+                if went is None:
+                    needless.append(step)
+                else:
+                    self._result.kept.append(went)
+            except (CorruptionError, OSError) as error:  # perhaps because a successor has moved or replaced something
+                with suppress(OSError):
+                    tenure.check(now=True)
+                self._result.failed[step.path] = _told(error)
+        self._needless(needless)
+
+    def _is_due(self, step: Step) -> bool:
+        """Whether what is to be set aside is still what was found, not a node or blob that was committed since."""
+        *above, name = step.path.split("/")
+        view = View(self._engine.reader)
+        if len(above) < len(self._engine.levels) and name in self._engine.reader.ask(
+            lambda _: view.children((*above,))
+        ):
+            return False
+        try:
+            mark = folders.Attribute.decode(self._storage.attribute(step.path))
+        except FileNotFoundError:
+            return True
+        return mark is None or (step.kind == "not-removed" and mark.lsn <= self._result.head)
+
+    def _needless(self, steps: Sequence[Step]) -> None:
+        known = frozenset(steps)
+        told = [replace(step, detail=_NEEDLESS) if step in known else step for step in self._result.steps]
+        self._result.steps[:] = told
 
     # --- by a commit --------------------------------------------------------------------------------------------------
 
     def _adopt(self, steps: Sequence[Step]) -> None:
         engine = self._engine
         staging = engine.staging()
-        with engine.reader.lock:
-            engine.reader.refresh()
-            base = engine.reader.head
-        draft = Draft(View(engine.reader), engine.levels, ReadSet())
-        facts: list[Fact] = []
-        changes: Changes = {}
-        written: set[Path] = set()  # nodes
+
+        def read(tenure: wal.Tenure) -> Edits:
+            edits = Edits(engine, tenure, staging)
+            edits.read(steps)
+            return edits
+
         try:
-            for step in steps:
-                try:
-                    if is_node(step) or is_unlisted(step):
-                        path = node_of(step.path)
-                        facts += [self._node(path, step.source, draft, changes)] if path not in written else []
-                        written.add(path)
-                    elif step.kind == "blob-missing":
-                        facts.append(self._given_up(step, draft, changes))
-                    else:
-                        facts.append(self._blob(step, draft, staging, changes))
-                except (CorruptionError, *_UNREAD, ValueError) as error:
-                    self._result.failed[step.path] = str(error)
+            edits = engine.committer.holding(read)
         except BaseException:
             staging.discard()
             raise
-        if not facts:
+        self._result.kept += edits.kept
+        self._result.failed.update(edits.failed)
+        self._needless(edits.needless)
+        if not edits.facts:
             staging.discard()
             return
-        outcome = engine.committing.adopt(facts, changes, draft, base, staging, "repair: adopt edits by hand")
+        message = "repair: adopt edits by hand"
+        outcome = engine.committing.adopt(edits.facts, edits.changes, edits.draft, edits.base, staging, message)
         engine.committed(outcome.position)
-        engine.committer.flush()
         self._result.lsn = None if outcome.position is None else outcome.position.lsn
 
-    def _blob(self, step: Step, draft: Draft, staging: Staging, changes: Changes) -> BlobFact:
-        """The fact that adopts an edit; also records the change in `changes`, and what the commit relies on."""
-        source = step.source or step.path
-        segments = step.path.split("/")
-        path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments))
-        if not name:
-            raise CorruptionError(f"{step.path} is now a node")
-        draft.reads.name(path, name)
-        size, sha256, place = staging.add_existing(source, share=False)
-        changes.setdefault(join(path), {}).setdefault("put", []).append(name)
-        return BlobFact(path, name, size, sha256, place)
 
-    def _given_up(self, step: Step, draft: Draft, changes: Changes) -> BlobGone:
-        """The fact that removes a blob whose file is missing; also records the change in `changes`."""
-        segments = step.path.split("/")
-        path, name = self._engine.reader.ask(lambda _: draft.resolve_blob(segments, damaged=True))
-        if not name or self._storage.entry(step.path) is not None:
-            raise CorruptionError(f"{step.path} is there again, or something in its place: run check")
-        draft.reads.name(path, name)
-        changes.setdefault(join(path), {}).setdefault("del", []).append(name)
-        return BlobGone(path, name)
-
-    def _node(self, path: Path, source: str, draft: Draft, changes: Changes) -> NodeFact:
-        """A node with the keys in its file, and its listed children: a list entry makes no node, a missing one drops
-        none, and a missing folder, which is damage, gives none up. `source`: the file, if it is not in place."""
-        name = source or layout.metadata(path)
-        file = folders.parse_node(name, self._storage.read(name))
-        check_size(file.keys)
-        view = draft.view
-        keys, listed, blobs = self._engine.reader.ask(
-            lambda _: (dict(view.keys(path)), list(view.children(path)), view.blobs(path))
-        )
-        draft.reads.all_keys(path)
-        draft.reads.names(path)
-        children = self._children(path, file.children, listed, blobs)
-        change = changes.setdefault(join(path), {})
-        for word, names in (
-            ("set", list(file.keys)),
-            ("unset", [key for key in keys if key not in file.keys]),
-            ("new", [name for name in children if name not in listed]),
-            ("gone", [name for name in listed if name not in children]),
-        ):
-            if names:
-                change[word] = names
-        return NodeFact(path, file.keys, children)
-
-    def _children(
-        self, path: Path, wanted: Sequence[str], committed: Sequence[str], blobs: Sequence[str]
-    ) -> tuple[str, ...]:
-        """`wanted`: in the file. A listed node that the log has made stays, even if its folder is missing: that is
-        damage of its own. Any other needs a folder, and a name that can stand beside the others and the `blobs`."""
-        if len(path) >= len(self._engine.levels):
-            return ()
-        there = [
-            entry.name
-            for entry in sorted(self._storage.list(layout.folder(path)))
-            if entry.kind is wal.Kind.FOLDER and self._storage.entry(layout.metadata((*path, entry.name))) is not None
-        ]
-        unlisted, adopted = Unlisted(self._storage, self._engine.log), config.is_adopted(self._storage)
-        asked, listed, present = frozenset(wanted), frozenset(committed), frozenset(there)
-        names = [name for name in dict.fromkeys((*wanted, *there)) if _is_valid(name)]
-        crowd = Counter(fold_name(name) for name in (*names, *blobs))
-
-        def stays(name: str) -> bool:
-            if name in present and crowd[fold_name(name)] == 1:
-                return name in asked or name in listed or unlisted.is_node(path, name)
-            made = unlisted.made(path, name)
-            return made or (made is None and adopted and name in listed)
-
-        return tuple(filter(stays, names))
+def _is_in(path: Path, above: Path) -> bool:
+    return path[: len(above)] == above
 
 
-def _is_valid(name: str) -> bool:
-    try:
-        return bool(check_name(name))
-    except InvalidLocationError:
-        return False
+def _told(error: Exception) -> str:
+    if isinstance(error, wal.UnsafePathError) and error.filename:
+        where = f"{error.filename} is a symbolic link or special file, or lies below one"
+        return f"{where}: move it away, then run the repair again"
+    return str(error)
 
 
 def _only(window: Effect, steps: Sequence[Step]) -> Effect:

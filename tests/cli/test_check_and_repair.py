@@ -249,7 +249,7 @@ def test_with_yes_an_edit_is_adopted_and_a_second_run_says_clean(root: Path, run
         "  by hand  m/v2/notes.txt: a file the engine did not put here; it reads as a blob",
     ]
     code, out = run("repair", root, "--revert", "--yes", "--path", "m/v2/notes.txt")
-    assert code == 0 and "  kept      .wal/quarantine/repaired/m/v2/notes.txt" in out.splitlines()
+    assert code == 0 and "  kept      .wal/quarantine/repaired/4/m/v2/notes.txt" in out.splitlines()
     assert run("repair", root, "--adopt", "--yes") == (0, f"{root}: clean: nothing to repair\n")
     with Metatree(root) as tree:
         assert dict(tree.find("m/v1").metadata) == {"auc": 0.5}

@@ -117,8 +117,8 @@ def test_a_revert_sets_aside_what_is_named_and_not_what_is_below_it(root: Path, 
     assert run(root, "--revert", "--yes", "--path", "m/v1")[0] == 1
     assert (root / "m/v1/notes.txt").exists()
     code, out = run(root, "--revert", "--yes", "--path", ".git/", "--path", "m/v1/notes.txt")
-    assert code == 0 and "  kept      .wal/quarantine/repaired/.git" in out.splitlines()
-    assert (root / ".wal/quarantine/repaired/m/v1/notes.txt").read_text() == "mine"
+    assert code == 0 and "  kept      .wal/quarantine/repaired/3/.git" in out.splitlines()
+    assert (root / ".wal/quarantine/repaired/3/m/v1/notes.txt").read_text() == "mine"
     assert not (root / ".git").exists()
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import wal
-from metatree import InvalidLocationError, Metatree, TransactionError
+from metatree import ApplyPendingWarning, InvalidLocationError, Metatree, TransactionError, repair
+from metatree.engine import Engine
+from metatree.findings import Report
+from metatree.repair_plan import Step
 from metatree.staging import Content, Staging
 from tests.tree.storages import again, at, records, storage_of
 
@@ -325,3 +329,321 @@ def test_a_plan_promises_no_content_that_was_cut_in_the_staging_area_too(tree: M
     lose(tree, "m/v2/large")
     assert set(actions(tree).values()) == {"cannot"}
     tree.put("m/v2", LARGE, name="large", force=True)
+
+
+# --- what others do between the check and the repair ------------------------------------------------------------------
+
+
+def after_the_check(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Has somebody act once, when the next repair has checked the tree."""
+    check, acts = repair.check, [act]
+
+    def checked(engine: Engine, *, deep: bool) -> Report:
+        report = check(engine, deep=deep)
+        while acts:
+            acts.pop()()
+        return report
+
+    monkeypatch.setattr(repair, "check", checked)
+
+
+def before_the_repair(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Has somebody act when the next repair has made its plan."""
+    run = repair._Repair.run
+
+    def act_and_run(self: repair._Repair, steps: Sequence[Step]) -> None:
+        act()
+        run(self, steps)
+
+    monkeypatch.setattr(repair._Repair, "run", act_and_run)
+
+
+def behind(tree: Metatree) -> Metatree:
+    """Another handle, whose commits somebody else must apply: as of a process that was killed."""
+    other = again(tree, apply="background")
+    other._engine.committer.stop()
+    return other
+
+
+def edit_all(tree: Metatree) -> None:
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v2/w").write_bytes(b"replaced")
+    for name in ("put", "deleted", "notes.txt"):
+        at(tree, "m/v1", name).write_bytes(b"mine")
+
+
+def test_commits_that_others_made_after_the_check_are_not_undone(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = behind(tree)
+    edit_all(tree)
+
+    def commit() -> None:
+        other.update("m/v1", counter=7)
+        other.put("m/v1", b"committed", name="put", force=True)
+        other.delete("m/v1/deleted")
+        other.put("m/v2", b"committed, too", name="w", force=True)
+
+    after_the_check(monkeypatch, commit)
+    before = tree.lsn
+    done = tree.repair(edits="adopt")
+    assert done.clean, (done.failed, str(done.remains))
+    assert (done.lsn, records(tree)[-1].changes) == (before + 5, {"m/v1": {"put": ["notes.txt"]}})
+    assert tree.find("m/v1").metadata["counter"] == 7
+    assert tree.list("m/v1") == ["notes.txt", "put", "w"]
+    assert b"".join(tree.get("m/v1/put")) == b"committed"
+    assert b"".join(tree.get("m/v2/w")) == b"committed, too"
+    assert_clean(tree)
+    other.close()
+
+
+def test_steps_that_others_have_made_needless_commit_nothing_and_say_so(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = behind(tree)
+    at(tree, "m/v1/metadata.json").write_bytes(EDIT)
+    at(tree, "m/v1/put").write_bytes(b"mine")
+    at(tree, "m/v1/gone").write_bytes(b"mine")
+
+    def commit() -> None:
+        other.update("m/v1", counter=7)
+        other.put("m/v1", b"committed", name="put", force=True)
+        lose(tree, "m/v1/gone")
+
+    after_the_check(monkeypatch, commit)
+    before = tree.lsn
+    done = tree.repair(edits="adopt")
+    assert done.clean and done.lsn is None and tree.lsn == before + 2
+    assert [step.path for step in done.steps] == ["m/v1/metadata.json", "m/v1/gone", "m/v1/put"]
+    assert {step.detail for step in done.steps} == {
+        "it was gone, or no longer deviated, when it was looked at again: nothing was done"
+    }
+    other.close()
+
+
+def test_nodes_that_others_have_deleted_or_made_since_the_plan_stay_as_they_are(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = again(tree)
+    at(tree, "m/v2/metadata.json").write_bytes(EDIT)
+    at(tree, "m/x").write_bytes(b"mine")
+
+    def commit() -> None:
+        other.delete("m/v2", recursive=True)
+        lose(tree, "m/x")
+        other.put("m/x", b"committed", name="w")
+
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, commit)
+        done = tree.repair(edits="adopt")
+    assert done.lsn is None and done.failed == {"m/x": "m/x is now a node"}
+    assert tree.children("m") == ["v1", "x"] and b"".join(tree.get("m/x/w")) == b"committed"
+    assert_clean(tree)
+    other.close()
+
+
+def test_a_blob_that_is_given_up_is_not_if_somebody_has_put_or_deleted_it_again(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.put("m/v1", b"second", name="x")
+    tree.checkpoint()
+    other = behind(tree)
+    for name in ("w", "x"):
+        lose(tree, f"m/v1/{name}")
+
+    def commit() -> None:
+        other.put("m/v1", b"again", name="w", force=True)
+        other.put("m/v1", b"again", name="x", force=True)
+        other.delete("m/v1/x")
+
+    before_the_repair(monkeypatch, commit)
+    before = tree.lsn
+    done = tree.repair(edits="adopt", paths=["m/v1"])
+    assert [step.action for step in done.steps] == ["adopt", "adopt"]
+    assert done.clean and done.lsn is None and tree.lsn == before + 3
+    assert b"".join(tree.get("m/v1/w")) == b"again" and tree.list("m/v1") == ["w"]
+    other.close()
+
+
+def test_a_changed_blob_that_somebody_has_put_again_is_not_adopted(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storage_of(tree)
+    mark = storage.attribute("m/v1/w")
+    assert mark is not None
+    for name in ("w", "x"):
+        tree.put("m/v1", b"weights", name=name, force=True)
+        storage.publish(f"m/v1/{name}", b"changed", mark, durable=True)
+    tree.checkpoint()
+    after_the_check(monkeypatch, lambda: again(tree).put("m/v1", b"newer", name="w", force=True))
+    done = tree.repair(edits="adopt", paths=["m"], deep=True)
+    assert {step.path: step.action for step in done.steps} == {"m/v1/w": "adopt", "m/v1/x": "adopt"}
+    assert done.clean and records(tree)[-1].changes == {"m/v1": {"put": ["x"]}}
+    assert b"".join(tree.get("m/v1/w")) == b"newer"
+    assert b"".join(tree.get("m/v1/x")) == b"changed"
+
+
+def test_what_lies_where_commits_cannot_be_applied_is_not_adopted(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = behind(tree)
+    edit_all(tree)
+    at(tree, "m/metadata.json").write_bytes(b'{"children": ["v1", "v2"], "owner": "ann"}')
+
+    def commit() -> None:
+        other.put("m/v2", LARGE[::-1], name="large", force=True)
+        (txid,) = {name.partition("/")[0] for name in at(tree, ".wal/staged").files()} - staged
+        lose(tree, f".wal/staged/{txid}")
+
+    staged = {name.partition("/")[0] for name in at(tree, ".wal/staged").files()}
+    after_the_check(monkeypatch, commit)
+    with pytest.warns(ApplyPendingWarning):
+        done = tree.repair(edits="adopt")
+    assert set(done.failed) == {"m/v2/w", "m/metadata.json"}
+    assert all("the files of m/v2 do not show every commit yet: " in why for why in done.failed.values())
+    assert dict(tree.find("m/v1").metadata) == {"auc": 0.5, "by hand": True}
+    assert done.remains is not None and done.remains.problems[0].kind == "not-applied"
+    tree.put("m/v2", LARGE, name="large", force=True)
+    assert tree.repair(edits="adopt").clean
+    assert b"".join(tree.get("m/v2/w")) == b"replaced" and tree.find("m").metadata["owner"] == "ann"
+    other.close()
+
+
+def test_a_node_or_blob_that_takes_the_place_of_what_is_set_aside_stays(
+    tree: Metatree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(tree, "m/mine/readme").write_bytes(b"neither")
+    at(tree, "m/v1/x").write_bytes(b"mine")
+    paths = [step.path for step in tree.repair(dry_run=True, edits="revert").steps]
+    other = again(tree)
+
+    def commit() -> None:
+        other.put("m/mine", b"committed", name="w")
+        other.put("m/v1", b"committed", name="x", force=True)
+        other.checkpoint()
+
+    before_the_repair(monkeypatch, commit)
+    tree.repair(edits="revert", paths=paths)
+    assert not [name for name in at(tree, ".wal/quarantine").files() if name.startswith("repaired/")]
+    assert b"".join(tree.get("m/mine/w")) == b"".join(tree.get("m/v1/x")) == b"committed"
+    other.close()
+
+
+# --- one step fails ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_whose_place_another_was_rebuilt_is_kept_and_the_others_are_adopted(
+    tree: Metatree, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a").write_bytes(b"committed")
+    tree.put("m/v2", tmp_path, name="dir", recursive=True)
+    tree.flush()
+    lose(tree, "m/v2/dir/sub")
+    at(tree, "m/v2/dir/sub").write_bytes(b"by hand")
+    at(tree, "m/v2/notes.txt").write_bytes(b"mine")
+    done = tree.repair(edits="adopt")
+    assert b"".join(tree.get("m/v2/dir/sub/a")) == b"committed"
+    assert b"".join(tree.get("m/v2/notes.txt")) == b"mine"
+    assert b"by hand" in at(tree).files().values()
+    assert not done.failed
+
+
+@pytest.mark.local("a bucket has no folders")
+def test_a_folder_in_the_place_of_a_file_fails_alone(tree: Metatree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace() -> None:
+        lose(tree, "m/v1/x")
+        at(tree, "m/v1/x/y").write_bytes(b"mine")
+
+    for name in ("x", "z"):
+        at(tree, "m/v1", name).write_bytes(b"mine")
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, replace)
+        done = tree.repair(edits="adopt", paths=["m/v1/x", "m/v1/z"])
+    assert done.failed == {"m/v1/x": "m/v1/x is a folder now, no longer the file that was found"}
+    assert records(tree)[-1].changes == {"m/v1": {"put": ["x/y"]}}
+    assert done.remains is not None and done.remains.clean
+
+
+def copied(tree: Metatree, folder: Path) -> None:
+    """m/v8, a copy of the directory blob m/dir with its marks, as `cp -a` makes it."""
+    (folder / "metadata.json").write_bytes(b"{}")
+    tree.put("m", folder, name="dir", recursive=True)
+    tree.checkpoint()
+    storage = storage_of(tree)
+    stored = storage.read("m/dir/metadata.json")
+    storage.make_folder("m/v8", storage.attribute("m/dir"))
+    storage.publish("m/v8/metadata.json", stored.data, stored.attribute or b"", durable=True)
+    storage.close()
+
+
+def test_an_unlisted_folder_with_the_mark_of_a_directory_blob_is_adopted_once(tree: Metatree, tmp_path: Path) -> None:
+    copied(tree, tmp_path)
+    assert actions(tree, edits="adopt") == {"m/v8": "adopt"}
+    done = tree.repair(edits="adopt")
+    assert done.clean, str(done.remains)
+    assert tree.children("m") == ["v1", "v2", "v8"] and tree.list("m") == ["dir"]
+    assert_clean(tree)
+
+
+def test_an_unlisted_node_that_cannot_be_listed_is_refused_without_a_commit(
+    tree: Metatree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(tree, tmp_path)
+    before = tree.lsn
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, lambda: at(tree, "m/V8").write_bytes(b"differs in case only"))
+        done = tree.repair(edits="adopt", paths=["m/v8"])
+    assert list(done.failed) == ["m/v8"] and "another name differs from it only in case" in done.failed["m/v8"]
+    assert done.lsn is None and tree.lsn == before
+    lose(tree, "m/V8")
+    with monkeypatch.context() as patched:
+        before_the_repair(patched, lambda: lose(tree, "m/v8"))
+        done = tree.repair(edits="adopt")
+    assert done.clean and done.lsn is None and tree.lsn == before
+
+
+def test_what_is_set_aside_never_stands_in_the_way_of_what_is_set_aside_later(tree: Metatree) -> None:
+    at(tree, "m/v1/x").write_bytes(b"first")
+    assert tree.repair(edits="revert", paths=["m/v1/x"]).clean
+    at(tree, "m/v1/x/y").write_bytes(b"second")
+    at(tree, "m/v1/z").write_bytes(b"third")
+    done = tree.repair(edits="revert", paths=["m/v1/x", "m/v1/x/y", "m/v1/z"])
+    assert done.clean, (done.failed, str(done.remains))
+    assert kept(tree) == [b"first", b"second", b"third"]
+
+
+@pytest.mark.local("storage calls of this machine's files are replaced")
+def test_what_cannot_be_set_aside_does_not_keep_others_from_it(tree: Metatree, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_aside = wal.LocalStorage.set_aside
+
+    def refuse(storage: wal.LocalStorage, name: str, aside: str) -> str | None:
+        if name == "m/v1/a":
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return set_aside(storage, name, aside)
+
+    for name in ("a", "b"):
+        at(tree, "m/v1", name).write_bytes(b"mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(wal.LocalStorage, "set_aside", refuse)
+        done = tree.repair(edits="revert", paths=["m/v1/a", "m/v1/b"])
+    assert done.failed == {"m/v1/a": "[Errno 13] Permission denied: 'm/v1/a'"}
+    assert kept(tree) == [b"mine"] and at(tree, "m/v1/a").exists() and not at(tree, "m/v1/b").exists()
+    assert tree.repair(edits="revert", paths=["m/v1/a"]).clean
+
+
+@pytest.mark.local("links and special files")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path)], ids=["fifo", "link"])
+def test_a_special_file_in_the_place_of_a_node_is_named_by_the_step_that_failed(
+    make: Callable[[str], None], tree: Metatree
+) -> None:
+    file = f"{tree.root}/m/v2/metadata.json"
+    os.unlink(file)
+    make(file)
+    done = tree.repair()
+    assert [step.path for step in done.steps if step.action == "rebuild"] == list(done.failed) == ["m/v2/metadata.json"]
+    assert done.failed["m/v2/metadata.json"] == (
+        f"{file} is a symbolic link or special file, or lies below one: move it away, then run the repair again"
+    )
+    os.unlink(file)
+    assert tree.repair().clean

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pytest
 
-from metatree import ConflictError, Metatree
+from metatree import ConflictError, Metatree, repair
+from metatree.repair_plan import Step
 from tests.tree.model import ROOT, Camera, MemoryPosix, State, clone, dump, empty_disk, open_tree, plain, read, write
 from wal.testing import Boundary, Call
 
@@ -124,6 +125,24 @@ def test_an_edit_that_a_recovery_set_aside_is_not_adopted_over_a_later_commit() 
         assert any(data == EDIT for data in everything(disk))
 
 
+def test_nor_over_one_that_follows_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = edited_disk(log_holds=True)
+    run = repair._Repair.run
+
+    def commit_and_run(self: repair._Repair, steps: Sequence[Step]) -> None:
+        tree.update("m/v1", auc=1.0)
+        run(self, steps)
+
+    with open_tree(disk) as tree:
+        monkeypatch.setattr(repair._Repair, "run", commit_and_run)
+        done = tree.repair(edits="adopt")
+        why = "others have committed since the recovery that kept the edit as .wal/quarantine/edited/"
+        assert set(done.failed) == {"m/v1/metadata.json", "m/v2/b"}
+        assert all(each.startswith(why) for each in done.failed.values())
+        assert dict(tree.find("m/v1").metadata) == {"auc": 1.0}
+        assert b"".join(tree.get("m/v2/b")) == b"two"
+
+
 class Meanwhile(Boundary):
     """Lets somebody else act once, right before a call on a path that ends so."""
 
@@ -142,7 +161,8 @@ class Meanwhile(Boundary):
 
 def test_what_another_commit_changed_meanwhile_is_not_adopted_over_it() -> None:
     disk = edited_disk(log_holds=False)
-    other = open_tree(disk)
+    other = open_tree(disk, apply="background")
+    other._engine.committer.stop()  # the repair has the right to apply
     meanwhile = Meanwhile(disk, ".wal/staged/", lambda: other.put("m/v2", b"newer", name="b", force=True))
     with open_tree(meanwhile) as tree:
         with pytest.raises(ConflictError):
