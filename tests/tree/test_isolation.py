@@ -695,6 +695,27 @@ def test_a_mate_that_creates_the_same_child_is_refused_not_merged(t1: Metatree) 
     assert len(t1.children("m")) == 3
 
 
+def test_single_calls_meet_in_one_batch_and_each_sees_those_before_it(t1: Metatree) -> None:
+    before = t1.lsn
+    raised: list[BlobExistsError] = []
+
+    def put(content: bytes) -> None:
+        try:
+            t1.put("m/new", content, name="same")
+        except BlobExistsError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=put, args=(content,)) for content in (b"1", b"2", b"3")]
+    with HeldAppend(t1) as held:
+        for thread in threads:
+            thread.start()
+        held.wait_for(len(threads))
+    for thread in threads:
+        thread.join()
+    assert len(raised) == 2 and t1.lsn == before + 1
+    assert t1.list("m/new") == ["same"]
+
+
 def test_a_mate_with_the_same_idempotency_key_is_replayed(t1: Metatree) -> None:
     before = t1.lsn
     outcomes: list[tuple[int | None, bool]] = []

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 import wal
-from metatree import ApplyPendingWarning, ConflictError, Metatree, MetatreeError, commit, objects, window
+from metatree import ApplyPendingWarning, ConflictError, FormatError, Metatree, MetatreeError, commit, objects, window
 from metatree.facts import Header, KeysFact, encode, facts_of
 from metatree.fold import fold
 from metatree.objects import Objects
@@ -78,6 +78,22 @@ def test_a_window_begins_where_the_files_certainly_show_the_log(trusts: bool, ma
     assert (kept.floor, kept.head) == (mark, mark)
     kept.extend(20)
     assert batches.read_after == [mark]
+
+
+def test_a_trimmed_record_leaves_its_header_and_takes_everything_before_it_out_of_the_window() -> None:
+    """Its changes are in the files: without them, what was read before would be an older state."""
+    batches = Batches(6)
+    trimmed = tuple(wal.Record(record.header, None) for record in batches.all[3].records)
+    batches.all[3] = wal.Batch(4, trimmed)
+    kept = Window(batches.log, trust_applied=False, eager=False)
+    kept.extend(6)
+    assert kept.floor == 4 and kept.facts(3) is None
+    later = kept.facts(4)
+    assert later is not None and kept.effect.keys == fold(later).keys and "3 0" not in kept.effect.keys
+    assert [position.lsn for position, _ in kept.since(2)] == [3, 4, 4, 5, 5, 5, 6]
+    batches.all[3] = wal.Batch(4, tuple(wal.Record(b'{"v":3}', None) for _ in trimmed))
+    with pytest.raises(FormatError):
+        Window(batches.log, trust_applied=False, eager=False).extend(6)
 
 
 def test_headers_are_forgotten_when_the_window_begins_anew() -> None:
