@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import wal
+
 from . import folders, layout
 from .draft import Draft
 from .errors import CorruptionError, InvalidLocationError
@@ -151,7 +153,12 @@ class Planner:
             why = self._lacks(finding)
             if why and ADOPT in remedies:
                 return self._giving_up(finding, why)
-            return (CANNOT, f"{why}: {_RESTORE}") if why else (REBUILD, "the log since the last checkpoint holds it")
+            if why:
+                return CANNOT, f"{why}: {_RESTORE}"
+            entry = self._engine.storage.entry(finding.path)
+            if is_node(finding) and entry is not None and entry.kind is wal.Kind.OTHER:
+                return CANNOT, "the log holds it, but a link or special file is in its place: move that away first"
+            return REBUILD, "the log since the last checkpoint holds it"
         if ASIDE in remedies:
             return ASIDE, f"goes to {layout.QUARANTINE}"
         if REVERT not in remedies:

@@ -173,6 +173,8 @@ def _ending(root: str, done: Repaired) -> list[Line]:
         if done.clean:
             return [(Styled("clean", "green"), ": nothing deviates any more")]
         left = [*done.remains.problems, *done.remains.notes]
+        if not left:
+            return ["nothing deviates any more; what was not done is named above"]
         return ["what remains:", *(line(finding) for finding in left)]
     actions = {step.action for step in done.steps}
     lines: list[Line] = []

@@ -634,16 +634,28 @@ def test_what_cannot_be_set_aside_does_not_keep_others_from_it(tree: Metatree, m
 
 @pytest.mark.local("links and special files")
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path)], ids=["fifo", "link"])
-def test_a_special_file_in_the_place_of_a_node_is_named_by_the_step_that_failed(
-    make: Callable[[str], None], tree: Metatree
+def test_a_special_file_in_the_place_of_a_node_has_to_be_moved_away_first(
+    make: Callable[[str], None], tree: Metatree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = f"{tree.root}/m/v2/metadata.json"
     os.unlink(file)
-    make(file)
-    done = tree.repair()
-    assert [step.path for step in done.steps if step.action == "rebuild"] == list(done.failed) == ["m/v2/metadata.json"]
-    assert done.failed["m/v2/metadata.json"] == (
-        f"{file} is a symbolic link or special file, or lies below one: move it away, then run the repair again"
-    )
+    plan = tree.repair(dry_run=True)
+    assert [(step.path, step.action) for step in plan.steps] == [("m/v2/metadata.json", "rebuild")]
+    run = repair._Repair.run
+
+    def appears(self: repair._Repair, steps: Sequence[Step]) -> None:
+        make(file)
+        run(self, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repair._Repair, "run", appears)
+        done = tree.repair()
+    assert done.failed == {
+        "m/v2/metadata.json": f"{file} is a symbolic link or special file, or lies below one: move it away, then run "
+        "the repair again"
+    }
+    (step,) = tree.repair().steps
+    assert (step.path, step.action) == ("m/v2/metadata.json", "cannot")
+    assert step.detail == "the log holds it, but a link or special file is in its place: move that away first"
     os.unlink(file)
     assert tree.repair().clean
