@@ -134,7 +134,7 @@ class Checkpointer:
         self._committer.store_fault()
         redo, fault = self._log.trimmed(), self._log.load_mark(marks.FAULT)
         sure = fault in (self._log.load_mark(marks.FAULT_SEEN), self._sure_of) and not self._syncing
-        doubtful = self._committer.unsynced and (not sure or redo < self._vouches_from)
+        doubtful = not sure or redo < self._vouches_from
         outcome = self._committer.pass_held(tenure)
         head = self._log.load_mark(marks.APPLIED)
         if doubtful and not outcome.failed and head > redo:
@@ -159,7 +159,7 @@ class Checkpointer:
 
     def _finish_held(self, tenure: wal.Tenure, window: _Window) -> int | None:
         """Trim what is durable and return the redo mark; None if something came in between: sync again."""
-        if tenure.died and self._committer.unsynced:
+        if tenure.died:
             return None
         redo = self._log.trimmed()
         if window.head <= redo:  # nothing to do, or another checkpoint has done it
