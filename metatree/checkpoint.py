@@ -175,7 +175,7 @@ class Checkpointer:
 
     def _finish_held(self, tenure: wal.Tenure, window: _Window) -> int | None:
         """Trim what is durable and return the redo mark; None if something came in between: sync again."""
-        if tenure.died and self._committer.unsynced:
+        if tenure.died:
             return None
         redo = self._log.trimmed()
         if window.head <= redo:  # nothing to do, or another checkpoint has done it

@@ -25,7 +25,8 @@ from metatree import (
     recover_command,
 )
 from metatree.outcome import Edit
-from metatree.recovery import Recovered
+from metatree.recovery import Recovered, plan
+from tests.tree.model import empty_disk, open_tree
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LEVELS = ("model", "version")
@@ -194,6 +195,22 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(root: Path, recover: Reco
     assert "  2 metadata.json files and 2 blobs would be rewritten, 0 removed" in out.splitlines()
     assert "  unfinished files would be set aside: .wal/tmp/unfinished" in out.splitlines()
     assert everything(root) == before
+
+
+def test_a_plan_counts_what_was_put_and_what_was_dropped() -> None:
+    with open_tree(empty_disk()) as tree:
+        for version in ("v0", "v1", "v2", "v3"):
+            tree.put(f"m/{version}", b"x", name="b")
+        tree.checkpoint()
+        for version in ("v0", "v1", "v2"):
+            tree.delete(f"m/{version}", recursive=True)
+        tree.delete("m/v3/b")
+        tree.put("m/v3", b"y", name="c")
+        tree.put("m/v3", b"z", name="d")
+        tree.update("m/v3", n=1)
+        for shared in (False, True):
+            found = plan(tree._engine.storage, tree._engine.log, shared=shared)
+            assert (found.records, found.nodes, found.blobs, found.removed) == (7, 2, 2, 4)
 
 
 def test_a_dry_run_names_what_the_run_then_does(root: Path, recover: Recover) -> None:
