@@ -450,6 +450,7 @@ def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(
         committer.stop()  # nobody follows
         tree.update("m", text="x" * 20_000)
         assert committer.applied(small=True) == tree.lsn > committer.applied()
+        assert "text" not in plain(disk)["m"][0]
         tree.flush()
         assert committer.applied() == tree.lsn
 
@@ -827,7 +828,10 @@ def test_a_recovery_in_a_bucket_counts_what_its_pass_removed() -> None:
         with pytest.warns(ApplyPendingWarning, match="refused"):
             tree.delete("m/v1", recursive=True)
         host.storage._around = host._around  # type: ignore[attr-defined]
-        assert tree.recover().removed > 0
+        done = tree.recover()
+        assert done.removed > 0 and done.adopted == 0
+        tree.checkpoint()
+        assert tree.recover().clean
         assert not any(name.startswith("m/v1/") for name in bucket.objects)
 
 
