@@ -444,6 +444,19 @@ def test_a_commit_that_is_read_while_a_pass_begins_is_neither_lost_nor_done_twic
     assert len(met) > 3
 
 
+def test_a_pass_takes_no_more_from_memory_than_it_marks_as_done(disk: Disk) -> None:
+    """Another thread may have read later records meanwhile."""
+    with open_tree(disk, apply="background") as tree:
+        committer, before = tree._engine.committer, tree.lsn
+        committer.stop()
+        for number in (1, 2):
+            tree.update("m", n=number)
+        tree.find("m")
+        for number in (1, 2):
+            effect, _ = committer._effect(before, before + number).find(("m",))
+            assert effect is not None and effect.keys["n"] == number
+
+
 def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(disk: Disk) -> None:
     with open_tree(disk) as tree:
         committer = tree._engine.committer
