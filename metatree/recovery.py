@@ -101,24 +101,22 @@ def recover_shared(log: wal.WriteAheadLog, committer: Committer) -> Recovered:
 
 def recover(storage: wal.Storage, log: wal.WriteAheadLog, clock: Clock) -> Recovered:
     """Replay, and set leftovers aside. For the log's first opener only, when there is no other writer."""
-    tail = log.tail_report
-    recovered = Recovered(log.trimmed(), log.head())
-    recovered.tail_bytes, recovered.tail_files = tail.quarantined, list(tail.quarantine)
-    recovered.adopted = tail.adopted
+    tail, redo, head = log.tail_report, log.trimmed(), log.head()
     with log.right():
-        effect, recovered.records = fold_counted(log, recovered.redo, recovered.head)
+        effect, records = fold_counted(log, redo, head)
+        recovered = Recovered(redo, head, records, tail.quarantined, list(tail.quarantine), tail.adopted)
         for name in leftovers(storage):  # what cannot be replayed is refused before anything is changed
             storage.set_aside(name, layout.quarantine("tmp", name.rpartition("/")[2]))
             recovered.scratch.append(name)
-        outcome = apply.apply(storage, effect, recovered.redo, recovered.head, mode=Mode.REPLAY)
+        outcome = apply.apply(storage, effect, redo, head, mode=Mode.REPLAY)
     _note(recovered, outcome)
     if not outcome.failed:
-        log.store_mark(marks.APPLIED, recovered.head)
+        log.store_mark(marks.APPLIED, head)
     for txid, lsn in waiting(storage, log).items():
         if lsn is None:
             storage.set_aside(layout.staged_folder(txid), layout.quarantine("staged", txid))
             recovered.staged.append(layout.staged_folder(txid))
-        elif lsn <= recovered.redo:  # a checkpoint died before it erased the folder
+        elif lsn <= redo:  # a checkpoint died before it erased the folder
             storage.erase(layout.staged_folder(txid))
     return recovered
 

@@ -444,12 +444,26 @@ def test_a_commit_that_is_read_while_a_pass_begins_is_neither_lost_nor_done_twic
     assert len(met) > 3
 
 
+def test_a_pass_takes_no_more_from_memory_than_it_marks_as_done(disk: Disk) -> None:
+    """Another thread may have read later records meanwhile."""
+    with open_tree(disk, apply="background") as tree:
+        committer, before = tree._engine.committer, tree.lsn
+        committer.stop()
+        for number in (1, 2):
+            tree.update("m", n=number)
+        tree.find("m")
+        for number in (1, 2):
+            effect, _ = committer._effect(before, before + number).find(("m",))
+            assert effect is not None and effect.keys["n"] == number
+
+
 def test_a_large_file_that_is_put_off_leaves_only_the_mark_of_everything_behind(disk: Disk) -> None:
     with open_tree(disk) as tree:
         committer = tree._engine.committer
         committer.stop()  # nobody follows
         tree.update("m", text="x" * 20_000)
         assert committer.applied(small=True) == tree.lsn > committer.applied()
+        assert "text" not in plain(disk)["m"][0]
         tree.flush()
         assert committer.applied() == tree.lsn
 
@@ -832,7 +846,10 @@ def test_a_recovery_in_a_bucket_counts_what_its_pass_removed() -> None:
         with pytest.warns(ApplyPendingWarning, match="refused"):
             tree.delete("m/v1", recursive=True)
         host.storage._around = host._around  # type: ignore[attr-defined]
-        assert tree.recover().removed > 0
+        done = tree.recover()
+        assert done.removed > 0 and done.adopted == 0
+        tree.checkpoint()
+        assert tree.recover().clean
         assert not any(name.startswith("m/v1/") for name in bucket.objects)
 
 
