@@ -213,7 +213,7 @@ class Edits:
     def _is_as_put(self, path: Path, name: str, lsn: int, size: int) -> bool:
         """Whether a file of this size, written at `lsn`, can be what its last commit put; else `check` tells it."""
         log, put = self._engine.log, self._put(path, name)
-        if self._storage.capabilities.folders and put is not None and lsn < put.lsn:
+        if self._storage.capabilities.folders and put is not None and 0 < lsn < put.lsn:
             return False
         effect, _ = fold_log(log, log.trimmed(fresh=True), self.base).find(path)
         fact = None if effect is None else effect.blob(name)[0]

@@ -224,7 +224,7 @@ class Look:
                     self._unmarked(inner)
                 return
             rewritten = self._storage.capabilities.folders  # each put writes anew; in a bucket, equal content stays
-            if rewritten and put is not None and attribute.lsn < put.lsn:
+            if rewritten and put is not None and 0 < attribute.lsn < put.lsn:  # 0: as it was staged
                 reason = (
                     f"was written by commit {attribute.lsn}, but {put}: put back by hand, or the last write was lost"
                 )
