@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 
+import wal
 from metatree import ApplyPendingWarning, Metatree
 from metatree.object_plan import is_gone, stamp
 from metatree.objects import Objects
@@ -276,6 +277,33 @@ def test_a_committer_that_need_not_ask_for_the_head_asks_once_it_has_read_what_a
     expected = in_order(victim, rival)
     for stop, bucket in every_stop(victim, rival, checkpoint=True, consistency=3600):
         assert shown(bucket) == expected, f"stopped at call {stop}"
+
+
+@pytest.mark.parametrize("change", ["put", "delete"])
+def test_a_committer_asks_before_each_step_whether_it_was_overtaken(change: str) -> None:
+    bucket, steps, allowed = TextBucket(), list[str](), iter(range(0))
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        steps.extend(name for name in arguments[:1] if method in ("publish", "remove") and name.startswith("m/"))
+        return run()
+
+    def check(*, now: bool = False) -> None:
+        if next(allowed, None) is None:
+            raise wal.RightLostError("another has it")
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around), apply="background") as tree:
+        committer = tree._engine.committer
+        committer.stop()
+        VICTIM[change](tree)
+        for number in range(3):  # objects
+            allowed = iter(range(number))
+            steps.clear()
+            with pytest.raises(wal.RightLostError), committer.hold() as tenure:
+                tenure.check = check  # type: ignore[method-assign]
+                committer.pass_held(tenure)
+            assert len(steps) == number
+        tree.flush()
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
