@@ -357,19 +357,20 @@ def test_what_records_say_of_an_objects_end(changes: list[dict[str, dict[str, li
 
 
 def test_a_hand_edit_that_a_committer_meets_is_kept() -> None:
-    bucket = TextBucket()
+    bucket, name, edit = TextBucket(), "m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}'
     prepared(bucket)
     with opened(Host(bucket)) as tree:
-        tree.update("m", n=1)  # the handle knows the version that it published
-        bucket.put("m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}', None)
-        tree.update("m", n=2)
+        for number in (1, 2):  # the handle knows the version that it published
+            tree.update("m", n=number)
+            bucket.put(name, edit, (None, bucket.objects[name].attribute)[number - 1])
+        tree.update("m", n=3)
         bucket.put("m/v1/b", b"edited", None)
         for version in ("v1", "v2"):  # whose versions it does not know; one is the engine's own
             tree.put(f"m/{version}", b"put", name="b", force=True)
             assert bucket.objects[f"m/{version}/b"].data == b"put"
     kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/")]
-    assert kept == [b'{"edited": true, "children": ["v1", "v2"]}', b"edited"]
-    assert shown(bucket)["m/metadata.json"]["n"] == 2 and "edited" not in shown(bucket)["m/metadata.json"]
+    assert kept == [edit, edit, b"edited"]
+    assert shown(bucket)["m/metadata.json"]["n"] == 3 and "edited" not in shown(bucket)["m/metadata.json"]
 
 
 @pytest.mark.parametrize("victim", ["force", "delete"])
