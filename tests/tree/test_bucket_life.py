@@ -19,7 +19,7 @@ from metatree import ApplyPendingWarning, CorruptionError, Metatree
 from tests.tree import storages
 from tests.tree.conftest import LEVELS
 from tests.tree.storages import NamedObjects, TextBucket
-from tests.tree.test_overtaken import Host, Hosted, opened, prepared, shown
+from tests.tree.test_overtaken import Host, Hosted, directory, opened, prepared, shown
 from wal.testing.hosts import watched
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -191,6 +191,34 @@ def test_what_is_changed_by_hand_between_a_look_at_it_and_the_step_is_looked_at_
     for name in edits:
         found = [bucket.objects[aside].data for aside in sorted(bucket.objects) if f"/{name}" in aside]
         assert found == kept
+
+
+def test_an_object_that_could_not_be_removed_is_removed_by_a_later_pass() -> None:
+    bucket, refused = TextBucket(), [OSError(errno.EIO, "no answer")]
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        if method == "remove" and arguments[0] == "m/v1/b" and refused:
+            raise refused.pop()
+        return run()
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around)) as tree:
+        with pytest.warns(ApplyPendingWarning, match="no answer"):
+            tree.delete("m/v1", recursive=True)
+        assert tree.unapplied == 1 and "m/v1/b" in bucket.objects
+        tree.flush()
+        assert "m/v1/b" not in bucket.objects
+
+
+def test_what_is_of_another_kind_is_removed_before_its_place_is_taken() -> None:
+    bucket = TextBucket()
+    prepared(bucket)
+    host = Host(bucket)
+    with opened(host) as tree:
+        directory(tree)
+        host.armed = True
+        tree.put("m/v1", b"file", name="d", force=True)
+        assert host.calls.index("remove m/v1/d/x") < host.calls.index("publish m/v1/d")
 
 
 def test_a_commit_reads_nothing_if_each_object_is_new_or_was_put_by_its_handle() -> None:
