@@ -356,6 +356,11 @@ def test_what_records_say_of_an_objects_end(changes: list[dict[str, dict[str, li
     assert is_gone("m/b", changes) is gone
 
 
+@pytest.mark.parametrize(("new", "gone"), [("m", False), ("n", True)])
+def test_the_file_of_a_node_is_there_again_if_a_record_makes_that_node(new: str, gone: bool) -> None:
+    assert is_gone("m/metadata.json", [{"": {"gone": ["m"], "new": [new]}}]) is gone
+
+
 def test_a_hand_edit_that_a_committer_meets_is_kept() -> None:
     bucket, name, edit = TextBucket(), "m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}'
     prepared(bucket)
