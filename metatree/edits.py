@@ -204,20 +204,18 @@ class Edits:
                 return
         self.draft.reads.name(path, name)
         size, sha256, place = self._staging.add_existing(step.source or step.path, share=False)
-        if mark is not None and mark.sha256 == sha256 and self._is_as_put(path, name, mark.lsn, size):
+        if mark is not None and mark.sha256 == sha256 and self._is_as_put(path, name, size, sha256):
             self.needless.append(step)
             return
         self.changes.setdefault(join(path), {}).setdefault("put", []).append(name)
         self.facts.append(BlobFact(path, name, size, sha256, place))
 
-    def _is_as_put(self, path: Path, name: str, lsn: int, size: int) -> bool:
-        """Whether a file of this size, written at `lsn`, can be what its last commit put; else `check` tells it."""
-        log, put = self._engine.log, self._put(path, name)
-        if self._storage.capabilities.folders and put is not None and 0 < lsn < put.lsn:
-            return False
+    def _is_as_put(self, path: Path, name: str, size: int, sha256: str) -> bool:
+        """Whether a file of this size and digest can be what its last commit put; else `check` tells it."""
+        log = self._engine.log
         effect, _ = fold_log(log, log.trimmed(fresh=True), self.base).find(path)
         fact = None if effect is None else effect.blob(name)[0]
-        return fact is None or fact.size == size
+        return fact is None or (fact.size, fact.sha256) == (size, sha256)
 
     def _gone(self, step: Step) -> None:
         """A blob whose file is missing is given up."""

@@ -216,25 +216,20 @@ class Look:
     def _blob(self, inner: str) -> None:
         self.blobs += 1
         self._seen.add(inner)
-        name, put = layout.blob(self._path, inner), self._recorded.get(inner)
+        name = layout.blob(self._path, inner)
         for _ in range(_READS):
             attribute = folders.Attribute.decode(self._storage.attribute(name))
             if attribute is None:
                 if self._storage.capabilities.attributes:
                     self._unmarked(inner)
                 return
-            rewritten = self._storage.capabilities.folders  # each put writes anew; in a bucket, equal content stays
-            if rewritten and put is not None and 0 < attribute.lsn < put.lsn:  # 0: as it was staged
-                reason = (
-                    f"was written by commit {attribute.lsn}, but {put}: put back by hand, or the last write was lost"
-                )
-            elif not self._place.deep or not attribute.sha256 or self._digest(name) == attribute.sha256:
+            if not self._place.deep or not attribute.sha256:
                 return
-            else:
-                reason = "its content is not what was put: damaged, or edited by hand"
+            if folders.digest_of(self._storage, name, self._place.tell) == attribute.sha256:
+                return
             if attribute == folders.Attribute.decode(self._storage.attribute(name)):
                 self._told.add(inner)
-                self._problem("blob-changed", name, reason)
+                self._problem("blob-changed", name, "its content is not what was put: damaged, or edited by hand")
                 return
 
     def _unmarked(self, inner: str) -> None:
@@ -244,9 +239,6 @@ class Look:
         stray = ("blob-extra", "a file the engine did not put here; it reads as a blob")
         kind, reason = stray if put is None else ("blob-replaced", f"{_UNMARKED}; {put}")
         self._note(kind, name, reason)
-
-    def _digest(self, name: str) -> str:
-        return folders.digest_of(self._storage, name, self._place.tell)
 
     def _check_shown(self, shown: Effect, entries: dict[str, wal.Entry]) -> None:
         for name, fact in shown.blobs.items():
@@ -273,10 +265,19 @@ class Look:
         elif entry is None or not is_file:
             reason = "is missing, though the log says it was applied"
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
-        elif entry.size != fact.size and name not in self._told:
-            reason, size = f"has {entry.size} bytes, not the {fact.size} that were put", entry.size
-            excuse = lambda window: (later := self._fact(window, name)) is not None and later.size == size  # noqa: E731
-            self._problem("blob-changed", full, reason, excuse)
+        elif name not in self._told:
+            self._compare_blob(full, name, entry.size, fact)
+
+    def _compare_blob(self, full: str, name: str, size: int, fact: BlobFact) -> None:
+        mark = folders.Attribute.decode(self._storage.attribute(full))
+
+        def agrees_with(fact: BlobFact | None) -> bool:
+            return fact is not None and size == fact.size and (mark is None or mark.sha256 == fact.sha256)
+
+        if not agrees_with(fact):
+            other = f"has {size} bytes, not the {fact.size} that were put"
+            reason = other if size != fact.size else "is not the version that was put last, but another one"
+            self._problem("blob-changed", full, reason, lambda window: agrees_with(self._fact(window, name)))
 
     def _check_recorded(self) -> None:
         known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already

@@ -217,7 +217,7 @@ class Objects:
         if expect == ABSENT:
             self._made.setdefault(name, work.head)  # before the request: if its reply is lost, the object may exist
         version = work.tenure.storage.publish(name, content, attribute, durable=True, expect=expect)
-        self._remember(work, name, version)
+        self._remember(name, version)
         self._found(work, name, version)
 
     def _content(self, work: _Pass, fact: BlobFact) -> wal.Content:
@@ -227,8 +227,7 @@ class Objects:
     def _keep(self, work: _Pass, name: str, content: wal.Content, kind: str) -> None:
         work.outcome.edits[foreign.keep(self._storage, work.head, name, content)] = Edit(name, kind)
 
-    def _remember(self, work: _Pass, name: str, version: str) -> None:
-        work.stale.discard(name)
+    def _remember(self, name: str, version: str) -> None:
         self._known[name] = version
         self._known.move_to_end(name)
         while len(self._known) > REMEMBERED:

@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 
+import wal
 from metatree import ApplyPendingWarning, Metatree
 from metatree.object_plan import is_gone, stamp
 from metatree.objects import Objects
@@ -278,6 +279,33 @@ def test_a_committer_that_need_not_ask_for_the_head_asks_once_it_has_read_what_a
         assert shown(bucket) == expected, f"stopped at call {stop}"
 
 
+@pytest.mark.parametrize("change", ["put", "delete"])
+def test_a_committer_asks_before_each_step_whether_it_was_overtaken(change: str) -> None:
+    bucket, steps, allowed = TextBucket(), list[str](), iter(range(0))
+    prepared(bucket)
+
+    def around(method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        steps.extend(name for name in arguments[:1] if method in ("publish", "remove") and name.startswith("m/"))
+        return run()
+
+    def check(*, now: bool = False) -> None:
+        if next(allowed, None) is None:
+            raise wal.RightLostError("another has it")
+
+    with Metatree(watched(NamedObjects(bucket, "tree"), around), apply="background") as tree:
+        committer = tree._engine.committer
+        committer.stop()
+        VICTIM[change](tree)
+        for number in range(3):  # objects
+            allowed = iter(range(number))
+            steps.clear()
+            with pytest.raises(wal.RightLostError), committer.hold() as tenure:
+                tenure.check = check  # type: ignore[method-assign]
+                committer.pass_held(tenure)
+            assert len(steps) == number
+        tree.flush()
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_foreign_object_is_kept_and_what_took_its_place_meanwhile_stays(checkpoint: bool) -> None:
     """The name is looked at, kept and removed in several requests: another committer may publish it in between."""
@@ -328,20 +356,26 @@ def test_what_records_say_of_an_objects_end(changes: list[dict[str, dict[str, li
     assert is_gone("m/b", changes) is gone
 
 
+@pytest.mark.parametrize(("new", "gone"), [("m", False), ("n", True)])
+def test_the_file_of_a_node_is_there_again_if_a_record_makes_that_node(new: str, gone: bool) -> None:
+    assert is_gone("m/metadata.json", [{"": {"gone": ["m"], "new": [new]}}]) is gone
+
+
 def test_a_hand_edit_that_a_committer_meets_is_kept() -> None:
-    bucket = TextBucket()
+    bucket, name, edit = TextBucket(), "m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}'
     prepared(bucket)
     with opened(Host(bucket)) as tree:
-        tree.update("m", n=1)  # the handle knows the version that it published
-        bucket.put("m/metadata.json", b'{"edited": true, "children": ["v1", "v2"]}', None)
-        tree.update("m", n=2)
+        for number in (1, 2):  # the handle knows the version that it published
+            tree.update("m", n=number)
+            bucket.put(name, edit, (None, bucket.objects[name].attribute)[number - 1])
+        tree.update("m", n=3)
         bucket.put("m/v1/b", b"edited", None)
         for version in ("v1", "v2"):  # whose versions it does not know; one is the engine's own
             tree.put(f"m/{version}", b"put", name="b", force=True)
             assert bucket.objects[f"m/{version}/b"].data == b"put"
     kept = [stored.data for name, stored in bucket.objects.items() if name.startswith(".wal/quarantine/")]
-    assert kept == [b'{"edited": true, "children": ["v1", "v2"]}', b"edited"]
-    assert shown(bucket)["m/metadata.json"]["n"] == 2 and "edited" not in shown(bucket)["m/metadata.json"]
+    assert kept == [edit, edit, b"edited"]
+    assert shown(bucket)["m/metadata.json"]["n"] == 3 and "edited" not in shown(bucket)["m/metadata.json"]
 
 
 @pytest.mark.parametrize("victim", ["force", "delete"])
