@@ -19,6 +19,7 @@ from .recorded import Put, Recorded, checked
 from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
+_STILL_THERE = "was deleted by the log, but is still there"
 _LINK = "is a link or special file, which the engine neither follows nor opens"
 _UNMARKED = "has no attribute of the engine: replaced by another program, or copied without attributes"
 _UNLISTED = "is a node that its parent does not list: no program finds it. If it was renamed by hand, rename it back"
@@ -251,8 +252,7 @@ class Look:
     def _not_removed(self, name: str) -> None:
         full = layout.blob(self._path, name)
         if self._place.is_there(full):
-            reason = "was deleted by the log, but is still there"
-            self._problem("not-removed", full, reason, lambda window: may_stand(window, self._path, name))
+            self._problem("not-removed", full, _STILL_THERE, lambda window: may_stand(window, self._path, name))
 
     def _blob_shown(self, name: str, fact: BlobFact | None) -> None:
         full = layout.blob(self._path, name)
@@ -260,8 +260,7 @@ class Look:
         is_file = entry is not None and entry.kind is wal.Kind.FILE
         if fact is None:
             if is_file and self._storage.attribute(full) is not None:
-                reason = "was deleted by the log, but is still there"
-                self._problem("not-removed", full, reason, lambda window: self._fact(window, name) is not None)
+                self._problem("not-removed", full, _STILL_THERE, lambda window: self._fact(window, name) is not None)
         elif entry is None or not is_file:
             reason = "is missing, though the log says it was applied"
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)

@@ -323,6 +323,8 @@ def test_what_stands_in_the_place_of_a_lost_blob_is_not_adopted_as_if_nothing_we
 def test_a_file_in_the_place_of_a_lost_directory_blob_is_adopted_if_the_lost_ones_are_given_up(
     where: str, tree: Metatree
 ) -> None:
+    if kind_of(tree) == "seaweedfs":
+        pytest.skip("SeaweedFS refuses, for a minute, to replace an object whose name was a folder's")
     inside = [name for name in ("m/dir/a", "m/dir/b", "m/dir/sub/c") if name.startswith(f"{where}/")]
     lost = [name for name in inside if at(tree, name).exists()]
     lose(tree, *lost)
