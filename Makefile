@@ -19,7 +19,7 @@ COVERED_BY := $(addprefix tests/wal/test_, $(addsuffix .py, \
 	deferred_signals group lock_file log_closed log_damage log_flushes log_format log_local log_meanwhile log_memory log_processes \
 	log_slots log_slots_damage log_slots_flushes log_slots_fork log_slots_format log_slots_outcomes log_slots_right \
 	log_slots_trimming log_slots_validation log_tail parallel process storage_memory storage_posix)) \
-	tests/tree/test_committer.py tests/tree/test_mounts.py tests/tree/test_recover_command.py
+	tests/tree/test_committer.py tests/tree/test_mounts.py tests/tree/test_recover_command.py tests/tree/test_rewrites.py
 PROMISES := wal/*.py,wal/storage/filelock.py,metatree/*
 
 .PHONY: demo test coverage torture check bench clean
