@@ -131,7 +131,7 @@ def test_an_interrupt_at_any_line_leaves_everything_in_order(
             other.update("m", by_other=number)
             tree.update("m", by_this=number)
             assert tree.find("m").metadata["by_other"] == number, tracer.where
-        assert interrupted > POINTS // 3
+        assert interrupted > POINTS // 6
         assert tree.check(deep=True).ok
     assert_clean(root)
 
@@ -185,7 +185,7 @@ def test_an_interrupt_at_any_line_leaves_no_descriptor_no_lock_and_no_half_downl
             gc.collect()
             assert descriptors(root) == before, tracer.where
             assert not [name for name in os.listdir(fast_path) if name.startswith(".metatree-")], tracer.where
-        assert interrupted > POINTS // 3
+        assert interrupted > POINTS // 6
     with Metatree(root) as alone:
         assert alone._engine.recovered is not None, "whoever opens now is the first: nobody else's lock is left"
     assert_clean(root)
