@@ -265,18 +265,13 @@ class Look:
             reason = "is missing, though the log says it was applied"
             self._problem("blob-missing", full, reason, lambda window: self._fact(window, name) is None)
         elif name not in self._told:
-            self._compare_blob(full, name, entry.size, fact)
-
-    def _compare_blob(self, full: str, name: str, size: int, fact: BlobFact) -> None:
-        mark = folders.Attribute.decode(self._storage.attribute(full))
-
-        def agrees_with(fact: BlobFact | None) -> bool:
-            return fact is not None and size == fact.size and (mark is None or mark.sha256 == fact.sha256)
-
-        if not agrees_with(fact):
-            other = f"has {size} bytes, not the {fact.size} that were put"
-            reason = other if size != fact.size else "is not the version that was put last, but another one"
-            self._problem("blob-changed", full, reason, lambda window: agrees_with(self._fact(window, name)))
+            size, version = entry.size, folders.Attribute.decode(self._storage.attribute(full))
+            if size != fact.size:
+                reason = f"has {size} bytes, not the {fact.size} that were put"
+                self._problem("blob-changed", full, reason, lambda window: self._shows(window, name, "size", size))
+            elif version is not None and version.sha256 != fact.sha256:
+                reason, sha256 = "is not the version that was put last, but another one", version.sha256
+                self._problem("blob-changed", full, reason, lambda window: self._shows(window, name, "sha256", sha256))
 
     def _check_recorded(self) -> None:
         known = frozenset() if self._shown is None else self._shown.blobs.keys()  # these are compared already
@@ -294,6 +289,9 @@ class Look:
         if entry is not None:
             reason += f"; {'a folder' if entry.kind is wal.Kind.FOLDER else 'a link or special file'} is in its place"
         self._problem("blob-missing", full, reason, lambda window: is_removed(window, self._path, name))
+
+    def _shows(self, window: Effect, name: str, field: str, value: object) -> bool:
+        return getattr(self._fact(window, name), field, None) == value
 
     def _fact(self, window: Effect, name: str) -> BlobFact | None:
         effect, _ = window.find(self._path)

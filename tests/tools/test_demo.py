@@ -67,8 +67,8 @@ def test_a_readme_without_its_quick_start_fails_the_demo(checkout: Path, tmp_pat
 def test_a_recovery_that_forgets_a_commit_fails_the_demo(checkout: Path, tmp_path: Path) -> None:
     change(
         checkout / "metatree" / "recovery.py",
-        "effect, recovered.records = fold_counted(log, recovered.redo, recovered.head)",
-        "effect, recovered.records = fold_counted(log, recovered.head, recovered.head)",
+        "        effect, records = fold_counted(log, redo, head)",
+        "        effect, records = fold_counted(log, head, head)",
     )
     done = run(checkout, tmp_path)
     assert done.returncode == 1
