@@ -219,8 +219,8 @@ IN_THE_TREE = (
         "recovery replays without what the log since the redo mark holds",
         "I3",
         "metatree/recovery.py",
-        "        effect, recovered.records = fold_counted(log, recovered.redo, recovered.head)\n",
-        "        effect, recovered.records = fold_counted(log, recovered.head, recovered.head)\n",
+        "        effect, records = fold_counted(log, redo, head)\n",
+        "        effect, records = fold_counted(log, head, head)\n",
         (f"{REPLAY}test_files_lost_in_a_power_cut_come_back_from_the_log[put into a new version]",),
     ),
     Planted(
