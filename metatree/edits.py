@@ -20,7 +20,7 @@ from .errors import CorruptionError, InvalidLocationError
 from .facts import BlobFact, BlobGone, Changes, Fact, NodeFact
 from .location import Path, check_name, fold_name, join, split
 from .reads import ReadSet
-from .recorded import Put, Recorded
+from .recorded import Recorded
 from .repair_plan import Step
 from .staging import Staging
 from .supply import is_node, is_unlisted, node_of
@@ -56,7 +56,7 @@ class Edits:
         self.failed: dict[str, str] = {}  # path of a step -> why
         self.needless: list[Step] = []  # where nothing deviates any more
         self._recorded: Recorded | None = None  # read when it is needed
-        self._files: dict[Path, dict[str, Put]] = {}
+        self._files: dict[Path, dict[str, str]] = {}
 
     def read(self, steps: Sequence[Step]) -> None:
         """Read what the steps adopt. Raises RightLostError."""
@@ -233,7 +233,7 @@ class Edits:
         self.changes.setdefault(join(path), {}).setdefault("del", []).append(name)
         self.facts.append(BlobGone(path, name))
 
-    def _put(self, path: Path, name: str) -> Put | None:
+    def _put(self, path: Path, name: str) -> str | None:
         """The commit that put a blob's file, if none has removed it since."""
         if self._recorded is None:
             self._recorded = Recorded(self._engine.log)

@@ -15,7 +15,7 @@ from .facts import BlobFact
 from .findings import Finding, Report
 from .fold import Effect
 from .location import Path, fold_name, join
-from .recorded import Put, Recorded, checked
+from .recorded import Recorded, checked
 from .unlisted import Unlisted
 
 _MOVE_OUT = "Move it out of here while no program has it open: a deletion around it would set it aside"
@@ -68,7 +68,7 @@ class Look:
         self._found: list[_Found] = []
         self._seen: set[str] = set()  # files of blobs, by their names in the node
         self._told: set[str] = set()  # those of them that deviate
-        self._recorded: dict[str, Put] = {}  # by the file that was put
+        self._recorded: dict[str, str] = {}  # file -> the commit that put it
         self._tops: set[str] = set()  # of directory blobs among these
         self.children: tuple[str, ...] = ()
         self.blobs = 0
@@ -280,7 +280,7 @@ class Look:
                 with self._reading(layout.blob(self._path, name)):
                     self._blob_recorded(checked(name), put)
 
-    def _blob_recorded(self, name: str, put: Put) -> None:
+    def _blob_recorded(self, name: str, put: str) -> None:
         full = layout.blob(self._path, name)
         entry = self._storage.entry(full)
         if entry is not None and entry.kind is wal.Kind.FILE:

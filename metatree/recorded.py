@@ -4,7 +4,6 @@ has removed since. Of blobs that are older than the log, as in a tree of metatre
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import NamedTuple
 
 import wal
 
@@ -12,18 +11,7 @@ from .errors import CorruptionError
 from .facts import Changes, header_of
 from .location import Path, check_blob_name, split
 
-
-class Put(NamedTuple):
-    """The commit that put a file."""
-
-    lsn: int
-    at: str
-
-    def __str__(self) -> str:
-        return f"commit {self.lsn} put it ({self.at})"
-
-
-_Folder = dict[str, "Put | _Folder"]  # name -> the commit that put the file; of a folder, what is in it
+_Folder = dict[str, "str | _Folder"]  # name -> the commit that put the file, in words; of a folder, what is in it
 
 
 class Recorded:
@@ -41,17 +29,17 @@ class Recorded:
                 wal.safe_point()
                 for record in batch.records:
                     header = header_of(record)
-                    self._note(header.changes, Put(batch.lsn, header.at))
+                    self._note(header.changes, f"commit {batch.lsn} put it ({header.at})")
             self._lsn = lsn
 
     def forget(self) -> None:
         """Nothing must be there: the headers cannot be read."""
         self._root = {}
 
-    def files(self, path: Path, apart: Container[str]) -> Iterator[tuple[str, Put]]:
+    def files(self, path: Path, apart: Container[str]) -> Iterator[tuple[str, str]]:
         """(name, the commit that put it) for each file in a node's folder and below it, but for those in the nodes
         `apart`. A hostile log may give any name: see `checked`."""
-        folder: Put | _Folder | None = self._root
+        folder: str | _Folder | None = self._root
         for name in path:
             folder = folder.get(name) if isinstance(folder, dict) else None
         pending = [*folder.items()] if isinstance(folder, dict) else []
@@ -63,7 +51,7 @@ class Recorded:
             else:
                 yield name, found
 
-    def _note(self, changes: Changes, put: Put) -> None:
+    def _note(self, changes: Changes, put: str) -> None:
         nodes = [(split(path), change) for path, change in changes.items()]
         for path, change in nodes:  # a record removes before it puts, whatever the order of nodes in its header
             for names in (change.get("gone", ()), change.get("del", ())):
@@ -74,13 +62,13 @@ class Recorded:
                 self._add((*path, *name.split("/")), put)
 
     def _remove(self, file: Path) -> None:
-        folder: Put | _Folder | None = self._root
+        folder: str | _Folder | None = self._root
         for name in file[:-1]:
             folder = folder.get(name) if isinstance(folder, dict) else None
         if isinstance(folder, dict):
             folder.pop(file[-1], None)
 
-    def _add(self, file: Path, put: Put) -> None:
+    def _add(self, file: Path, put: str) -> None:
         folder = self._root
         for name in file[:-1]:
             inner = folder.get(name)

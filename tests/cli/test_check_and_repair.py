@@ -29,18 +29,6 @@ EDIT = b'{"auc": 0.5}'
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def run() -> Run:
-    """The command in this process: (exit code, stdout)."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        done = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, done.stdout
-
-    return run
-
-
 def everything(root: Path) -> dict[str, tuple[bytes, int]]:
     """Each file and folder, with its content and when it was changed."""
     paths = [root, *root.rglob("*")]

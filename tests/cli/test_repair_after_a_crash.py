@@ -10,24 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from metatree import Metatree
-from metatree.cli.app import commands
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run() -> Run:
-    """The command in this process: (exit code, stdout)."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        done = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, done.stdout
-
-    return run
 
 
 def killed(root: Path, *lines: str) -> None:
