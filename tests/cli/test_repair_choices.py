@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,9 @@ def copied(root: Path) -> Path:
     """As `cp -r` does, without attributes."""
     copy = root.with_name("copy")
     shutil.copytree(root, copy, copy_function=shutil.copyfile)
+    for folder in filter(Path.is_dir, copy.rglob("*")):  # whose attributes are copied all the same
+        for name in os.listxattr(folder):
+            os.removexattr(folder, name)
     return copy
 
 

@@ -68,6 +68,10 @@ def grow_a_blob(tree: Metatree, n: int) -> None:
     tree.put("b/v", b"x" * (n + 7), name="hot", force=True)
 
 
+def replace_a_blob_by_one_of_its_size(tree: Metatree, n: int) -> None:
+    tree.put("b/v", b"%07d" % n, name="hot", force=True)
+
+
 def put_and_delete_a_blob(tree: Metatree, n: int) -> None:
     if n % 2:
         tree.put("b/v", b"x", name="now-and-then")
@@ -114,6 +118,7 @@ STEPS = [
     add_a_child,
     change_a_key,
     grow_a_blob,
+    replace_a_blob_by_one_of_its_size,
     put_and_delete_a_blob,
     put_and_delete_a_node,
     replace_a_node,
